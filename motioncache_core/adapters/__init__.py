@@ -1,0 +1,35 @@
+"""Which models are supported. Adding one: a module with an `Adapter`, and a line here."""
+
+from __future__ import annotations
+
+from ..errors import UnsupportedModelError
+from .base import Adapter, ModelFacts, qualified_name
+from .wan import WAN
+
+ADAPTERS: tuple[Adapter, ...] = (WAN,)
+
+
+def find_adapter(network: object) -> tuple[Adapter, str | None]:
+    """The adapter of a network, and the reason if its class is known but declined.
+
+    Raises:
+        UnsupportedModelError: no adapter knows the class; the message lists what is supported.
+    """
+    name = qualified_name(network)
+    short = type(network).__name__
+    for adapter in ADAPTERS:
+        if name in adapter.classes:
+            return adapter, None
+        if name.startswith(adapter.module_prefix):
+            why = adapter.declined.get(short, "this variant has not been checked")
+            return adapter, f"{short} is not supported yet: {why}. The model runs unpatched"
+    supported = ", ".join(
+        f"{a.name} ({', '.join(c.rpartition('.')[2] for c in a.classes)})" for a in ADAPTERS
+    )
+    raise UnsupportedModelError(
+        f"MotionCache does not know the model {name}. Supported: {supported}. "
+        "Remove the node for this model."
+    )
+
+
+__all__ = ["ADAPTERS", "Adapter", "ModelFacts", "find_adapter", "qualified_name"]

@@ -1,0 +1,114 @@
+"""Euler sampling of the demo model, with or without MotionCache. ComfyUI is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops import TokenOps
+from ..session import ModelCall, RunFacts, Session
+from ..settings import MotionCacheSettings
+from ..trace import Trace
+from .wan import DemoWan
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How to sample.
+
+    Attributes:
+        steps: Euler steps.
+        cfg: classifier-free guidance scale; 1 skips the unconditional branch.
+        shift: timestep shift of the flow schedule.
+        split: call the two branches one after the other instead of as one batch.
+    """
+
+    steps: int = 30
+    cfg: float = 3.0
+    shift: float = 3.0
+    split: bool = False
+
+
+def flow_sigmas(steps: int, shift: float) -> list[float]:
+    """`steps + 1` noise levels from 1 to 0: `shift * u / (1 + (shift - 1) * u)`."""
+    us = [1 - i / steps for i in range(steps + 1)]
+    return [shift * u / (1 + (shift - 1) * u) for u in us]
+
+
+@torch.no_grad()
+def sample(
+    model: DemoWan,
+    positive: Tensor,
+    negative: Tensor,
+    noise: Tensor,
+    options: SampleOptions,
+    session: Session | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Denoise `noise` `(B, 16, F, H, W)`; text states `(B, M, 4096)`. Returns latents."""
+    sigmas = flow_sigmas(options.steps, options.shift)
+    x = noise
+    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+        branches = [("cond", positive)]
+        if options.cfg != 1:
+            branches.insert(0, ("uncond", negative))
+        groups = [[b] for b in branches] if options.split else [branches]
+        out: dict[str, Tensor] = {}
+        for group in groups:
+            names = tuple(name for name, _ in group)
+            v = _call(model, x, sigma, names, torch.cat([t for _, t in group]), session)
+            out.update(zip(names, v.chunk(len(group)), strict=True))
+        velocity = out["cond"]
+        if "uncond" in out:
+            velocity = out["uncond"] + options.cfg * (velocity - out["uncond"])
+        x = x + (following - sigma) * velocity
+        if progress is not None:
+            progress(i + 1, options.steps)
+    return x
+
+
+def _call(
+    model: DemoWan,
+    x: Tensor,
+    sigma: float,
+    names: tuple[str, ...],
+    context: Tensor,
+    session: Session | None,
+) -> Tensor:
+    x = torch.cat([x] * len(names))
+    t = torch.full((x.shape[0],), 1000 * sigma, device=x.device)
+
+    def run(options: dict[str, Any]) -> Tensor:
+        return model(x, t, context, transformer_options=options)
+
+    if session is None:
+        return run({})
+    return session.evaluate(ModelCall(model, run, x, t, names, {}))
+
+
+def cached_sample(
+    model: DemoWan,
+    positive: Tensor,
+    negative: Tensor,
+    noise: Tensor,
+    options: SampleOptions,
+    settings: MotionCacheSettings,
+    ops: TokenOps,
+    facts: RunFacts | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Trace]:
+    """`sample` inside a session of its own; returns the latents and the run's trace."""
+    trace = Trace(settings.as_dict())
+    facts = facts or RunFacts(sigmas=flow_sigmas(options.steps, options.shift))
+    session = Session(settings, ops, facts, trace)
+    try:
+        latents = sample(model, positive, negative, noise, options, session, progress)
+    finally:
+        session.close()
+    return latents, trace

@@ -1,0 +1,193 @@
+"""Generated scenes for the demo model: shapes moving over a static or panned textured background.
+
+A scene is described by classes only (kind, colour, start cell, direction, speed ...), which are
+also what the model is conditioned on: each class is one axis of the text space, so the "text
+states" of a scene need no text encoder and no stored table.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIZE = 64
+KINDS = ("disc", "square", "triangle")
+COLOURS = ("red", "green", "blue", "yellow", "magenta", "white")
+SIZES = ("small", "large")
+CELLS = 16
+DIRECTIONS = ("right", "down right", "down", "down left", "left", "up left", "up", "up right")
+SPEEDS = ("still", "slow", "fast")
+TEXTURES = ("plain", "waves", "checks", "stripes")
+PALETTES = ("slate", "olive", "brown", "plum")
+PANS = ("none", "left", "right")
+
+_RGB = torch.tensor(
+    [[0.9, 0.15, 0.12], [0.15, 0.8, 0.25], [0.15, 0.3, 0.95], [0.95, 0.85, 0.1],
+     [0.85, 0.2, 0.8], [0.95, 0.95, 0.95]]
+)  # fmt: skip
+_GROUND = torch.tensor(
+    [[0.32, 0.37, 0.44], [0.40, 0.42, 0.30], [0.45, 0.35, 0.28], [0.40, 0.30, 0.40]]
+)
+_PIXELS_PER_FRAME = (0.0, 1.5, 3.5)
+_PAN = (0.0, 1.0, -1.0)
+_RADIUS = (7.5, 11.0)
+
+_SHAPE_CLASSES = (len(KINDS), len(COLOURS), len(SIZES), CELLS, len(DIRECTIONS), len(SPEEDS))
+_GROUND_CLASSES = (len(TEXTURES), len(PALETTES), len(PANS), 4)
+TEXT_DIM = 4096
+_TEXT_SCALE = 8.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One moving shape; every field is an index into the class tuples of this module."""
+
+    kind: int
+    colour: int
+    size: int
+    cell: int
+    direction: int
+    speed: int
+
+    def classes(self) -> tuple[int, ...]:
+        return (self.kind, self.colour, self.size, self.cell, self.direction, self.speed)
+
+    def start(self) -> tuple[float, float]:
+        """Centre `(x, y)` in pixels at frame 0."""
+        step = SIZE / 4
+        return ((self.cell % 4 + 0.5) * step, (self.cell // 4 + 0.5) * step)
+
+    def velocity(self) -> tuple[float, float]:
+        """Pixels per frame `(x, y)`."""
+        angle = self.direction * math.pi / 4
+        speed = _PIXELS_PER_FRAME[self.speed]
+        return (speed * math.cos(angle), speed * math.sin(angle))
+
+    def radius(self) -> float:
+        return _RADIUS[self.size]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One to three shapes (later ones in front) over a background."""
+
+    shapes: tuple[Shape, ...]
+    texture: int = 0
+    palette: int = 0
+    pan: int = 0
+
+    def classes(self) -> tuple[int, ...]:
+        return (self.texture, self.palette, self.pan, len(self.shapes))
+
+    def moving_mask(self, frames: int, size: int = SIZE) -> Tensor:
+        """Where a moving shape is, `(frames, size, size)` bool: the scene's known motion."""
+        mask = torch.zeros(frames, size, size, dtype=torch.bool)
+        for shape in self.shapes:
+            if _PIXELS_PER_FRAME[shape.speed] > 0:
+                mask |= coverage(shape, frames, size) > 0.5
+        return mask
+
+
+def coverage(shape: Shape, frames: int, size: int = SIZE, jitter: Tensor | None = None) -> Tensor:
+    """Antialiased coverage `(frames, size, size)` in 0..1."""
+    t = torch.arange(frames).float()[:, None, None]
+    (x0, y0), (vx, vy) = shape.start(), shape.velocity()
+    dx, dy = (0.0, 0.0) if jitter is None else (float(jitter[0]), float(jitter[1]))
+    axis = torch.arange(size).float() + 0.5
+    x = axis[None, None, :] - (x0 + dx + vx * t)
+    y = axis[None, :, None] - (y0 + dy + vy * t)
+    r = shape.radius()
+    if shape.kind == 0:
+        distance = (x**2 + y**2).sqrt() - r
+    elif shape.kind == 1:
+        distance = torch.maximum(x.abs(), y.abs()) - 0.88 * r
+    else:
+        side = 0.5 * math.sqrt(3)
+        slope = torch.maximum(side * x - 0.5 * y, -side * x - 0.5 * y)
+        distance = torch.maximum(slope, y) - 0.58 * r
+    return torch.sigmoid(-distance / 0.6)
+
+
+def background(scene: Scene, frames: int, rng: torch.Generator, size: int = SIZE) -> Tensor:
+    """Textured ground `(frames, size, size, 3)`, shifted over time when the camera pans."""
+    phase = torch.rand(4, generator=rng) * 2 * math.pi
+    axis = torch.arange(size).float() + 0.5
+    t = torch.arange(frames).float()[:, None, None]
+    x = axis[None, None, :] + _PAN[scene.pan] * t
+    y = axis[None, :, None].expand(frames, size, 1)
+    k = 2 * math.pi / size
+    if scene.texture == 0:
+        pattern = 0.6 * torch.sin(k * x + phase[0]) * torch.sin(k * y + phase[1])
+    elif scene.texture == 1:
+        pattern = torch.sin(2 * k * x + phase[0] + 1.5 * torch.sin(2 * k * y + phase[1]))
+    elif scene.texture == 2:
+        pattern = 1.2 * torch.sin(3 * k * x + phase[0]) * torch.sin(3 * k * y + phase[1])
+    else:
+        pattern = torch.sin(k * (3 * x + 2 * y) + phase[0]).expand(frames, size, size)
+    ground = _GROUND[scene.palette] * (1 + 0.28 * pattern.expand(frames, size, size)[..., None])
+    return ground.clamp(0, 1)
+
+
+def render(scene: Scene, frames: int, rng: torch.Generator) -> Tensor:
+    """RGB `(frames, 64, 64, 3)` in 0..1; texture phases and start jitter come from `rng`."""
+    video = background(scene, frames, rng)
+    for shape in scene.shapes:
+        jitter = (torch.rand(2, generator=rng) - 0.5) * 6
+        alpha = coverage(shape, frames, jitter=jitter)[..., None]
+        video = video * (1 - alpha) + _RGB[shape.colour] * alpha
+    return video
+
+
+def sample_scene(frames: int, rng: torch.Generator) -> Scene:
+    """A random scene whose moving shapes stay in the picture for `frames` frames."""
+
+    def pick(n: int) -> int:
+        return int(torch.randint(n, (), generator=rng))
+
+    shapes: list[Shape] = []
+    count = 1 + int(torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 1, generator=rng))
+    # the speed is drawn first: rejection over all classes would favour shapes that stand still
+    speeds = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, True, generator=rng).tolist()
+    for speed in speeds:
+        while True:
+            shape = Shape(*(pick(n) for n in _SHAPE_CLASSES[:-1]), speed)
+            end = [p + v * (frames - 1) for p, v in zip(shape.start(), shape.velocity(), strict=True)]
+            if all(2 <= p <= SIZE - 2 for p in end):
+                break
+        shapes.append(shape)
+    pan = pick(len(PANS)) if pick(4) == 0 else 0
+    return Scene(tuple(shapes), pick(len(TEXTURES)), pick(len(PALETTES)), pan)
+
+
+def describe(scene: Scene) -> str:
+    """The scene in words."""
+    parts = []
+    for s in scene.shapes:
+        move = "still" if s.speed == 0 else f"moving {SPEEDS[s.speed]} to the {DIRECTIONS[s.direction]}"
+        parts.append(f"a {SIZES[s.size]} {COLOURS[s.colour]} {KINDS[s.kind]}, {move}")
+    ground = f"{PALETTES[scene.palette]} {TEXTURES[scene.texture]}"
+    pan = "" if scene.pan == 0 else f", camera panning {PANS[scene.pan]}"
+    return f"{'; '.join(parts)}; over {ground}{pan}"
+
+
+def text_states(scene: Scene | None, keep: Tensor | None = None) -> Tensor:
+    """Text states `(1 + 3, 4096)` of a scene: the ground, then up to three shapes.
+
+    `None` is the empty prompt. `keep` (bool, one per class) drops single classes in training.
+    """
+    states = torch.zeros(4, TEXT_DIM)
+    states[:, 0] = _TEXT_SCALE
+    if scene is None:
+        return states
+    flags = iter(keep.tolist()) if keep is not None else None
+    rows = [(scene.classes(), _GROUND_CLASSES)] + [(s.classes(), _SHAPE_CLASSES) for s in scene.shapes]
+    for row, (values, sizes) in enumerate(rows):
+        axis = 1 if row == 0 else 1 + sum(_GROUND_CLASSES)
+        for value, size in zip(values, sizes, strict=True):
+            if flags is None or next(flags):
+                states[row, axis + value] = _TEXT_SCALE
+            axis += size
+    return states

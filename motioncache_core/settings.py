@@ -1,0 +1,147 @@
+"""User settings: frozen, validated, with presets. One set of numbers for nodes, tests and docs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from .errors import SettingsError
+
+POLICIES = ("motion", "chunk", "step", "random")
+MOTION_SOURCES = ("predicted_x0", "features")
+CFG_MASKS = ("shared", "separate")
+KV_CACHES = ("auto", "gpu", "off")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "policy": POLICIES,
+    "motion_source": MOTION_SOURCES,
+    "cfg_mask": CFG_MASKS,
+    "kv_cache": KV_CACHES,
+}
+# inclusive ranges, shared with the widgets
+RANGES: dict[str, tuple[float, float]] = {
+    "warmup_steps": (1, 100),
+    "motion_sensitivity": (0.0, 1.0),
+    "reuse_threshold": (0.0, 10.0),
+    "uniform_updates": (0, 1000),
+    "agreement": (0.0, 0.99),
+    "min_update_ratio": (0.0, 1.0),
+    "max_stale_steps": (0, 1000),
+    "end_percent": (0.0, 1.0),
+    "forecast": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MotionCacheSettings:
+    """What to reuse and when.
+
+    Attributes:
+        policy: "motion" decides per token, "chunk" per chunk of frames (FlowCache), "step" once
+            for the clip (TeaCache); "random" recomputes as many tokens as "motion" would, but
+            random ones: the control that motion has to beat.
+        warmup_steps: first evaluations that are computed in full. More is safer and slower.
+        motion_sensitivity: 0 treats all tokens alike; 1 lets a token that does not move wait for
+            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this.
+        reuse_threshold: accumulated change at which a token is recomputed. 0 never reuses.
+        uniform_updates: full updates in the uniform phase before tokens are told apart.
+        agreement: a position is recomputed in all frames of its chunk when more than this share
+            of its frames is due, else in none. 0 lets each token decide for itself.
+        min_update_ratio: a partial evaluation smaller than this share of the chunk is put off.
+        max_stale_steps: a token is recomputed after this many reuses at the latest. 0 is no limit.
+        end_percent: evaluations after this share of the noise schedule are computed in full.
+        motion_source: where motion is read off: "predicted_x0" (the clean video predicted so
+            far) or "features" (the last block's output, as published).
+        forecast: 0 reuses a residual as it was; towards 1 it is extrapolated along its last
+            change, damped by how far back that is.
+        cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
+        kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
+            "off" nowhere (whole chunks are reused or computed), "auto" picks.
+        verbose: log every decision.
+        dense_last: compute the last evaluation in full. The published code does not.
+        clamp_distance: read a negative distance (outside a polynomial's range) as 0.
+    """
+
+    policy: str = "motion"
+    warmup_steps: int = 5
+    motion_sensitivity: float = 0.4
+    reuse_threshold: float = 0.1
+    uniform_updates: int = 3
+    agreement: float = 0.5
+    min_update_ratio: float = 0.2
+    max_stale_steps: int = 8
+    end_percent: float = 1.0
+    motion_source: str = "predicted_x0"
+    forecast: float = 0.0
+    cfg_mask: str = "shared"
+    kv_cache: str = "auto"
+    verbose: bool = False
+    dense_last: bool = True
+    clamp_distance: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), str(field.type))
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> MotionCacheSettings:
+        """The preset's settings, with single fields changed.
+
+        Raises:
+            SettingsError: the preset or a field is unknown, or a value is out of range.
+        """
+        if name not in PRESETS:
+            raise SettingsError(
+                f"preset is {name!r}; allowed are {', '.join(map(repr, PRESETS))}. "
+                "Pick one of these, or connect a settings node."
+            )
+        unknown = changes.keys() - {f.name for f in fields(cls)}
+        if unknown:
+            known = ", ".join(f.name for f in fields(cls))
+            raise SettingsError(f"unknown settings {sorted(unknown)}; known are {known}")
+        return replace(PRESETS[name], **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, for reports."""
+        return asdict(self)
+
+
+def _check(name: str, value: object, kind: str) -> None:
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} is {value!r}; give True or False")
+    elif kind == "str":
+        if value not in CHOICES[name]:
+            allowed = ", ".join(map(repr, CHOICES[name]))
+            raise SettingsError(f"{name} is {value!r}; allowed are {allowed}")
+    else:
+        low, high = RANGES[name]
+        number = isinstance(value, int if kind == "int" else (int, float))
+        if not number or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
+            wanted = "a whole number" if kind == "int" else "a number"
+            raise SettingsError(f"{name} is {value!r}; give {wanted} from {low:g} to {high:g}")
+        if not low <= value <= high:  # type: ignore[operator]
+            hint = " (the vote needs more than this share)" if name == "agreement" else ""
+            raise SettingsError(f"{name} is {value}; allowed are {low:g} to {high:g}{hint}")
+
+
+PRESETS: dict[str, MotionCacheSettings] = {
+    "quality": MotionCacheSettings(reuse_threshold=0.06),
+    "balanced": MotionCacheSettings(reuse_threshold=0.1),
+    "fast": MotionCacheSettings(reuse_threshold=0.18, warmup_steps=4),
+    # the published script: 1 + 4 full evaluations, 6 uniform updates, floor 0.6, vote 0.5
+    "paper": MotionCacheSettings(
+        warmup_steps=5,
+        motion_sensitivity=0.4,
+        reuse_threshold=0.1,
+        uniform_updates=6,
+        agreement=0.5,
+        min_update_ratio=0.4,
+        max_stale_steps=0,
+        motion_source="features",
+        cfg_mask="separate",
+        dense_last=False,
+        clamp_distance=False,
+    ),
+}

@@ -1,0 +1,179 @@
+"""State of one sampling run. Built new for each run, never reset."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .distance import Signal
+from .kv_store import KVStore
+
+BranchKey = Hashable
+
+
+@dataclass(slots=True)
+class ChunkState:
+    """What the policy remembers of one chunk.
+
+    Attributes:
+        rows: the chunk's token rows.
+        frames: its latent frames.
+        evaluations: evaluations seen, the current one included.
+        updates: full updates in the uniform phase.
+        accumulated: change since the last update while all tokens are treated alike.
+        waited: reuses since the last update while all tokens are treated alike.
+        accumulator, stale: the same per token `(N,)`, fp32 and int32, from the motion phase on.
+        weights: motion weights `(N,)` fp32; None before the first motion map.
+        signal: what the distance measure kept of the last evaluation.
+        sigma: noise level of the last evaluation.
+    """
+
+    rows: slice
+    frames: int
+    device: torch.device
+    evaluations: int = 0
+    updates: int = 0
+    accumulated: float = 0.0
+    waited: int = 0
+    accumulator: Tensor | None = None
+    stale: Tensor | None = None
+    weights: Tensor | None = None
+    signal: Signal | None = None
+    sigma: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+
+@dataclass(slots=True)
+class ForecastClock:
+    """When each token was last computed, `(L,)` fp32 in units of sigma.
+
+    Attributes:
+        computed: sigma of the last computation.
+        interval: change of sigma between the last two computations, 0 before there were two.
+    """
+
+    computed: Tensor
+    interval: Tensor
+
+    @classmethod
+    def start(cls, sigma: Tensor) -> ForecastClock:
+        return cls(sigma.clone(), torch.zeros_like(sigma))
+
+    def gain(self, sigma: Tensor, forecast: float) -> Tensor:
+        """`forecast * (sigma - computed) / max(1, horizon)`; 0 where no slope is known (ours)."""
+        ahead = sigma - self.computed
+        horizon = (ahead / self.interval).abs().nan_to_num(posinf=1.0).clamp_min(1.0)
+        return torch.where(self.interval == 0, 0.0, forecast * ahead / horizon)
+
+    def inverse_interval(self, sigma: Tensor) -> Tensor:
+        """1 / (sigma - computed), 0 where sigma did not move."""
+        ahead = sigma - self.computed
+        return torch.where(ahead == 0, 0.0, 1.0 / ahead)
+
+    def advance(self, sigma: Tensor, active: Tensor | None) -> None:
+        """Tokens in the boolean mask (None: all) were computed at `sigma`."""
+        ahead = sigma - self.computed
+        moved = ahead != 0 if active is None else (ahead != 0) & active
+        self.interval = torch.where(moved, ahead, self.interval)
+        self.computed = torch.where(moved, sigma, self.computed)
+
+
+@dataclass(slots=True)
+class BranchRows:
+    """Cached tensors of the conditioning branches that run as one batch.
+
+    Attributes:
+        keys: the branches, in batch order.
+        samples: batch rows of each branch.
+        residual: block stack output minus input, `(B, L, C)`.
+        slope: change of the residual per unit of sigma, same shape, where a forecast is on.
+        kv: keys and values, None where none are kept.
+        filled: whether a full evaluation has stored residuals.
+    """
+
+    keys: tuple[BranchKey, ...]
+    samples: int
+    residual: Tensor
+    slope: Tensor | None
+    kv: KVStore | None
+    filled: bool = False
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the cache was made for tokens like `x`."""
+        r = self.residual
+        return r.shape == x.shape and r.dtype == x.dtype and r.device == x.device
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes of residual (and slope), bytes of keys and values."""
+        tensors = [t for t in (self.residual, self.slope) if t is not None]
+        return sum(t.nbytes for t in tensors), self.kv.nbytes() if self.kv else 0
+
+    def split(self) -> list[BranchRows]:
+        """One entry per branch, as views."""
+        parts = []
+        for i, key in enumerate(self.keys):
+            rows = slice(i * self.samples, (i + 1) * self.samples)
+            slope = None if self.slope is None else self.slope[rows]
+            kv = None if self.kv is None else self.kv.rows(rows)
+            parts.append(
+                BranchRows((key,), self.samples, self.residual[rows], slope, kv, self.filled)
+            )
+        return parts
+
+    @classmethod
+    def join(cls, parts: Sequence[BranchRows]) -> BranchRows:
+        """Branches that come as one batch from now on."""
+        slopes = [p.slope for p in parts if p.slope is not None]
+        stores = [p.kv for p in parts if p.kv is not None]
+        return cls(
+            tuple(key for p in parts for key in p.keys),
+            parts[0].samples,
+            torch.cat([p.residual for p in parts]),
+            torch.cat(slopes) if len(slopes) == len(parts) else None,
+            KVStore.join(stores) if len(stores) == len(parts) else None,
+            all(p.filled for p in parts),
+        )
+
+
+@dataclass(slots=True)
+class BranchTable:
+    """All branches of a run, however the host batches them."""
+
+    entries: dict[BranchKey, BranchRows] = field(default_factory=dict)
+
+    def find(self, keys: tuple[BranchKey, ...], x: Tensor) -> BranchRows | None:
+        """The cache of these branches in this order; None if one is new or of another shape."""
+        owners = [self.entries.get(key) for key in keys]
+        if any(owner is None for owner in owners):
+            return None
+        found = [owner for owner in owners if owner is not None]
+        if found[0].keys == keys:
+            return found[0] if found[0].fits(x) else None
+        for owner in {id(o): o for o in found}.values():
+            for part in owner.split():
+                self.entries[part.keys[0]] = part
+        parts = [self.entries[key] for key in keys]
+        first = parts[0].residual
+        if any(p.residual.shape[1:] != first.shape[1:] or p.samples != parts[0].samples for p in parts):
+            return None
+        joined = parts[0] if len(parts) == 1 else BranchRows.join(parts)
+        if not joined.fits(x):
+            return None
+        self.put(joined)
+        return joined
+
+    def put(self, rows: BranchRows) -> None:
+        """Remember these branches, replacing what was known of them."""
+        for key in rows.keys:
+            self.entries[key] = rows
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes of residuals, bytes of keys and values."""
+        sizes = [rows.nbytes() for rows in {id(r): r for r in self.entries.values()}.values()]
+        return sum(s[0] for s in sizes), sum(s[1] for s in sizes)

@@ -1,0 +1,138 @@
+"""What happened in a run: numbers on the CPU, no tensors."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRecord:
+    """What was decided for one chunk in one evaluation."""
+
+    kind: str
+    phase: str
+    active: int
+    tokens: int
+    distance: float | None
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One call of the network.
+
+    Attributes:
+        kind: what was executed: "dense", "partial", "reuse" or "declined".
+        branches: conditioning branches in the call.
+        rows: batch rows in the call.
+        computed: token rows that went through the blocks, per batch row.
+        blocks: how often an original block was called.
+        note: why this differs from the decision, where it does.
+    """
+
+    kind: str
+    branches: int
+    rows: int
+    computed: int
+    blocks: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(slots=True)
+class EvaluationRecord:
+    """One model evaluation: a decision and the calls that carried it out.
+
+    Attributes:
+        sigma: noise level, 1 (noise) to 0 (clean).
+        weight: motion weights `(L,)` scaled to 0..255, where the decision used some.
+        active: rows that were decided to be computed, `(L,)` bool packed to bits.
+    """
+
+    index: int
+    sigma: float
+    scope: str
+    chunks: tuple[ChunkRecord, ...]
+    calls: list[CallRecord] = field(default_factory=list)
+    weight: Bytes | None = None
+    active: Bytes | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "dense", "partial" or "reuse" over all chunks."""
+        kinds = {c.kind for c in self.chunks}
+        return kinds.pop() if len(kinds) == 1 else "partial"
+
+    @property
+    def active_share(self) -> float:
+        """Rows decided to be computed, as a share of all rows."""
+        return sum(c.active for c in self.chunks) / max(1, sum(c.tokens for c in self.chunks))
+
+
+@dataclass(slots=True)
+class Trace:
+    """One sampling run.
+
+    Attributes:
+        grid: token grid (frames, height, width); None before the first call.
+        reason: why nothing could be reused, where that is so.
+        seconds: wall-clock time inside the sampler.
+        residual_bytes, kv_bytes: the most memory the cache held.
+        kv_reason: where keys and values were kept, and why.
+        width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+    """
+
+    settings: dict[str, Any]
+    model: str = ""
+    distance: str = ""
+    grid: tuple[int, int, int] | None = None
+    chunks: tuple[int, ...] = ()
+    blocks: int = 0
+    width: int = 0
+    ffn_width: int = 0
+    reason: str = ""
+    seconds: float = 0.0
+    residual_bytes: int = 0
+    kv_bytes: int = 0
+    kv_reason: str = ""
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
+    declined_calls: list[CallRecord] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Token rows of the clip."""
+        return 0 if self.grid is None else self.grid[0] * self.grid[1] * self.grid[2]
+
+    def calls(self) -> list[CallRecord]:
+        """All calls, in no particular order for declined ones."""
+        return [c for e in self.evaluations for c in e.calls] + self.declined_calls
+
+    def decline(self, reason: str) -> None:
+        """Remember the first reason why calls went through untouched."""
+        self.reason = self.reason or reason
+
+    def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
+        """Rows computed in evaluation `index`, `(L,)` bool."""
+        record = self.evaluations[index]
+        if record.active is None:
+            return np.full(self.tokens, record.kind == "dense")
+        return np.unpackbits(record.active, count=self.tokens).astype(np.bool_)
+
+
+@dataclass(slots=True, eq=False)
+class TraceHandle:
+    """The wire between the patcher and the nodes behind the sampler: the last runs' traces."""
+
+    runs: deque[Trace] = field(default_factory=lambda: deque(maxlen=4))
+
+    @property
+    def latest(self) -> Trace | None:
+        """The newest finished run."""
+        return next((t for t in reversed(self.runs) if t.finished), None)
