@@ -1,0 +1,35 @@
+"""MotionCache: reuse the tokens of a video diffusion transformer that hardly move.
+
+Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
+"""
+
+from .adapters import ADAPTERS, find_adapter
+from .distance import CalibratedProfile
+from .errors import (
+    CacheShapeError,
+    ConflictError,
+    MotionCacheError,
+    SettingsError,
+    UnsupportedModelError,
+)
+from .session import ModelCall, RunFacts, Session
+from .settings import PRESETS, MotionCacheSettings
+from .trace import Trace, TraceHandle
+
+__all__ = [
+    "ADAPTERS",
+    "PRESETS",
+    "CacheShapeError",
+    "CalibratedProfile",
+    "ConflictError",
+    "ModelCall",
+    "MotionCacheError",
+    "MotionCacheSettings",
+    "RunFacts",
+    "Session",
+    "SettingsError",
+    "Trace",
+    "TraceHandle",
+    "UnsupportedModelError",
+    "find_adapter",
+]

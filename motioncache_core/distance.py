@@ -98,7 +98,7 @@ class CalibratedProfile:
         if len(self.sigmas) != len(self.travelled) or len(self.sigmas) < 2:
             raise SettingsError("a profile needs two or more sigmas, each with one travelled value")
         if not (ordered and grows):
-            raise SettingsError("a profile's sigmas and travelled values must ascend; calibrate anew")
+            raise SettingsError("a profile's sigmas and travelled values must ascend")
 
     @property
     def name(self) -> str:

@@ -134,7 +134,7 @@ class Evaluation:
         return self.output
 
     def _gather(self, x: Tensor, rows: Tensor, divisor: int = 1) -> Tensor:
-        flat = x.reshape(*x.shape[:2], -1)
+        flat = x.reshape(*x.shape[:2], -1).contiguous()
         out = self._session.ops.gather_rows(flat, rows, divisor=divisor)
         return out.reshape(*out.shape[:2], *x.shape[2:])
 
@@ -181,5 +181,3 @@ class Evaluation:
 def modulation_row(vec: Tensor, row: int = 0) -> Tensor:
     """The modulation `(T, 6, C)` of one batch row of `(B, T, 6, C)` or `(B, 6, C)`."""
     return vec[row] if vec.ndim == 4 else vec[row : row + 1]
-
-

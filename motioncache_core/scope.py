@@ -118,9 +118,7 @@ def advance(
             chunk.weights = weights.reshape(-1).contiguous()
     scope.maps, scope.served = {}, set()
     decisions = []
-    for chunk, frames, d in zip(
-        scope.chunks, scope.layout.chunk_frames(), distances, strict=True
-    ):
+    for chunk, frames, d in zip(scope.chunks, scope.layout.chunk_frames(), distances, strict=True):
         sigma = max(sigmas[frames])
         forced = None
         if settings.dense_last and last_sigma is not None and sigma <= last_sigma:

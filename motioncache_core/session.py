@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -139,8 +140,6 @@ class Session:
             if weight is not None:
                 record.weight = (weight * 255).round().to(torch.uint8).cpu().numpy()
             if active is not None:
-                import numpy as np
-
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
         self._pending.clear()
         self._tables.clear()
@@ -341,7 +340,7 @@ class Session:
         if not any(scope.wants_maps(self.settings) for scope in scopes):
             return
         if self.settings.motion_source == "features" and evaluation.output is not None:
-            features = evaluation.output.unflatten(1, (layout.frames, layout.spatial))
+            features = evaluation.output.reshape(call.x.shape[0], layout.frames, layout.spatial, -1)
         else:
             sigma = call.timestep.float() / adapter.timestep_scale
             sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
@@ -405,9 +404,7 @@ class Session:
         """Batch rows and branches that follow one decision."""
         if self.settings.cfg_mask == "shared":
             return [(slice(0, samples * len(branches)), branches)]
-        return [
-            (slice(i * samples, (i + 1) * samples), (key,)) for i, key in enumerate(branches)
-        ]
+        return [(slice(i * samples, (i + 1) * samples), (key,)) for i, key in enumerate(branches)]
 
     def _sigmas(self, call: ModelCall, layout: TokenLayout) -> tuple[float, ...]:
         scale = self._known_model()[0].timestep_scale

@@ -118,7 +118,8 @@ def _check(name: str, value: object, kind: str) -> None:
     else:
         low, high = RANGES[name]
         number = isinstance(value, int if kind == "int" else (int, float))
-        if not number or isinstance(value, bool) or not math.isfinite(value):  # type: ignore[arg-type]
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if not number or isinstance(value, bool) or endless:
             wanted = "a whole number" if kind == "int" else "a number"
             raise SettingsError(f"{name} is {value!r}; give {wanted} from {low:g} to {high:g}")
         if not low <= value <= high:  # type: ignore[operator]

@@ -159,8 +159,7 @@ class BranchTable:
             for part in owner.split():
                 self.entries[part.keys[0]] = part
         parts = [self.entries[key] for key in keys]
-        first = parts[0].residual
-        if any(p.residual.shape[1:] != first.shape[1:] or p.samples != parts[0].samples for p in parts):
+        if len({(p.samples, p.residual.shape[1:]) for p in parts}) > 1:
             return None
         joined = parts[0] if len(parts) == 1 else BranchRows.join(parts)
         if not joined.fits(x):

@@ -45,6 +45,7 @@ class Adapter:
         block_type: first half of the block replacement's key.
         attention_call: which attention call of a block is the self-attention, from 1.
         timestep_scale: timestep at sigma 1.
+        positional: names of the forward's positional arguments after input and timestep.
         decline_call: reason why a call with these keyword arguments and options runs unpatched.
     """
 
@@ -54,6 +55,7 @@ class Adapter:
     block_type: str
     attention_call: int
     timestep_scale: float
+    positional: tuple[str, ...]
     facts: Callable[[Any], ModelFacts]
     layout: Callable[[ModelFacts, Tensor], TokenLayout]
     distance: Callable[[ModelFacts, TokenLayout, bool], DistanceMeasure]

@@ -66,6 +66,7 @@ WAN = Adapter(
     block_type="double_block",
     attention_call=1,
     timestep_scale=1000.0,
+    positional=("context", "clip_fea", "time_dim_concat", "transformer_options"),
     facts=_facts,
     layout=_layout,
     distance=_distance,

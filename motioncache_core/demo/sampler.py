@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,12 @@ from ..trace import Trace
 from .wan import DemoWan
 
 Progress = Callable[[int, int], None]
+
+
+class Evaluator(Protocol):
+    """What carries out the model calls of a run; a `Session` is one."""
+
+    def evaluate(self, call: ModelCall) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class SampleOptions:
 
     steps: int = 30
     cfg: float = 3.0
-    shift: float = 3.0
+    shift: float = 5.0
     split: bool = False
 
 
@@ -48,13 +55,13 @@ def sample(
     negative: Tensor,
     noise: Tensor,
     options: SampleOptions,
-    session: Session | None = None,
+    session: Evaluator | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """Denoise `noise` `(B, 16, F, H, W)`; text states `(B, M, 4096)`. Returns latents."""
     sigmas = flow_sigmas(options.steps, options.shift)
     x = noise
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
         branches = [("cond", positive)]
         if options.cfg != 1:
             branches.insert(0, ("uncond", negative))
@@ -79,13 +86,14 @@ def _call(
     sigma: float,
     names: tuple[str, ...],
     context: Tensor,
-    session: Session | None,
+    session: Evaluator | None,
 ) -> Tensor:
     x = torch.cat([x] * len(names))
     t = torch.full((x.shape[0],), 1000 * sigma, device=x.device)
 
     def run(options: dict[str, Any]) -> Tensor:
-        return model(x, t, context, transformer_options=options)
+        velocity: Tensor = model(x, t, context, transformer_options=options)
+        return velocity
 
     if session is None:
         return run({})

@@ -153,8 +153,10 @@ def sample_scene(frames: int, rng: torch.Generator) -> Scene:
     speeds = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, True, generator=rng).tolist()
     for speed in speeds:
         while True:
-            shape = Shape(*(pick(n) for n in _SHAPE_CLASSES[:-1]), speed)
-            end = [p + v * (frames - 1) for p, v in zip(shape.start(), shape.velocity(), strict=True)]
+            kind, colour, size, cell, direction = (pick(n) for n in _SHAPE_CLASSES[:-1])
+            shape = Shape(kind, colour, size, cell, direction, speed)
+            (x, y), (dx, dy) = shape.start(), shape.velocity()
+            end = (x + dx * (frames - 1), y + dy * (frames - 1))
             if all(2 <= p <= SIZE - 2 for p in end):
                 break
         shapes.append(shape)
@@ -166,7 +168,7 @@ def describe(scene: Scene) -> str:
     """The scene in words."""
     parts = []
     for s in scene.shapes:
-        move = "still" if s.speed == 0 else f"moving {SPEEDS[s.speed]} to the {DIRECTIONS[s.direction]}"
+        move = f"moving {SPEEDS[s.speed]} to the {DIRECTIONS[s.direction]}" if s.speed else "still"
         parts.append(f"a {SIZES[s.size]} {COLOURS[s.colour]} {KINDS[s.kind]}, {move}")
     ground = f"{PALETTES[scene.palette]} {TEXTURES[scene.texture]}"
     pan = "" if scene.pan == 0 else f", camera panning {PANS[scene.pan]}"
@@ -183,7 +185,8 @@ def text_states(scene: Scene | None, keep: Tensor | None = None) -> Tensor:
     if scene is None:
         return states
     flags = iter(keep.tolist()) if keep is not None else None
-    rows = [(scene.classes(), _GROUND_CLASSES)] + [(s.classes(), _SHAPE_CLASSES) for s in scene.shapes]
+    shapes = [(s.classes(), _SHAPE_CLASSES) for s in scene.shapes]
+    rows = [(scene.classes(), _GROUND_CLASSES), *shapes]
     for row, (values, sizes) in enumerate(rows):
         axis = 1 if row == 0 else 1 + sum(_GROUND_CLASSES)
         for value, size in zip(values, sizes, strict=True):
@@ -191,3 +194,45 @@ def text_states(scene: Scene | None, keep: Tensor | None = None) -> Tensor:
                 states[row, axis + value] = _TEXT_SCALE
             axis += size
     return states
+
+
+def _shape(kind: str, colour: str, size: str, cell: int, direction: str, speed: str) -> Shape:
+    return Shape(
+        KINDS.index(kind),
+        COLOURS.index(colour),
+        SIZES.index(size),
+        cell,
+        DIRECTIONS.index(direction),
+        SPEEDS.index(speed),
+    )
+
+
+# cells count 4x4 from the top left
+SCENES: dict[str, Scene] = {
+    "disc to the right": Scene((_shape("disc", "red", "large", 4, "right", "fast"),), 1, 0),
+    "square falling": Scene((_shape("square", "yellow", "large", 2, "down", "fast"),), 3, 2),
+    "triangle rising, disc still": Scene(
+        (
+            _shape("triangle", "green", "large", 13, "up", "fast"),
+            _shape("disc", "white", "small", 3, "right", "still"),
+        ),
+        0,
+        3,
+    ),
+    "two discs crossing": Scene(
+        (
+            _shape("disc", "blue", "large", 0, "down right", "fast"),
+            _shape("disc", "yellow", "small", 3, "down left", "fast"),
+        ),
+        2,
+        1,
+    ),
+    "fast and slow": Scene(
+        (
+            _shape("square", "red", "small", 0, "right", "fast"),
+            _shape("disc", "blue", "small", 12, "right", "slow"),
+        ),
+        0,
+        0,
+    ),
+}

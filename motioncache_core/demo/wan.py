@@ -28,7 +28,7 @@ def scaled_dot_product(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_: object
 ) -> Tensor:
     """Attention over `(B, N, heads * d)` tensors; `mask` is boolean `(N_q, N_k)`, True = attend."""
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
@@ -51,13 +51,14 @@ def rotary_table(grid: tuple[int, int, int], head_dim: int, device: torch.device
         angles.append(position.reshape(-1, 1).double() * 10000.0**-exponent)
     angle = torch.cat(angles, dim=1)
     cos, sin = angle.cos(), angle.sin()
-    return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))[None, :, None].float()
+    table = torch.stack((cos, -sin, sin, cos), dim=-1).float()
+    return table.reshape(1, -1, 1, head_dim // 2, 2, 2)
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Apply `rotary_table` rows to `(B, N, heads, head_dim)`; pairs are interleaved."""
-    pairs = x.float().unflatten(-1, (-1, 1, 2))
-    out = table[..., 0] * pairs[..., 0] + table[..., 1] * pairs[..., 1]
+    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
+    out: Tensor = table[..., 0] * pairs[..., 0] + table[..., 1] * pairs[..., 1]
     return out.flatten(-2).type_as(x)
 
 
@@ -74,7 +75,7 @@ def spread(e: Tensor, tokens: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMS-normed queries and keys (self-attention when `context=None`)."""
+    """Multi-head attention with RMS-normed queries and keys."""
 
     def __init__(self, dim: int, heads: int, image: bool = False) -> None:
         super().__init__()
@@ -89,19 +90,21 @@ class Attention(nn.Module):
     def self_attention(self, x: Tensor, table: Tensor, options: TransformerOptions) -> Tensor:
         q = rotate(self.norm_q(self.q(x)).unflatten(2, (self.heads, -1)), table).flatten(2)
         k = rotate(self.norm_k(self.k(x)).unflatten(2, (self.heads, -1)), table).flatten(2)
-        return self.o(attend(q, k, self.v(x), self.heads, options))
+        out: Tensor = self.o(attend(q, k, self.v(x), self.heads, options))
+        return out
 
     def cross_attention(
         self, x: Tensor, context: Tensor, image_tokens: int, options: TransformerOptions
     ) -> Tensor:
         q = self.norm_q(self.q(x))
-        out: Tensor | float = 0.0
+        extra: Tensor | float = 0.0
         if self.image:
             image, context = context[:, :image_tokens], context[:, image_tokens:]
             k = self.norm_k_img(self.k_img(image))
-            out = attend(q, k, self.v_img(image), self.heads, options)
+            extra = attend(q, k, self.v_img(image), self.heads, options)
         k = self.norm_k(self.k(context))
-        return self.o(attend(q, k, self.v(context), self.heads, options) + out)
+        out: Tensor = self.o(attend(q, k, self.v(context), self.heads, options) + extra)
+        return out
 
 
 class Block(nn.Module):
@@ -155,7 +158,8 @@ class Head(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         rows = (self.modulation.to(x.dtype).unsqueeze(0) + e.unsqueeze(2)).unbind(2)
         shift, scale = (spread(row, x.shape[1]) for row in rows)
-        return self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
+        out: Tensor = self.head(torch.addcmul(shift, self.norm(x), 1 + scale))
+        return out
 
 
 class ImageEmbedding(nn.Module):
@@ -315,7 +319,8 @@ class DemoWan(nn.Module):
 
             call = {"img": x, "txt": context, "vec": e, "pe": table, "transformer_options": options}
             patch = replace.get(("double_block", i))
-            x = (original(call) if patch is None else patch(call, {"original_block": original}))["img"]
+            out = original(call) if patch is None else patch(call, {"original_block": original})
+            x = out["img"]
         return x
 
     def unpatchify(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,26 @@
+"""The demo model's shipped files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from ..distance import CalibratedProfile
+from .wan import DemoWan
+
+_HERE = Path(__file__).parent
+WEIGHTS = _HERE / "demo_wan.safetensors"
+PROFILE = _HERE / "demo_wan.profile.json"
+# the noise schedule the model was trained around
+SHIFT = 5.0
+
+
+def load() -> DemoWan:
+    """The trained model, fp32, on the CPU."""
+    return DemoWan.from_state_dict({k: v.float() for k, v in load_file(WEIGHTS).items()}).eval()
+
+
+def profile() -> CalibratedProfile:
+    """How fast its residual changes along the noise schedule (made by `calibrate.py`)."""
+    return CalibratedProfile.load(PROFILE)

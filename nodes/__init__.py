@@ -1,0 +1,25 @@
+"""The nodes, as ComfyUI loads them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
+from .motion_map import MotionCacheMotionMap
+from .patcher import MotionCachePatcher
+from .report import MotionCacheReport
+from .settings import MotionCacheSettingsNode
+
+NODES: tuple[type[io.ComfyNode], ...] = (
+    MotionCachePatcher,
+    MotionCacheSettingsNode,
+    MotionCacheMotionMap,
+    MotionCacheReport,
+    MotionCacheDemoModel,
+    MotionCacheDemoDecode,
+)
+
+
+class MotionCacheExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)

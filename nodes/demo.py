@@ -1,0 +1,87 @@
+"""A small model that ships with the pack, so that a workflow runs with nothing downloaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..motioncache_core.demo import checkpoint, codec, scenes
+from .host import intermediate_device, load_demo_model, to_model_space
+from .types import CATEGORY
+
+
+class MotionCacheDemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MotionCacheDemoModel",
+            display_name="MotionCache Demo Model",
+            category=f"{CATEGORY}/demo",
+            description=(
+                "A tiny video model of the Wan 2.1 family that draws moving shapes. It is made "
+                "to try MotionCache in seconds, not to make videos."
+            ),
+            search_aliases=["motion cache demo", "example model", "test model"],
+            inputs=[
+                io.Combo.Input(
+                    "scene",
+                    options=list(scenes.SCENES),
+                    tooltip="What to draw. The motion is known, so the map can be checked.",
+                ),
+                io.Int.Input(
+                    "frames", default=12, min=3, max=24, tooltip="Video frames (latent frames)."
+                ),
+                io.Int.Input("batch_size", default=1, min=1, max=16, tooltip="Videos at once."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The demo model."),
+                io.Conditioning.Output(display_name="positive", tooltip="The scene."),
+                io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
+                io.Latent.Output(display_name="LATENT", tooltip="An empty video latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scene: str, frames: int, batch_size: int) -> io.NodeOutput:
+        model = load_demo_model(checkpoint.WEIGHTS, checkpoint.profile(), checkpoint.SHIFT)
+        side = scenes.SIZE // codec.BLOCK
+        latent = torch.zeros(
+            batch_size, codec.CHANNELS, frames, side, side, device=intermediate_device()
+        )
+        return io.NodeOutput(
+            model,
+            [[scenes.text_states(scenes.SCENES[scene])[None], {}]],
+            [[scenes.text_states(None)[None], {}]],
+            {"samples": latent},
+        )
+
+
+class MotionCacheDemoDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MotionCacheDemoDecode",
+            display_name="MotionCache Demo Decode",
+            category=f"{CATEGORY}/demo",
+            description="Turns latents of the demo model into frames.",
+            search_aliases=["motion cache demo decode"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="Latents of the demo model."),
+                io.Int.Input(
+                    "scale", default=4, min=1, max=16, tooltip="Enlarge the 64x64 frames by this."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="The frames.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], scale: int) -> io.NodeOutput:
+        video = codec.decode(to_model_space(samples["samples"])).flatten(0, 1)
+        if scale > 1:
+            video = torch.nn.functional.interpolate(
+                video.permute(0, 3, 1, 2), scale_factor=scale, mode="bicubic"
+            )
+            video = video.permute(0, 2, 3, 1).clamp(0, 1)
+        return io.NodeOutput(video.to(intermediate_device()))

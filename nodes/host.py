@@ -1,0 +1,199 @@
+"""The only file that knows ComfyUI: attach to a model, live as long as one sampling run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sd
+import torch
+from comfy.patcher_extension import WrappersMP
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .. import kernels
+from ..motioncache_core import (
+    CacheShapeError,
+    CalibratedProfile,
+    ConflictError,
+    ModelCall,
+    MotionCacheSettings,
+    RunFacts,
+    Session,
+    Trace,
+    TraceHandle,
+    find_adapter,
+)
+from ..motioncache_core.report import line
+
+log = logging.getLogger(__name__)
+
+KEY = "motioncache"
+_SESSION = "motioncache_session"
+_PROFILE = "motioncache_profile"
+
+# what other caches leave in transformer_options, and what their nodes are called
+_OTHER_CACHES = {
+    "easycache": "EasyCache or LazyCache",
+    "rel_l1_thresh": "TeaCache",
+    "magcache_thresh": "MagCache",
+}
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """What the patcher leaves on a model: read-only, shared by all its clones."""
+
+    settings: MotionCacheSettings
+    handle: TraceHandle
+
+
+def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> Any:
+    """A clone of the model that caches; the model itself is not changed.
+
+    Models of a supported family whose class is declined come back unpatched, with a warning and
+    the reason in the trace.
+
+    Raises:
+        UnsupportedModelError: the model's family is not known.
+        ConflictError: another cache is on the model already.
+    """
+    adapter, declined = find_adapter(model.get_model_object("diffusion_model"))
+    _check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    clone = model.clone()
+    if declined is not None:
+        log.warning("MotionCache - %s.", declined)
+        handle.runs.append(
+            Trace(settings.as_dict(), model=adapter.name, reason=declined, finished=True)
+        )
+        return clone
+    options = clone.model_options.setdefault("transformer_options", {})
+    options[KEY] = PatchConfig(settings, handle)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _evaluate)
+    return clone
+
+
+def _check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
+    if already:
+        raise ConflictError(
+            "this model already has MotionCache. Use one MotionCache node per model and connect "
+            "a settings node to change it."
+        )
+    options = model_options.get("transformer_options", {})
+    for key, name in _OTHER_CACHES.items():
+        if key in options:
+            raise ConflictError(
+                f"{name} is on this model too, and two caches spoil each other's result. Remove "
+                f"one of them: {name} or MotionCache."
+            )
+
+
+def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
+         **kwargs: Any) -> Tensor:  # fmt: skip
+    """OUTER_SAMPLE: one session from the first to the last step of a sampling run."""
+    guider = executor.class_obj
+    outer = guider.model_options
+    options = outer["transformer_options"]
+    config: PatchConfig = options[KEY]
+    # a cache that was added behind this node shows only now
+    _check_conflicts(outer, already=False)
+    if noise.ndim != 5:
+        raise CacheShapeError(
+            f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
+            "frames, height, width). Connect an empty video latent."
+        )
+    trace = Trace(config.settings.as_dict())
+    session = Session(config.settings, kernels, _run_facts(guider, config, sigmas), trace)
+    guider.model_options = {**outer, "transformer_options": {**options, _SESSION: session}}
+    try:
+        result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = outer
+        session.close()
+    config.handle.runs.append(trace)
+    log.info("MotionCache - %s", line(trace))
+    return result
+
+
+def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
+    patcher = guider.model_patcher
+    percent = config.settings.end_percent
+    sampling = patcher.get_model_object("model_sampling")
+    compiled = "torch_compile_kwargs" in guider.model_options
+    conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
+    return RunFacts(
+        sigmas=sigmas.tolist(),
+        end_sigma=float(sampling.percent_to_sigma(percent)) if percent < 1 else None,
+        branches=max(1, sum(len(c) for c in conds)),
+        free_memory=lambda: int(comfy.model_management.get_free_memory(patcher.load_device)),
+        profile=guider.model_options["transformer_options"].get(_PROFILE),
+        declined=(
+            "the model is compiled as a whole, so blocks cannot be told apart. Remove the "
+            "compile node, or MotionCache"
+            if compiled
+            else None
+        ),
+    )
+
+
+def _evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """DIFFUSION_MODEL: one call of the network, by the session of its run."""
+    options = next(
+        (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
+    )
+    session: Session | None = None if options is None else options.get(_SESSION)
+    if session is None or options is None:
+        # called outside of a sampler that was wrapped
+        out: Tensor = executor(x, timestep, *args, **kwargs)
+        return out
+
+    def run(ours: dict[str, Any]) -> Tensor:
+        swapped = [ours if a is options else a for a in args]
+        named = {k: ours if a is options else a for k, a in kwargs.items()}
+        result: Tensor = executor(x, timestep, *swapped, **named)
+        return result
+
+    network = executor.class_obj
+    adapter, _ = find_adapter(network)
+    arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
+    branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
+    return session.evaluate(ModelCall(network, run, x, timestep, branches, options, arguments))
+
+
+def load_demo_model(weights: Path, profile: CalibratedProfile | None, shift: float) -> Any:
+    """The demo model through ComfyUI's own loader, with its noise schedule and its profile."""
+    model = comfy.sd.load_diffusion_model_state_dict(load_file(weights))
+    if model is None:
+        raise RuntimeError(
+            f"ComfyUI did not recognise {weights.name} as a Wan 2.1 model; this ComfyUI is older "
+            "than the pack's requires-comfyui"
+        )
+
+    class FlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    sampling = FlowSampling(model.model.model_config)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    model.add_object_patch("model_sampling", sampling)
+    if profile is not None:
+        model.model_options.setdefault("transformer_options", {})[_PROFILE] = profile
+    return model
+
+
+def to_model_space(samples: Tensor) -> Tensor:
+    """Latents as samplers return them to the normalised space the Wan network works in."""
+    latents: Tensor = comfy.latent_formats.Wan21().process_in(samples.float())
+    return latents
+
+
+def intermediate_device() -> torch.device:
+    """Where ComfyUI keeps latents and images between nodes."""
+    device: torch.device = comfy.model_management.intermediate_device()
+    return device

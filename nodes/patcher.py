@@ -1,0 +1,59 @@
+"""The node between the model and the sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..motioncache_core import PRESETS, MotionCacheSettings, TraceHandle
+from .host import attach
+from .types import CATEGORY, SettingsSocket, TraceSocket
+
+
+class MotionCachePatcher(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MotionCachePatcher",
+            display_name="MotionCache",
+            category=CATEGORY,
+            description=(
+                "Makes a video model faster: tokens that hardly move are reused from the last "
+                "step, tokens that move are recomputed. Put it behind the loader and any LoRA, "
+                "before the sampler. Bypassing it is the same as not having it."
+            ),
+            search_aliases=["motion cache", "cache", "speed up", "teacache", "easycache", "wan"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan 2.1 or 2.2 video model."),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESETS),
+                    default="balanced",
+                    tooltip=(
+                        "quality stays closest to the uncached video, fast saves most. paper is "
+                        "the published method, unchanged."
+                    ),
+                ),
+                SettingsSocket.Input(
+                    "settings",
+                    optional=True,
+                    tooltip="From MotionCache Settings. Replaces the preset when connected.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with MotionCache."),
+                TraceSocket.Output(
+                    display_name="trace",
+                    tooltip="What happened in the run, for the motion map and the report.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
+    ) -> io.NodeOutput:
+        handle = TraceHandle()
+        chosen = settings if settings is not None else MotionCacheSettings.preset(preset)
+        return io.NodeOutput(attach(model, chosen, handle), handle)

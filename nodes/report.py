@@ -1,0 +1,45 @@
+"""The report node: what was saved, and why or why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..motioncache_core import TraceHandle
+from ..motioncache_core.heatmap import timeline
+from ..motioncache_core.report import as_json, text
+from .host import intermediate_device
+from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
+
+
+class MotionCacheReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MotionCacheReport",
+            display_name="MotionCache Report",
+            category=CATEGORY,
+            description="Says what a run computed, what it reused, what that saved, and why.",
+            search_aliases=["motion cache report", "statistics", "timeline", "debug"],
+            is_output_node=True,
+            inputs=[
+                TraceSocket.Input("trace", tooltip="The trace output of the MotionCache node."),
+                io.Latent.Input("samples", tooltip=SAMPLES_TOOLTIP),
+            ],
+            outputs=[
+                io.String.Output(display_name="text", tooltip="The report for people."),
+                io.Image.Output(
+                    display_name="timeline",
+                    tooltip="Chunks down, evaluations across; filled by the share computed.",
+                ),
+                io.String.Output(display_name="json", tooltip="The report for programs."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, trace: TraceHandle, samples: dict[str, Any]) -> io.NodeOutput:
+        run = latest(trace)
+        words = text(run)
+        picture = timeline(run).to(intermediate_device())
+        return io.NodeOutput(words, picture, as_json(run), ui=ui.PreviewText(words))

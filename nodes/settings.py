@@ -1,0 +1,128 @@
+"""Every setting as a widget. Defaults and ranges come from the core."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..motioncache_core import MotionCacheSettings
+from ..motioncache_core.settings import CHOICES, RANGES
+from .types import CATEGORY, SettingsSocket
+
+_SIMPLE = ("policy", "warmup_steps", "motion_sensitivity", "reuse_threshold")
+_STEPS = {"reuse_threshold": 0.005, "end_percent": 0.01}
+
+_TOOLTIPS = {
+    "policy": (
+        "motion: decide per token by how much it moves. chunk: reuse or compute whole chunks of "
+        "frames. step: reuse or compute the whole clip. random: as many tokens as motion would "
+        "compute, but random ones, to see what motion is worth."
+    ),
+    "warmup_steps": "Evaluations at the start that are computed in full. More is safer and slower.",
+    "motion_sensitivity": (
+        "0 treats all tokens alike. Higher values let tokens that do not move wait longer. The "
+        "paper uses 0.4."
+    ),
+    "reuse_threshold": (
+        "How much the model's answer may change before tokens are computed again. Higher is "
+        "faster and less exact. 0 never reuses."
+    ),
+    "uniform_updates": "Full updates after the warm-up before tokens are told apart by motion.",
+    "agreement": (
+        "A place is computed in all frames of a chunk when more than this share of its frames is "
+        "due, else in none. 0 lets every token decide for itself."
+    ),
+    "min_update_ratio": "A partial evaluation below this share of the tokens is put off.",
+    "max_stale_steps": "A token is computed after this many reuses at the latest. 0 is no limit.",
+    "end_percent": "After this share of the schedule every evaluation is computed in full.",
+    "motion_source": (
+        "predicted_x0 reads motion off the clean video predicted so far; features off the "
+        "model's last block, as published."
+    ),
+    "forecast": (
+        "0 reuses the last result as it was. Higher values carry its last change on, less so the "
+        "older it is. Costs one more buffer of the residual's size."
+    ),
+    "cfg_mask": (
+        "shared takes one decision for the positive and the negative prompt, separate one each. "
+        "Guidance amplifies the difference between separate ones."
+    ),
+    "kv_cache": (
+        "Partial evaluations need the keys and values of all tokens. auto keeps them on the "
+        "model's device when they fit, gpu always, off reuses or computes whole chunks instead."
+    ),
+    "verbose": "Write every decision to the log.",
+}
+
+
+def _widget(name: str, default: Any) -> Any:
+    common: dict[str, Any] = {
+        "default": default,
+        "tooltip": _TOOLTIPS[name],
+        "advanced": name not in _SIMPLE,
+    }
+    if name in CHOICES:
+        return io.Combo.Input(name, options=list(CHOICES[name]), **common)
+    if isinstance(default, bool):
+        return io.Boolean.Input(name, **common)
+    low, high = RANGES[name]
+    if isinstance(default, int):
+        return io.Int.Input(name, min=int(low), max=int(high), **common)
+    return io.Float.Input(name, min=low, max=high, step=_STEPS.get(name, 0.01), **common)
+
+
+class MotionCacheSettingsNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        defaults = {f.name: f.default for f in fields(MotionCacheSettings)}
+        return io.Schema(
+            node_id="MotionCacheSettings",
+            display_name="MotionCache Settings",
+            category=CATEGORY,
+            description="All settings of MotionCache. Connect it to the MotionCache node.",
+            search_aliases=["motion cache settings", "warm-up", "motion sensitivity"],
+            inputs=[_widget(name, defaults[name]) for name in _TOOLTIPS],
+            outputs=[
+                SettingsSocket.Output(
+                    display_name="settings", tooltip="For the MotionCache node's settings input."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        policy: str,
+        warmup_steps: int,
+        motion_sensitivity: float,
+        reuse_threshold: float,
+        uniform_updates: int,
+        agreement: float,
+        min_update_ratio: float,
+        max_stale_steps: int,
+        end_percent: float,
+        motion_source: str,
+        forecast: float,
+        cfg_mask: str,
+        kv_cache: str,
+        verbose: bool,
+    ) -> io.NodeOutput:
+        settings = MotionCacheSettings(
+            policy=policy,
+            warmup_steps=warmup_steps,
+            motion_sensitivity=motion_sensitivity,
+            reuse_threshold=reuse_threshold,
+            uniform_updates=uniform_updates,
+            agreement=agreement,
+            min_update_ratio=min_update_ratio,
+            max_stale_steps=max_stale_steps,
+            end_percent=end_percent,
+            motion_source=motion_source,
+            forecast=forecast,
+            cfg_mask=cfg_mask,
+            kv_cache=kv_cache,
+            verbose=verbose,
+        )
+        return io.NodeOutput(settings)
