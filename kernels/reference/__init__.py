@@ -1,0 +1,28 @@
+"""Plain torch: the ground truth of every op, and what runs where no faster back end can.
+
+May wait for the device where a count decides a shape. Rows are trusted: torch checks them on a CPU.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ..registry import Backend, Capability
+
+OPS = (
+    "motion_map",
+    "accumulate_due",
+    "compact_rows",
+    "gather_rows",
+    "reuse_residual",
+    "scatter_residual",
+    "scatter_kv",
+)
+
+BACKEND = Backend(
+    name="reference",
+    package=__name__,
+    probe=lambda device: None,
+    describe=lambda: (True, f"torch {torch.__version__}"),
+    capabilities={op: Capability() for op in OPS},
+)
