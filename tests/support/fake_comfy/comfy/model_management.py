@@ -1,0 +1,91 @@
+"""Devices, memory and the interrupt flag: one CPU with a fixed amount of free memory."""
+
+from __future__ import annotations
+
+import torch
+
+OOM_EXCEPTION = torch.OutOfMemoryError
+FREE_MEMORY = 8 << 30
+
+_interrupted = False
+
+
+# not an Exception in 0.33: `except Exception` does not see it
+class InterruptProcessingException(BaseException):
+    pass
+
+
+def interrupt_current_processing(value=True):
+    global _interrupted
+    _interrupted = value
+
+
+def processing_interrupted():
+    return _interrupted
+
+
+def throw_exception_if_processing_interrupted():
+    if _interrupted:
+        interrupt_current_processing(False)
+        raise InterruptProcessingException
+
+
+def is_oom(e):
+    return isinstance(e, OOM_EXCEPTION)
+
+
+def get_torch_device():
+    return torch.device("cpu")
+
+
+def unet_offload_device():
+    return torch.device("cpu")
+
+
+def intermediate_device():
+    return torch.device("cpu")
+
+
+def intermediate_dtype():
+    return torch.float32
+
+
+def is_device_cpu(device):
+    return torch.device(device).type == "cpu"
+
+
+def get_free_memory(dev=None, torch_free_too=False):
+    return (FREE_MEMORY, 0) if torch_free_too else FREE_MEMORY
+
+
+def get_total_memory(dev=None, torch_total_too=False):
+    return (2 * FREE_MEMORY, 0) if torch_total_too else 2 * FREE_MEMORY
+
+
+def free_memory(memory_required, device, keep_loaded=(), for_dynamic=False):
+    return []
+
+
+def soft_empty_cache(force=False):
+    pass
+
+
+def load_models_gpu(models, memory_required=0, force_patch_weights=False):
+    for patcher in models:
+        patcher.load_for_run()
+
+
+def module_size(module):
+    return sum(t.numel() * t.element_size() for t in module.state_dict().values())
+
+
+def dtype_size(dtype):
+    return torch.empty((), dtype=dtype).element_size()
+
+
+def cast_to(weight, dtype=None, device=None, non_blocking=False, copy=False):
+    return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
+
+
+def cast_to_device(tensor, device, dtype, copy=False):
+    return tensor.to(device=device, dtype=dtype, copy=copy)
