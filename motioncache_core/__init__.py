@@ -4,6 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter
+from .call import ModelCall, RunFacts
 from .distance import CalibratedProfile
 from .errors import (
     CacheShapeError,
@@ -12,7 +13,7 @@ from .errors import (
     SettingsError,
     UnsupportedModelError,
 )
-from .session import ModelCall, RunFacts, Session
+from .session import Session
 from .settings import PRESETS, MotionCacheSettings
 from .trace import Trace, TraceHandle
 

@@ -8,47 +8,36 @@ and values of all rows, and scatters the result back after the last block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from . import residuals
 from .errors import CacheShapeError
+from .ops import TokenOps
 from .policy import DENSE, REUSE
+from .scope import CallPlan
 from .state import BranchRows
 
-if TYPE_CHECKING:
-    from .scope import Part
-    from .session import Session
-
+Planner = Callable[[Tensor, Tensor], tuple[CallPlan, BranchRows]]
 BlockFunction = Callable[[dict[str, Any]], dict[str, Any]]
 BlockPatch = Callable[[dict[str, Any], dict[str, BlockFunction]], dict[str, Any]]
 
 
-@dataclass(slots=True)
-class CallPlan:
-    """What one call does.
+class Evaluation:
+    """The hooks of one call. Made for the call and dropped after it.
 
-    Attributes:
-        kind: "dense", "partial" or "reuse".
-        parts: batch rows with their own decision each.
-        rows: active rows `(1 or B, n)` int32, padded with -1; None unless partial.
-        computed: n, the rows that run through the blocks; all or none for the other kinds.
-        note: why this is more than what was decided, where it is.
+    Args:
+        planner: decides when the first block is reached, from its tokens `(B, L, C)` and the
+            timestep modulation.
+        tokens: L.
+        self_attention: which attention call of a block is the self-attention, from 1.
     """
 
-    kind: str
-    parts: list[Part]
-    rows: Tensor | None
-    computed: int
-    note: str = ""
-
-
-class Evaluation:
-    """The hooks of one call. Made for the call and dropped after it."""
-
-    def __init__(self, session: Session, blocks: int, self_attention: int) -> None:
-        self._session = session
+    def __init__(
+        self, planner: Planner, ops: TokenOps, tokens: int, blocks: int, self_attention: int
+    ) -> None:
+        self._planner, self._ops, self._tokens = planner, ops, tokens
         self._last = blocks - 1
         self._self_attention = self_attention
         self._plan: CallPlan | None = None
@@ -106,9 +95,9 @@ class Evaluation:
             # patch embeddings hand over a transposed view
             x = x.contiguous()
             args = {**args, "img": x}
-            self._plan, self._state = self._session.plan_call(x, args["vec"])
+            self._plan, self._state = self._planner(x, args["vec"])
             if self._plan.kind == REUSE:
-                self.output = self._session.reuse(self._plan, self._state, x)
+                self.output = residuals.reuse(self._ops, self._plan, self._state, x)
                 return {**args, "img": self.output}
             self._input = x
         plan = self.plan
@@ -126,16 +115,16 @@ class Evaluation:
         if self._input is None or self._state is None:
             raise CacheShapeError("the last block ran before the first")
         if plan.kind == DENSE:
-            self._session.store(plan, self._state, self._input, y)
+            residuals.store(plan, self._state, self._input, y)
             self.output = y
         else:
-            self.output = self._session.scatter(plan, self._state, self._input, y)
+            self.output = residuals.scatter(self._ops, plan, self._state, self._input, y)
         self._input = None
         return self.output
 
     def _gather(self, x: Tensor, rows: Tensor, divisor: int = 1) -> Tensor:
         flat = x.reshape(*x.shape[:2], -1).contiguous()
-        out = self._session.ops.gather_rows(flat, rows, divisor=divisor)
+        out = self._ops.gather_rows(flat, rows, divisor=divisor)
         return out.reshape(*out.shape[:2], *x.shape[2:])
 
     def _gather_sides(self, args: dict[str, Any], rows: Tensor) -> dict[str, Tensor]:
@@ -144,7 +133,7 @@ class Evaluation:
         sides = {"pe": self._once(pe, rows, 1)}
         steps = vec.shape[1]
         if vec.ndim == 4 and steps > 1:
-            sides["vec"] = self._once(vec, rows, self._session.tokens // steps)
+            sides["vec"] = self._once(vec, rows, self._tokens // steps)
         return sides
 
     def _once(self, x: Tensor, rows: Tensor, divisor: int) -> Tensor:
@@ -169,7 +158,7 @@ class Evaluation:
             if plan.rows is not None:
                 if kwargs.get("mask") is not None:
                     raise CacheShapeError("a partial evaluation cannot use an attention mask")
-                k, v = kv.scatter(self._block, k, v, plan.rows, self._session.ops)
+                k, v = kv.scatter(self._block, k, v, plan.rows, self._ops)
             else:
                 kv.put(self._block, k, v)
             args = (q, k, v, *args[3:])

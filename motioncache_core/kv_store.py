@@ -84,7 +84,11 @@ class Placement:
 
 
 def place(
-    kv_cache: str, nbytes: int, policy: str, free_memory: Callable[[], int] | None
+    kv_cache: str,
+    nbytes: int,
+    policy: str,
+    free_memory: Callable[[], int] | None,
+    chunks: int = 1,
 ) -> Placement:
     """Choose before the run from the bytes needed and the host's free memory.
 
@@ -92,9 +96,10 @@ def place(
         kv_cache: "gpu", "off" or "auto".
         nbytes: keys and values of all branches, all blocks.
         free_memory: free bytes on the model's device; None where the host cannot tell.
+        chunks: chunks of the clip; one may be reused while another is computed.
     """
     size = f"{nbytes / 2**20:.0f} MiB"
-    if policy in ("chunk", "step"):
+    if policy == "step" or (policy == "chunk" and chunks == 1):
         return Placement(False, 0, f"policy {policy!r} has no partial evaluations")
     if kv_cache == "off":
         return Placement(False, 0, "kv_cache is off: whole chunks are reused or computed")

@@ -95,6 +95,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "memory": {
             "residual_bytes": trace.residual_bytes,
             "kv_bytes": trace.kv_bytes,
+            "deciding_bytes": trace.deciding_bytes,
             "kv_reason": trace.kv_reason,
         },
         "reason": explain(trace),

@@ -65,6 +65,22 @@ class Scope:
         """Whether a call of this branch belongs to the evaluation that was decided last."""
         return self.plan is not None and sigmas == self.sigmas and key not in self.served
 
+    def levels(self) -> Tensor:
+        """Noise level of every token in the current evaluation, `(L,)` fp32."""
+        levels = torch.tensor(self.sigmas, device=self.chunks[0].device)
+        return levels.repeat_interleave(self.layout.spatial)
+
+    def nbytes(self) -> int:
+        """Bytes of everything kept for deciding."""
+        clock = () if self.clock is None else (self.clock.computed, self.clock.interval)
+        tensors = (*self.maps.values(), *clock)
+        return sum(int(t.nbytes) for t in tensors) + sum(c.nbytes() for c in self.chunks)
+
+    def computed_in_full(self) -> None:
+        """The evaluation computed every token, whatever had been decided."""
+        if self.clock is not None:
+            self.clock.advance(self.levels(), None)
+
     def wants_maps(self, settings: MotionCacheSettings) -> bool:
         """Whether the next evaluation will weigh tokens by motion."""
         if settings.policy not in ("motion", "random"):
@@ -156,8 +172,7 @@ def _plan(scope: Scope, decisions: Sequence[Decision], ops: TokenOps) -> ScopePl
 
 
 def _forecast(scope: Scope, plan: ScopePlan, forecast: float) -> None:
-    device = scope.chunks[0].device
-    sigma = torch.tensor(scope.sigmas, device=device).repeat_interleave(scope.layout.spatial)
+    sigma = scope.levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
     plan.gain = scope.clock.gain(sigma, forecast)
@@ -180,6 +195,25 @@ class Part:
 
     rows: slice
     plan: ScopePlan
+
+
+@dataclass(slots=True)
+class CallPlan:
+    """What one call does.
+
+    Attributes:
+        kind: "dense", "partial" or "reuse".
+        parts: batch rows with their own decision each.
+        rows: active rows `(1 or B, n)` int32, padded with -1; None unless partial.
+        computed: n, the rows that run through the blocks; all or none for the other kinds.
+        note: why this is more than what was decided, where it is.
+    """
+
+    kind: str
+    parts: Sequence[Part]
+    rows: Tensor | None
+    computed: int
+    note: str = ""
 
 
 def active_rows(parts: Sequence[Part], tokens: int, device: torch.device) -> Tensor:

@@ -48,6 +48,11 @@ class ChunkState:
     def tokens(self) -> int:
         return int(self.rows.stop - self.rows.start)
 
+    def nbytes(self) -> int:
+        """Bytes of the per-token arrays and of the signal."""
+        kept = (self.accumulator, self.stale, self.weights, self.signal)
+        return sum(int(t.nbytes) for t in kept if isinstance(t, Tensor))
+
 
 @dataclass(slots=True)
 class ForecastClock:

@@ -31,7 +31,7 @@ class MotionCacheDemoModel(io.ComfyNode):
                     tooltip="What to draw. The motion is known, so the map can be checked.",
                 ),
                 io.Int.Input(
-                    "frames", default=12, min=3, max=24, tooltip="Video frames (latent frames)."
+                    "frames", default=9, min=3, max=24, tooltip="Video frames (latent frames)."
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=16, tooltip="Videos at once."),
             ],

@@ -20,6 +20,8 @@ from . import checkpoint, codec, scenes
 from .sampler import SampleOptions, flow_sigmas, sample
 from .wan import DemoWan
 
+_FRAMES = 9
+
 
 class ResidualRecorder:
     """Stands in for a session: runs every call in full and notes how its residual changed."""
@@ -58,9 +60,9 @@ def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfi
     sigmas = flow_sigmas(steps, checkpoint.SHIFT)
     total = [0.0] * (steps - 1)
     for _ in range(runs):
-        scene = scenes.sample_scene(12, rng)
+        scene = scenes.sample_scene(_FRAMES, rng)
         side = scenes.SIZE // codec.BLOCK
-        noise = torch.randn(1, codec.CHANNELS, 12, side, side, generator=rng)
+        noise = torch.randn(1, codec.CHANNELS, _FRAMES, side, side, generator=rng)
         recorder = ResidualRecorder(len(model.blocks))
         positive, negative = (scenes.text_states(s)[None] for s in (scene, None))
         options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)

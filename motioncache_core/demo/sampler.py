@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..call import ModelCall, RunFacts
 from ..ops import TokenOps
-from ..session import ModelCall, RunFacts, Session
+from ..session import Session
 from ..settings import MotionCacheSettings
 from ..trace import Trace
 from .wan import DemoWan

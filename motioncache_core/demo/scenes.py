@@ -31,9 +31,9 @@ _RGB = torch.tensor(
 _GROUND = torch.tensor(
     [[0.32, 0.37, 0.44], [0.40, 0.42, 0.30], [0.45, 0.35, 0.28], [0.40, 0.30, 0.40]]
 )
-_PIXELS_PER_FRAME = (0.0, 1.5, 3.5)
+_PIXELS_PER_FRAME = (0.0, 1.5, 3.0)
 _PAN = (0.0, 1.0, -1.0)
-_RADIUS = (7.5, 11.0)
+_RADIUS = (9.0, 14.0)
 
 _SHAPE_CLASSES = (len(KINDS), len(COLOURS), len(SIZES), CELLS, len(DIRECTIONS), len(SPEEDS))
 _GROUND_CLASSES = (len(TEXTURES), len(PALETTES), len(PANS), 4)
@@ -148,7 +148,7 @@ def sample_scene(frames: int, rng: torch.Generator) -> Scene:
         return int(torch.randint(n, (), generator=rng))
 
     shapes: list[Shape] = []
-    count = 1 + int(torch.multinomial(torch.tensor([0.5, 0.3, 0.2]), 1, generator=rng))
+    count = 1 + int(torch.multinomial(torch.tensor([0.7, 0.25, 0.05]), 1, generator=rng))
     # the speed is drawn first: rejection over all classes would favour shapes that stand still
     speeds = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, True, generator=rng).tolist()
     for speed in speeds:
@@ -160,7 +160,7 @@ def sample_scene(frames: int, rng: torch.Generator) -> Scene:
             if all(2 <= p <= SIZE - 2 for p in end):
                 break
         shapes.append(shape)
-    pan = pick(len(PANS)) if pick(4) == 0 else 0
+    pan = pick(len(PANS)) if pick(8) == 0 else 0
     return Scene(tuple(shapes), pick(len(TEXTURES)), pick(len(PALETTES)), pan)
 
 

@@ -2,9 +2,9 @@
 
     python -m motioncache_core.demo.train --steps 5000 --out demo_wan.safetensors
 
-Flow matching on velocity. Half of the clips carry one noise level, half one level per chunk of
-three latent frames; a quarter of all batches is trained under a block-causal mask, so the model
-also serves diffusion forcing. Seeded, resumable (`--state`), learning rate constant and then
+Flow matching on velocity. Two thirds of the clips carry one noise level, the others one level per
+chunk of three latent frames; a fifth of all batches is trained under a block-causal mask, so the
+model also serves diffusion forcing. Seeded, resumable (`--state`), learning rate constant and then
 linear to zero over the last fifth.
 """
 
@@ -21,10 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from . import codec, scenes
-from .wan import DemoWan, scaled_dot_product
+from .attention import scaled_dot_product
+from .wan import DemoWan
 
 log = logging.getLogger(__name__)
 CHUNK = 3
+FRAMES = 9
 
 
 class Muon(torch.optim.Optimizer):
@@ -69,13 +71,13 @@ def batch(n: int, frames: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         scene = scenes.sample_scene(frames, rng)
         videos.append(scenes.render(scene, frames, rng))
         dropped = float(torch.rand((), generator=rng))
-        keep = torch.rand(64, generator=rng) > (0.15 if dropped < 0.4 else 0.0)
+        keep = torch.rand(64, generator=rng) > (0.15 if dropped < 0.15 else 0.0)
         states.append(scenes.text_states(None if dropped > 0.9 else scene, keep))
     return codec.encode(torch.stack(videos)), torch.stack(states)
 
 
 def noise_levels(n: int, frames: int, rng: torch.Generator) -> Tensor:
-    """Sigma `(n, F)` shifted by 5, half uniform and half logit-normal; per chunk for half the clips.
+    """Sigma `(n, F)` shifted by 5, half uniform, half logit-normal; a third have one per chunk.
 
     Where a shape will be is decided above sigma 0.95, so that range needs its share.
     """
@@ -84,7 +86,7 @@ def noise_levels(n: int, frames: int, rng: torch.Generator) -> Tensor:
     u = torch.where(
         torch.rand(n, 1, generator=rng) < 0.5, middle, torch.rand(n, chunks, generator=rng)
     )
-    same = torch.rand(n, 1, generator=rng) < 0.5
+    same = torch.rand(n, 1, generator=rng) < 0.65
     u = torch.where(same, u[:, :1], u)
     sigma = 5 * u / (1 + 4 * u)
     return sigma.repeat_interleave(CHUNK, dim=1)[:, :frames]
@@ -109,8 +111,8 @@ def learning_rate(step: int, steps: int) -> float:
 
 def clip_length(progress: float, u: float) -> int:
     """Frames of this step's clips: short ones first (more scenes a second), long ones last."""
-    mix = (0.85, 0.1) if progress < 0.4 else (0.25, 0.5) if progress < 0.75 else (0.1, 0.2)
-    return 3 if u < mix[0] else 6 if u < sum(mix) else 12
+    mix = (0.85, 0.1) if progress < 0.4 else (0.3, 0.5) if progress < 0.6 else (0.1, 0.1)
+    return 3 if u < mix[0] else 6 if u < sum(mix) else FRAMES
 
 
 def train(args: argparse.Namespace) -> None:
@@ -144,7 +146,7 @@ def train(args: argparse.Namespace) -> None:
         sigma = noise_levels(len(x0), frames, rng)
         noise = torch.randn(x0.shape, generator=rng)
         s = sigma[:, None, :, None, None]
-        causal = float(torch.rand((), generator=rng)) < 0.25
+        causal = float(torch.rand((), generator=rng)) < 0.2
         options = block_causal_options(frames, x0.shape[3] * x0.shape[4] // 4) if causal else {}
         v = model((1 - s) * x0 + s * noise, 1000 * sigma, states, transformer_options=options)
         loss = (v - (noise - x0)).square().mean()

@@ -1,0 +1,75 @@
+"""What the host tells the core: about a run before it starts, and about each model call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .distance import DistanceMeasure
+from .state import BranchKey
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """One call of the network, in the host's words.
+
+    Attributes:
+        network: the diffusion transformer.
+        run: calls the network with the given options and returns its output.
+        x: model input `(B, C, F, H, W)`; the noisy latent comes first in C.
+        timestep: `(B,)` or one per latent frame `(B, F)`.
+        branches: conditioning branches in batch order; B is a multiple of their number.
+        options: the host's transformer options.
+        arguments: the call's other arguments by name.
+    """
+
+    network: object
+    run: Callable[[dict[str, Any]], Tensor]
+    x: Tensor
+    timestep: Tensor
+    branches: tuple[BranchKey, ...]
+    options: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> int:
+        """Batch rows of each branch."""
+        return self.x.shape[0] // len(self.branches)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the host knows of a run before it starts.
+
+    Attributes:
+        sigmas: the noise schedule, where known, with the level it ends at; used to find the last
+            evaluation.
+        end_sigma: noise level at and below which everything is computed.
+        branches: conditioning branches to expect, for the memory estimate.
+        free_memory: free bytes on the model's device.
+        profile: calibrated distance; wins over the adapter's choice.
+        chunks: latent frames of each chunk; None makes the clip one chunk.
+        declined: why the run passes through untouched, where it has to.
+    """
+
+    sigmas: Sequence[float] = ()
+    end_sigma: float | None = None
+    branches: int = 2
+    free_memory: Callable[[], int] | None = None
+    profile: DistanceMeasure | None = None
+    chunks: tuple[int, ...] | None = None
+    declined: str | None = None
+
+    @property
+    def step_sigmas(self) -> list[float]:
+        """Noise levels that steps start from. The one a schedule ends at is above 0 where another
+        sampler goes on."""
+        return [s for s in self.sigmas[:-1] if s > 0]
+
+    @property
+    def last_sigma(self) -> float | None:
+        """Noise level of the last step, with room for rounding."""
+        return min(self.step_sigmas) * (1 + 1e-4) if self.step_sigmas else None
