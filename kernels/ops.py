@@ -204,7 +204,7 @@ def scatter_residual(
     """Merge computed rows with reused ones and store the new residuals, in one dense pass.
 
     Where `j = inverse[b, l] >= 0`: `y = new[b, j]`, `r = y - x`, then `slope = (r - residual) *
-    inverse_interval` if given, and `residual = r`. Elsewhere `y` is `reuse_residual`, and nothing
+    inverse_interval` if given and not 0, and `residual = r`. Elsewhere `y` is `reuse_residual`, and nothing
     is stored. In fp32 inside.
 
     Args:
@@ -214,7 +214,8 @@ def scatter_residual(
         residual: [B, L, C] float, in place.
         slope: [B, L, C] float, in place, or None. Given together with gain and inverse_interval.
         gain: [L] float32, or None.
-        inverse_interval: [L] float32, or None: 1 / (sigma now - sigma at the last update).
+        inverse_interval: [L] float32, or None: 1 / (sigma now - sigma at the last update); 0
+            where sigma did not move, which leaves the slope as it is.
 
     Returns:
         y [B, L, C] in the dtype of x.

@@ -128,7 +128,7 @@ class Clip:
         """Move what the trace still holds on the device to numbers on the CPU."""
         for record, weight, active in self._pending:
             if weight is not None:
-                record.weight = (weight * 255).round().to(torch.uint8).cpu().numpy()
+                record.weight = (weight * 255).round().to(torch.uint8).cpu().numpy().copy()
             if active is not None:
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
         self._pending.clear()

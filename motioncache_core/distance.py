@@ -76,7 +76,10 @@ class TimestepPolynomial:
         d = torch.zeros_like(rel)
         for c in self.coefficients:
             d = d * rel + c
-        return d.clamp_min(0.0) if self.clamp else d
+        if not self.clamp:
+            return d
+        # the fits are not zero where nothing changed, which a repeated noise level would pay for
+        return torch.where(rel == 0, 0.0, d.clamp_min(0.0))
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
         raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
     if trace.grid is None or not trace.evaluations:
         raise MotionCacheError(f"there is nothing to show: {explain(trace)}")
-    records = _of_first_scope(trace)
+    # after a change of size in mid-run only evaluations of the last size fit the grid
+    records = [r for r in _of_first_scope(trace) if sum(c.tokens for c in r.chunks) == trace.tokens]
     if view == "motion":
         return _motion(trace, records, step)
     index = _index(step, len(records))

@@ -166,8 +166,8 @@ def text(trace: Trace) -> str:
     if trace.evaluations:
         saved = seconds_saved(trace)
         rows += [
-            f"Compute: {compute_share(trace):.1%} of the tokens, {flops_share(trace):.1%} of the "
-            "work inside the blocks",
+            f"Compute: {compute_share(trace):.1%} of the uncached run's tokens went through the "
+            "blocks",
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "

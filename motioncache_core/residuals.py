@@ -49,7 +49,8 @@ def store(plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
             if p.plan.inverse_interval is not None:
                 change = residual[p.rows] - state.residual[p.rows]
                 factor = p.plan.inverse_interval[None, :, None].to(change.dtype)
-                state.slope[p.rows] = change * factor
+                # at an unchanged noise level there is nothing to learn a slope from
+                state.slope[p.rows] = torch.where(factor == 0, state.slope[p.rows], change * factor)
         state.residual = residual
     else:
         torch.sub(y, x, out=state.residual)

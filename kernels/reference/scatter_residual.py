@@ -24,9 +24,12 @@ def scatter_residual(
         fresh = new[part].index_select(1, places.index_select(0, rows))
         learned = fresh.to(wide) - x[part].index_select(1, rows)
         if slope is not None and inverse_interval is not None:
-            moved = learned - residual[part].index_select(1, rows)
-            moved.mul_(inverse_interval.index_select(0, rows)[:, None])
-            slope[part].index_copy_(1, rows, moved.to(slope.dtype))
+            rate = inverse_interval.index_select(0, rows)
+            # at an unchanged noise level there is nothing to learn a slope from
+            rows_moved, known = rows[rate != 0], rate != 0
+            moved = (learned - residual[part].index_select(1, rows))[:, known]
+            moved.mul_(rate[known][:, None])
+            slope[part].index_copy_(1, rows_moved, moved.to(slope.dtype))
         residual[part].index_copy_(1, rows, learned.to(residual.dtype))
         y[part].index_copy_(1, rows, fresh.to(y.dtype))
     return y

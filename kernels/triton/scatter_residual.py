@@ -49,7 +49,8 @@ def scatter_residual_fwd_kernel(
         b_reused = b_x + b_r + b_gain[:, None] * b_slope
         b_rate = tl.load(inverse_interval + o_l, mask=b_active, other=0.0)
         b_moved = ((b_new - b_x) - b_r) * b_rate[:, None]
-        tl.store(slope + o_x, b_moved.to(slope.dtype.element_ty), mask=m_new)
+        m_moved = m_new & (b_rate != 0.0)[:, None]
+        tl.store(slope + o_x, b_moved.to(slope.dtype.element_ty), mask=m_moved)
     else:
         m_old = m & (b_slot < 0)[:, None]
         b_reused = b_x + tl.load(residual + o_x, mask=m_old, other=0.0).to(tl.float32)

@@ -42,7 +42,7 @@ def oracle(x, new, inverse, residual, slope=None, gain=None, inverse_interval=No
             y[b, i] = new[b, j]
             learned = new[b, j].float() - x[b, i].float()
             r[b, i] = learned.to(r.dtype)
-            if s is not None:
+            if s is not None and inverse_interval[i] != 0:
                 s[b, i] = ((learned - before) * inverse_interval[i]).to(s.dtype)
     return y, r, s
 
@@ -72,6 +72,7 @@ def test_forecast(backend, dtype, shape, share, lists, guarded, assert_close, as
     x, new = torch.randn(shape).to(dtype), torch.randn(2, count, shape[2]).to(dtype)
     residual, slope = (guarded(torch.randn(shape).to(dtype)) for _ in range(2))
     gain, rate = torch.randn(shape[1]), torch.randn(shape[1])
+    rate[::3] = 0
     y, r, s = oracle(x, new, inverse, residual, slope, gain, rate)
     actual = scatter_residual(x, new, inverse, residual, slope, gain, rate)
     # a half may fall on the other side of a tie when the sum is contracted

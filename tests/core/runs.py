@@ -1,0 +1,97 @@
+"""Runs of a network inside a session, with distances and decisions that a test dictates."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from motioncache_pack import kernels as ops
+from motioncache_pack.motioncache_core import scope
+from motioncache_pack.motioncache_core.call import ModelCall, RunFacts
+from motioncache_pack.motioncache_core.policy import Decision
+from motioncache_pack.motioncache_core.session import Session
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.trace import Trace
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Every evaluation moves the answer by the same distance."""
+
+    distance: float = 0.0
+    name: str = "steady"
+
+    def signal(self, tokens, modulation, sigma):
+        return sigma
+
+    def between(self, previous, current):
+        return self.distance
+
+
+class Run:
+    """One session around one network."""
+
+    def __init__(
+        self, network: object, settings: MotionCacheSettings | None = None, **facts: Any
+    ) -> None:
+        settings = settings or MotionCacheSettings(dense_last=False, max_stale_steps=0)
+        facts.setdefault("profile", Steady())
+        self.network = network
+        self.trace = Trace(settings.as_dict())
+        self.session = Session(settings, ops, RunFacts(**facts), self.trace)
+
+    def call(
+        self,
+        x: Tensor,
+        t: float | Tensor,
+        context: Tensor | None = None,
+        branches: tuple[str, ...] = ("cond",),
+        options: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> Tensor:
+        t = t if isinstance(t, Tensor) else torch.full((x.shape[0],), float(t))
+
+        def run(given: dict[str, Any]) -> Tensor:
+            return self.network(x, t, context, transformer_options=given, **arguments)
+
+        return self.session.evaluate(
+            ModelCall(self.network, run, x, t, branches, options or {}, arguments)
+        )
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each call executed."""
+        return [call.kind for e in self.trace.evaluations for call in e.calls]
+
+    @property
+    def decided(self) -> list[str]:
+        """What each evaluation decided."""
+        return [e.kind for e in self.trace.evaluations]
+
+
+def dictate(monkeypatch, *decisions: Any) -> None:
+    """Replace the policy: one entry a chunk and evaluation, "dense", "reuse" or active rows."""
+    left = list(decisions)
+
+    def decide(settings, state, distance, ops, **_):
+        state.evaluations += 1
+        wanted = left.pop(0)
+        if wanted == "dense":
+            return Decision("dense", "motion", state.tokens)
+        if wanted == "reuse":
+            return Decision("reuse", "motion", 0)
+        due = torch.zeros(state.tokens, dtype=torch.uint8)
+        due[torch.as_tensor(wanted, dtype=torch.int64)] = 1
+        return Decision("partial", "motion", int(due.sum()), due)
+
+    monkeypatch.setattr(scope, "decide", decide)
+
+
+def living_tensors() -> dict[int, Tensor]:
+    """All tensors that Python code still holds, by address."""
+    gc.collect()
+    return {id(o): o for o in gc.get_objects() if type(o) is Tensor}

@@ -1,0 +1,126 @@
+"""Which models are taken, which run unpatched with a reason, which are refused."""
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core.adapters import ADAPTERS, find_adapter
+from motioncache_pack.motioncache_core.adapters.wan import WAN
+from motioncache_pack.motioncache_core.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core.runs import Run
+from motioncache_pack.tests.core.small_wan import small_wan
+from motioncache_pack.tests.support.assert_close import assert_same
+from motioncache_pack.tests.support.toy_models import DoublingNet, class_named
+
+X = torch.randn(1, 2, 3, 2, 2)
+T = torch.tensor([1000.0])
+
+
+def passes_through(run, network, **call):
+    """Asserts that a call is the bare network's, three times; returns the reason in the trace."""
+    for _ in range(3):
+        network.blocks[0].calls.clear()
+        assert_same("output", network(X, T), run.call(X, T, **call))
+        assert network.blocks[0].calls == [12, 12]
+    assert run.trace.evaluations == []
+    assert [c.kind for c in run.trace.declined_calls] == ["declined"] * 3
+    return run.trace.reason
+
+
+def test_an_unknown_model_is_refused_and_told_what_is_supported():
+    with pytest.raises(UnsupportedModelError) as error:
+        Run(torch.nn.Linear(1, 1)).call(X, T)
+    message = str(error.value)
+    assert "torch.nn.modules.linear.Linear" in message
+    for adapter in ADAPTERS:
+        assert adapter.name in message
+        assert all(name.rpartition(".")[2] in message for name in adapter.classes)
+    assert "Remove the node" in message
+
+
+def test_a_class_is_matched_by_its_full_name():
+    assert find_adapter(DoublingNet()) == (WAN, None)
+    assert find_adapter(small_wan()) == (WAN, None)
+    with pytest.raises(UnsupportedModelError):
+        find_adapter(class_named("elsewhere.model", "WanModel")())
+
+
+@pytest.mark.parametrize("name", sorted(WAN.declined))
+def test_declined_variants_pass_through_with_the_reason(name):
+    network = class_named("comfy.ldm.wan.model", name)()
+    reason = passes_through(Run(network), network)
+    assert name in reason
+    assert WAN.declined[name] in reason
+    assert "runs unpatched" in reason
+
+
+def test_a_variant_nobody_has_checked_passes_through():
+    network = class_named("comfy.ldm.wan.model_future", "WanModel_X")()
+    assert "this variant has not been checked" in passes_through(Run(network), network)
+
+
+@pytest.mark.parametrize(
+    "call, reason",
+    [
+        ({"reference_latent": torch.ones(1)}, "reference image adds tokens before the video"),
+        ({"context_latents": torch.ones(1)}, "in-context latents add tokens after the video"),
+        ({"time_dim_concat": torch.ones(1)}, "extra frames are appended"),
+        ({"options": {"ar_state": {}}}, "autoregressive sampler"),
+        ({"options": {"context_window": object()}}, "context windows"),
+        ({"options": {"multigpu_thread_device": "x"}}, "several GPUs"),
+        ({"options": {"patches": {"double_block": [print]}}}, "patches every block (double_block)"),
+        ({"options": {"patches": {"attn1_patch": [print]}}}, "(attn1_patch)"),
+        ({"options": {"patches": {"attn2_patch": [print]}}}, "(attn2_patch)"),
+    ],
+)
+def test_calls_that_need_all_tokens_pass_through_with_the_reason(call, reason):
+    network = DoublingNet()
+    assert reason in passes_through(Run(network), network, **call)
+
+
+def test_a_declined_call_leaves_the_callers_options_alone():
+    options = {"own": 1, "ar_state": {}}
+    Run(DoublingNet()).call(X, T, options=options)
+    assert options == {"own": 1, "ar_state": {}}
+
+
+def test_arguments_that_are_none_and_empty_patch_lists_do_not_matter():
+    run = Run(DoublingNet())
+    run.call(X, T, options={"patches": {"double_block": []}}, reference_latent=None)
+    assert run.trace.reason == ""
+    assert run.kinds == ["dense"]
+
+
+@pytest.mark.parametrize("steps, declined", [(1, True), (8, True), (9, False), (30, False)])
+def test_few_steps_pass_through(steps, declined):
+    network = DoublingNet()
+    sigmas = [1 - i / steps for i in range(steps + 1)]
+    run = Run(network, sigmas=sigmas)
+    if declined:
+        reason = passes_through(run, network)
+        assert f"{steps} sampling steps" in reason
+        assert "Use more steps" in reason
+    else:
+        run.call(X, T)
+        assert run.kinds == ["dense"]
+
+
+def test_a_threshold_of_zero_and_a_hosts_refusal_pass_through():
+    network = DoublingNet()
+    settings = MotionCacheSettings(reuse_threshold=0)
+    assert "never reuse" in passes_through(Run(network, settings), network)
+    assert passes_through(Run(network, declined="told so"), network) == "told so"
+
+
+def test_facts_of_a_network():
+    facts = WAN.facts(small_wan())
+    assert (facts.width, facts.ffn_width, facts.blocks, facts.out_channels) == (256, 192, 3, 16)
+    assert facts.patch == (1, 2, 2)
+    assert not facts.image_to_video
+    assert WAN.facts(small_wan(in_dim=36, model_type="i2v")).image_to_video
+    # Wan 2.2 image-to-video takes its image in the input's channels only
+    assert WAN.facts(small_wan(in_dim=36)).image_to_video
+
+
+def test_the_grid_rounds_up_to_whole_patches():
+    layout = WAN.layout(WAN.facts(small_wan()), torch.zeros(1, 16, 3, 5, 8))
+    assert (layout.frames, layout.height, layout.width) == (3, 3, 4)

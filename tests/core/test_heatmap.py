@@ -1,0 +1,157 @@
+"""Pictures of a trace: values by hand, shapes, and errors that say what to do."""
+
+import numpy as np
+import pytest
+import torch
+from motioncache_pack.motioncache_core.errors import MotionCacheError
+from motioncache_pack.motioncache_core.heatmap import (
+    COLORMAPS,
+    VIEWS,
+    colourise,
+    render,
+    timeline,
+    values,
+)
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord, Trace
+
+GRID = (2, 2, 3)
+ACTIVE = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+
+
+def record(index, kind, active=None, weight=None, scope="all branches"):
+    count = {"dense": 12, "reuse": 0}.get(kind, sum(active or []))
+    found = EvaluationRecord(
+        index, 1 - index / 10, scope, (ChunkRecord(kind, "motion", count, 12, 0.0),)
+    )
+    if active is not None:
+        found.active = np.packbits(np.array(active, dtype=bool))
+    if weight is not None:
+        found.weight = np.array(weight, dtype=np.uint8)
+    return found
+
+
+@pytest.fixture
+def trace():
+    weight = [153] * 6 + [255] * 3 + [204] * 3
+    return Trace(
+        MotionCacheSettings(motion_sensitivity=0.4).as_dict(),
+        grid=GRID,
+        evaluations=[
+            record(0, "dense"),
+            record(1, "reuse"),
+            record(2, "partial", ACTIVE, weight),
+            record(3, "reuse"),
+        ],
+    )
+
+
+def test_motion_is_stretched_from_the_floor_to_one(trace):
+    shown = values(trace, "motion")
+    assert shown.shape == GRID
+    # 153 is the floor 0.6, 204 is 0.8
+    assert shown.reshape(-1).tolist() == pytest.approx([0] * 6 + [1] * 3 + [0.5] * 3, abs=1e-5)
+
+
+def test_active_updates_and_staleness_by_hand(trace):
+    assert values(trace, "active", 2).reshape(-1).tolist() == ACTIVE
+    assert values(trace, "active", -1).sum() == 0
+    assert values(trace, "active", 0).sum() == 12
+    updates = [(1 + a) / 4 for a in ACTIVE]
+    assert values(trace, "updates").reshape(-1).tolist() == pytest.approx(updates)
+    # computed 1 evaluation ago, or 3: the stalest is 1
+    staleness = [1 / 3 if a else 1.0 for a in ACTIVE]
+    assert values(trace, "staleness").reshape(-1).tolist() == pytest.approx(staleness)
+    assert values(trace, "staleness", 0).sum() == 0
+
+
+def test_only_the_first_scope_is_shown(trace):
+    other = record(1, "dense", scope="branch 1")
+    trace.evaluations.insert(1, other)
+    for i, e in enumerate(trace.evaluations):
+        e.index = i
+    assert values(trace, "active", 1).sum() == 0
+    assert timeline(trace).shape == timeline_of(4)
+
+
+def timeline_of(evaluations, chunks=1):
+    return (1, 48 * chunks, 16 * evaluations, 3)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("colormap", COLORMAPS)
+def test_every_view_and_colormap_gives_one_picture_a_frame(trace, view, colormap):
+    picture = render(trace, view, colormap=colormap, pixels=4)
+    assert picture.shape == (2, 8, 12, 3)
+    assert picture.dtype == torch.float32
+    assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
+
+
+def test_a_token_becomes_a_square(trace):
+    picture = render(trace, "active", 2, "gray", pixels=3)
+    assert bool((picture[0, :3, :3] == 1).all())
+    assert bool((picture[0, :3, 3:6] == 0).all())
+    assert bool((picture[1, 3:6, 6:9] == 1).all())
+
+
+def test_an_overlay_mixes_by_opacity_and_spreads_the_frames(trace):
+    images = torch.stack([torch.full((4, 6, 3), 0.1 * i) for i in range(5)])
+    seen = render(trace, "active", 0, "gray", images, opacity=0.25)
+    assert seen.shape == (2, 4, 6, 3)
+    # all active is white; frames 0 and 4 lie under it
+    assert seen[:, 0, 0, 0].tolist() == pytest.approx([0.25, 0.25 + 0.75 * 0.4])
+    assert torch.equal(render(trace, "active", 0, "gray", images, 0.0), images[[0, 4]])
+
+
+def test_colours_run_from_the_first_to_the_last_anchor():
+    assert colourise(np.array([0.0, 0.5, 1.0], np.float32), "gray")[:, 0].tolist() == [0, 0.5, 1]
+    for name in COLORMAPS:
+        steps = colourise(np.linspace(0, 1, 20, dtype=np.float32), name).sum(axis=-1)
+        assert bool((np.diff(steps) > 0).all()), f"{name} is not brighter for larger values"
+
+
+def test_the_timeline_fills_cells_by_the_computed_share(trace):
+    picture = timeline(trace)
+    assert picture.shape == timeline_of(4)
+    cells = [picture[0, 2:46, 16 * i + 8] for i in range(4)]
+    assert [len(c.unique(dim=0)) for c in cells] == [1, 1, 2, 1]
+    assert not torch.equal(cells[0][0], cells[1][0])
+    # a quarter of 44 pixels, from the bottom
+    assert int((cells[2] == cells[2][-1]).all(dim=1).sum()) == 11
+    assert torch.equal(cells[2][0], cells[1][0])
+
+
+def test_chunks_lie_below_each_other(trace):
+    for e in trace.evaluations:
+        e.chunks = e.chunks * 3
+    assert timeline(trace).shape == timeline_of(4, chunks=3)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"view": "speed"}, ("'speed'", "'motion'", "'staleness'")),
+        ({"colormap": "jet"}, ("'jet'", "'magma'", "'gray'")),
+        ({"step": 4, "view": "active"}, ("step is 4", "4 evaluations", "0 to 3")),
+        ({"step": -5, "view": "active"}, ("step is -5", "0 to 3")),
+        ({"step": 0}, ("evaluation 0 has no motion map", "2 to 2")),
+        ({"images": torch.zeros(4, 4, 3)}, ("(4, 4, 3)", "(N, H, W, 3)")),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_allowed(trace, arguments, words):
+    with pytest.raises(MotionCacheError) as error:
+        render(trace, **arguments)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_run_without_maps_says_how_to_get_one(trace):
+    trace.evaluations[2].weight = None
+    with pytest.raises(MotionCacheError, match="never reached the motion phase") as error:
+        values(trace, "motion")
+    assert "Lower warmup_steps" in str(error.value)
+    with pytest.raises(MotionCacheError, match="nothing to show"):
+        values(Trace(MotionCacheSettings().as_dict()), "active")
+
+
+def test_a_timeline_of_nothing_is_still_a_picture():
+    assert timeline(Trace({})).shape == timeline_of(1)

@@ -1,0 +1,227 @@
+"""Each rule of the policy on its own, on a chunk of a few tokens."""
+
+import dataclasses
+
+import pytest
+import torch
+from motioncache_pack import kernels as ops
+from motioncache_pack.motioncache_core.layout import TokenLayout
+from motioncache_pack.motioncache_core.policy import decide
+from motioncache_pack.motioncache_core.scope import Scope, advance
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.state import ChunkState
+
+# in the motion phase from the second evaluation on, each token for itself
+PLAIN = MotionCacheSettings(
+    warmup_steps=1, uniform_updates=0, agreement=0.0, min_update_ratio=0.0, max_stale_steps=0,
+    reuse_threshold=0.25,
+)  # fmt: skip
+
+
+def chunk(frames=1, positions=4):
+    return ChunkState(slice(0, frames * positions), frames, torch.device("cpu"))
+
+
+def started(settings, weights):
+    """A chunk of `frames x positions` weights that has been computed once."""
+    weights = torch.tensor(weights)
+    state = chunk(*weights.shape)
+    assert decide(settings, state, None, ops).kind == "dense"
+    state.weights = weights.reshape(-1)
+    return state
+
+
+def rows(decision, tokens):
+    if decision.kind == "partial":
+        return decision.due.nonzero().view(-1).tolist()
+    return list(range(tokens)) if decision.kind == "dense" else []
+
+
+def test_tokens_become_due_one_by_one():
+    state = started(PLAIN, [[1.0, 0.5, 0.75, 0.0]])
+    seen = [rows(decide(PLAIN, state, 0.125, ops), 4) for _ in range(6)]
+    # weights 1, 1/2, 3/4: every 2nd, 4th and 3rd evaluation; weight 0 never
+    assert seen == [[], [0], [2], [0, 1], [], [0, 2]]
+
+
+@pytest.mark.parametrize("frames, crossing, wanted", [
+    (4, 2, False), (4, 3, True), (5, 2, False), (5, 3, True), (1, 1, True), (2, 1, False),
+])  # fmt: skip
+def test_the_vote_needs_a_strict_majority(frames, crossing, wanted):
+    settings = dataclasses.replace(PLAIN, agreement=0.5)
+    moving = [[1.0, 0.0]] * crossing + [[0.0, 0.0]] * (frames - crossing)
+    decision = decide(settings, started(settings, moving), 0.5, ops)
+    assert rows(decision, 2 * frames) == ([2 * f for f in range(frames)] if wanted else [])
+
+
+def test_a_vote_that_fails_leaves_the_crossed_tokens_growing():
+    settings = dataclasses.replace(PLAIN, agreement=0.5)
+    state = started(settings, [[1.0], [0.5]])
+    assert decide(settings, state, 0.25, ops).kind == "reuse"
+    assert state.accumulator.tolist() == [0.25, 0.125]
+    assert decide(settings, state, 0.25, ops).kind == "dense"
+    assert state.accumulator.tolist() == [0.0, 0.0]
+
+
+def test_too_small_an_update_is_put_off_and_keeps_growing():
+    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
+    state = started(settings, [[1.0, 0.5, 0.5, 0.5]])
+    assert decide(settings, state, 0.25, ops).kind == "reuse"
+    assert state.accumulator.tolist() == [0.25, 0.125, 0.125, 0.125]
+    assert decide(settings, state, 0.25, ops).kind == "dense"
+
+
+def test_an_update_of_just_the_ratio_runs():
+    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
+    decision = decide(settings, started(settings, [[1.0, 1.0, 0.5, 0.5]]), 0.25, ops)
+    assert rows(decision, 4) == [0, 1]
+
+
+def test_reaching_the_threshold_is_enough():
+    state = started(PLAIN, [[1.0]])
+    assert decide(PLAIN, state, 0.249, ops).kind == "reuse"
+    assert decide(PLAIN, started(PLAIN, [[1.0]]), 0.25, ops).kind == "dense"
+
+
+def test_no_token_waits_longer_than_the_cap_in_the_motion_phase():
+    settings = dataclasses.replace(PLAIN, max_stale_steps=3, agreement=0.5, min_update_ratio=1.0)
+    state = started(settings, [[0.0, 0.0], [0.0, 0.0]])
+    kinds = [decide(settings, state, 0.1, ops).kind for _ in range(9)]
+    assert kinds == ["reuse", "reuse", "reuse", "dense"] * 2 + ["reuse"]
+
+
+def test_no_token_waits_longer_than_the_cap_in_the_uniform_phase():
+    settings = dataclasses.replace(PLAIN, max_stale_steps=3, uniform_updates=100)
+    state = started(settings, [[1.0]])
+    kinds = [decide(settings, state, 0.0, ops).kind for _ in range(9)]
+    assert kinds == ["reuse", "reuse", "reuse", "dense"] * 2 + ["reuse"]
+
+
+def test_without_a_cap_nothing_that_stands_still_is_computed():
+    state = started(PLAIN, [[1.0]])
+    assert {decide(PLAIN, state, 0.0, ops).kind for _ in range(50)} == {"reuse"}
+
+
+@pytest.mark.parametrize("uniform_updates", [0, 100])
+@pytest.mark.parametrize("phase", ["last", "end"])
+def test_a_forced_evaluation_is_dense_and_starts_counting_anew(phase, uniform_updates):
+    settings = dataclasses.replace(PLAIN, uniform_updates=uniform_updates, max_stale_steps=3)
+    state = started(settings, [[1.0]])
+    assert decide(settings, state, 0.2, ops).kind == "reuse"
+    decision = decide(settings, state, 0.2, ops, forced=phase)
+    assert (decision.kind, decision.phase, decision.active) == ("dense", phase, 1)
+    # 0.2 + 0.06 would have been due, and so would have been the third wait
+    assert decide(settings, state, 0.06, ops).kind == "reuse"
+    assert [decide(settings, state, 0.0, ops).kind for _ in range(3)] == ["reuse"] * 2 + ["dense"]
+
+
+def test_warm_up_counts_noise_levels_not_calls():
+    settings = dataclasses.replace(PLAIN, warmup_steps=3)
+    state = chunk()
+    # a second-order sampler: levels 1, 2, 2, 3, 3, 4
+    steps = [(None, False), (0.0, False), (0.0, True), (0.0, False), (0.0, True), (0.0, False)]
+    phases = [decide(settings, state, d, ops, repeated=again).phase for d, again in steps]
+    assert phases == ["warm-up"] * 5 + ["motion"]
+    assert state.evaluations == 4
+
+
+def test_a_repeated_level_still_adds_its_distance():
+    state = started(PLAIN, [[1.0]])
+    assert decide(PLAIN, state, 0.125, ops).kind == "reuse"
+    assert decide(PLAIN, state, 0.125, ops, repeated=True).kind == "dense"
+
+
+@pytest.mark.parametrize("policy", ["chunk", "step"])
+def test_chunk_and_step_never_leave_the_uniform_phase(policy):
+    settings = dataclasses.replace(PLAIN, policy=policy, uniform_updates=1)
+    state = started(settings, [[1.0, 0.0]])
+    decisions = [decide(settings, state, 0.125, ops) for _ in range(8)]
+    assert [d.kind for d in decisions] == ["reuse", "dense"] * 4
+    assert {d.phase for d in decisions} == {"uniform"}
+
+
+def test_without_keys_and_values_motion_never_leaves_the_uniform_phase():
+    settings = dataclasses.replace(PLAIN, uniform_updates=1)
+    state = started(settings, [[1.0, 0.0]])
+    decisions = [decide(settings, state, 0.125, ops, allow_partial=False) for _ in range(8)]
+    assert [d.kind for d in decisions] == ["reuse", "dense"] * 4
+    assert {d.phase for d in decisions} == {"uniform"}
+
+
+def test_the_uniform_phase_ends_after_updates_not_steps():
+    settings = dataclasses.replace(PLAIN, uniform_updates=2)
+    state = started(settings, [[1.0]])
+    phases = [decide(settings, state, 0.0625, ops).phase for _ in range(9)]
+    # updates at the 4th and the 8th evaluation
+    assert phases == ["uniform"] * 8 + ["motion"]
+
+
+def test_a_tiny_threshold_computes_everything():
+    settings = dataclasses.replace(PLAIN, reuse_threshold=1e-30)
+    state = started(settings, [[1.0, 0.6]])
+    assert {decide(settings, state, 1e-6, ops).kind for _ in range(5)} == {"dense"}
+
+
+def test_without_a_map_all_tokens_weigh_one():
+    state = started(PLAIN, [[0.0, 0.0]])
+    state.weights = None
+    assert [decide(PLAIN, state, 0.125, ops).kind for _ in range(2)] == ["reuse", "dense"]
+
+
+def test_random_computes_as_many_tokens_as_motion_but_others():
+    random = dataclasses.replace(PLAIN, policy="random", agreement=0.5)
+    motion = dataclasses.replace(PLAIN, agreement=0.5)
+    weights = torch.rand(1, 32, generator=torch.Generator().manual_seed(3)).repeat(3, 1).tolist()
+    states = {s.policy: started(s, weights) for s in (random, motion)}
+    alike = 0
+    for _ in range(20):
+        by_motion = decide(motion, states["motion"], 0.0625, ops)
+        by_chance = decide(random, states["random"], 0.0625, ops)
+        assert (by_chance.kind, by_chance.active) == (by_motion.kind, by_motion.active)
+        if by_chance.kind != "partial":
+            continue
+        due = by_chance.due.reshape(3, 32)
+        assert int(due.sum()) == by_chance.active
+        assert bool((due == due[0]).all())
+        alike += int(bool((by_chance.due == by_motion.due).all()))
+    assert alike <= 1
+    assert torch.equal(states["motion"].accumulator, states["random"].accumulator)
+
+
+def test_random_is_the_same_in_every_run():
+    settings = dataclasses.replace(PLAIN, policy="random")
+    weights = [torch.linspace(0, 1, 16).tolist()]
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = started(settings, weights)
+        runs.append([rows(decide(settings, state, 0.0625, ops), 16) for _ in range(8)])
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(
+    "changes, sigma, wanted",
+    [
+        ({}, 0.1, "last"),
+        ({}, 0.05, "last"),
+        ({}, 0.2, "end"),
+        ({}, 0.21, "motion"),
+        ({"dense_last": False}, 0.1, "end"),
+    ],
+)
+def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
+    settings = dataclasses.replace(PLAIN, **changes)
+    scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    limits = {"last_sigma": 0.1, "end_sigma": 0.2, "allow_partial": True}
+    advance(scope, settings, [None], (1.0,), ops, **limits)
+    decisions = advance(scope, settings, [0.0], (sigma,), ops, **limits)
+    assert [d.phase for d in decisions] == [wanted]
+
+
+def test_the_paper_preset_forces_no_last_evaluation():
+    scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    limits = {"last_sigma": 0.01, "end_sigma": None, "allow_partial": True}
+    paper = MotionCacheSettings.preset("paper")
+    levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]
+    decisions = [advance(scope, paper, [0.0], (s,), ops, **limits)[0] for s in levels]
+    assert [d.kind for d in decisions] == ["dense"] * 5 + ["reuse"] * 2

@@ -1,0 +1,164 @@
+"""The report's numbers by hand, and sentences that say what happened and what to change."""
+
+import json
+
+import pytest
+from motioncache_pack.motioncache_core.report import (
+    SCHEMA,
+    as_json,
+    block_macs,
+    compute_share,
+    explain,
+    flops_share,
+    line,
+    seconds_saved,
+    summary,
+    text,
+)
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.trace import (
+    CallRecord,
+    ChunkRecord,
+    EvaluationRecord,
+    Trace,
+)
+
+TOKENS = 20
+
+
+def evaluation(index, kind, active, phase="motion", calls=(), scope="all branches", distance=0.05):
+    chunk = ChunkRecord(kind, phase, active, TOKENS, distance)
+    return EvaluationRecord(index, 1 - index / 10, scope, (chunk,), list(calls))
+
+
+def call(kind, computed, seconds, rows=2, note=""):
+    blocks = 0 if kind == "reuse" else 3
+    return CallRecord(kind, 2, rows, computed, blocks, seconds, note)
+
+
+@pytest.fixture
+def trace():
+    """Two full calls, one of 5 of 20 rows, one reused; one more full call in two halves."""
+    return Trace(
+        MotionCacheSettings().as_dict(),
+        model="Wan",
+        distance="steady",
+        grid=(5, 2, 2),
+        chunks=(5,),
+        blocks=3,
+        width=8,
+        ffn_width=16,
+        seconds=9.5,
+        residual_bytes=3 * 2**20,
+        kv_bytes=2**21,
+        kv_reason="2 MiB on the model's device",
+        finished=True,
+        evaluations=[
+            evaluation(0, "dense", TOKENS, "warm-up", [call("dense", TOKENS, 2.0)]),
+            evaluation(1, "dense", TOKENS, "uniform", [call("dense", TOKENS, 4.0)]),
+            evaluation(2, "partial", 5, "motion", [call("partial", 5, 1.0)]),
+            evaluation(3, "reuse", 0, "motion", [call("reuse", 0, 0.5)]),
+            evaluation(4, "dense", TOKENS, "last", [call("dense", TOKENS, 1.5, 1, "new")] * 2),
+        ],
+    )
+
+
+def test_shares_by_hand(trace):
+    # 40 + 40 + 10 + 0 + 20 + 20 of 200 rows
+    assert compute_share(trace) == pytest.approx(130 / 200)
+    # a row costs 6 * 8 * 8 + 2 * 8 * 16 = 640 in linear layers and 2 * 20 * 8 = 320 in attention
+    assert block_macs(trace, 1) == 960
+    assert block_macs(trace, TOKENS) == 20 * 960
+    assert flops_share(trace) == pytest.approx(130 / 200)
+
+
+def test_saved_seconds_are_counted_from_the_median_of_full_calls(trace):
+    # full calls took 1, 2, 1.5 and 1.5 seconds a batch row: the median is 1.5, so 3 for two rows
+    assert seconds_saved(trace) == pytest.approx((3 - 1.0) + (3 - 0.5))
+
+
+def test_nothing_is_estimated_without_a_full_call():
+    assert seconds_saved(Trace({})) is None
+    assert compute_share(Trace({})) == flops_share(Trace({})) == 1.0
+
+
+def test_the_summary_is_json_and_complete(trace):
+    data = json.loads(as_json(trace))
+    assert data["schema"] == SCHEMA
+    assert data["tokens"] == {"grid": [5, 2, 2], "chunks": [5], "total": 20}
+    totals = data["totals"]
+    counts = {k: totals[k] for k in ("evaluations", "dense", "partial", "reuse", "calls")}
+    assert counts == {"evaluations": 5, "dense": 3, "partial": 1, "reuse": 1, "calls": 6}
+    assert totals["block_calls"] == 15
+    assert totals["compute_share"] == 0.65
+    assert totals["seconds_saved"] == 4.5
+    assert data["memory"]["kv_bytes"] == 2**21
+    assert data["reason"] is None
+    assert [e["kind"] for e in data["evaluations"]] == [
+        "dense",
+        "dense",
+        "partial",
+        "reuse",
+        "dense",
+    ]
+    assert data["evaluations"][2]["chunks"][0] == {
+        "kind": "partial", "phase": "motion", "active": 5, "tokens": 20, "distance": 0.05,
+    }  # fmt: skip
+    assert data["evaluations"][4]["calls"][0]["note"] == "new"
+    assert set(data["settings"]) == set(MotionCacheSettings().as_dict())
+
+
+def test_the_line_and_the_text_say_what_was_saved(trace):
+    assert line(trace) == (
+        "5 evaluations (3 dense, 1 partial, 1 reuse); 65% of the token work computed, "
+        "1.54x less than without."
+    )
+    report = text(trace)
+    assert "3 blocks, 5x2x2 tokens in 1 chunk(s)" in report
+    assert "residuals 3.0 MiB, keys and values 2.0 MiB (2 MiB on the model's device)" in report
+    assert "about 4.50 s saved (estimate)" in report
+    assert "all branches: DD2.D" in report
+    assert "Note: new (2 calls)" in report
+
+
+def test_chunks_and_scopes_get_rows_of_their_own(trace):
+    chunks = (ChunkRecord("dense", "motion", 8, 8, None), ChunkRecord("reuse", "motion", 0, 12, 0))
+    trace.evaluations = [
+        EvaluationRecord(i, 1.0, f"branch {i % 2}", chunks, [call("partial", 8, 1.0)])
+        for i in range(4)
+    ]
+    report = text(trace)
+    for scope in ("branch 0", "branch 1"):
+        assert f"{scope}, chunk 0: DD\n" in report
+        assert f"{scope}, chunk 1: .." in report
+
+
+@pytest.mark.parametrize(
+    "evaluations, wanted",
+    [
+        ([], "not called through its block hooks"),
+        ([evaluation(0, "dense", 20, "warm-up", [call("dense", 20, 1)])], "lower warmup_steps"),
+        (
+            [
+                evaluation(0, "dense", 20, "warm-up", [call("dense", 20, 1)], distance=None),
+                evaluation(1, "dense", 20, "uniform", [call("dense", 20, 1)], distance=0.31),
+            ],
+            "(up to 0.31) reached reuse_threshold 0.1 every time; raise it",
+        ),
+    ],
+)
+def test_why_nothing_was_reused(evaluations, wanted):
+    trace = Trace(MotionCacheSettings(reuse_threshold=0.1).as_dict(), evaluations=evaluations)
+    assert wanted in explain(trace)
+    assert line(trace).startswith("nothing was reused: ")
+    assert wanted in text(trace)
+    assert summary(trace)["reason"] == explain(trace)
+
+
+def test_a_declined_run_tells_its_reason(trace):
+    trace.evaluations = []
+    trace.declined_calls = [CallRecord("declined", 2, 2, 0, seconds=1.0)]
+    trace.decline("6 sampling steps: too few")
+    assert explain(trace) == "6 sampling steps: too few"
+    assert "6 sampling steps" in text(trace)
+    assert summary(trace)["totals"]["declined_calls"] == 1
