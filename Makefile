@@ -25,7 +25,7 @@ types: $(VENV)/.tests
 
 bench: $(VENV)/.tests
 	mkdir -p out/bench
-	$(PY) tests/bench/kernels.py --json out/bench/kernels.json $(ARGS)
+	$(PY) tests/bench/run.py --out out/bench $(ARGS)
 
 workflows: $(VENV)/.tests
 	$(PY) tests/workflows/run.py $(ARGS)

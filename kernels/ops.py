@@ -204,8 +204,8 @@ def scatter_residual(
     """Merge computed rows with reused ones and store the new residuals, in one dense pass.
 
     Where `j = inverse[b, l] >= 0`: `y = new[b, j]`, `r = y - x`, then `slope = (r - residual) *
-    inverse_interval` if given and not 0, and `residual = r`. Elsewhere `y` is `reuse_residual`, and nothing
-    is stored. In fp32 inside.
+    inverse_interval` if given and not 0, and `residual = r`. Elsewhere `y` is `reuse_residual`,
+    and nothing is stored. In fp32 inside.
 
     Args:
         x: [B, L, C] float, the input of the blocks.
