@@ -10,6 +10,7 @@ from .errors import (
     CacheShapeError,
     ConflictError,
     MotionCacheError,
+    NoMapError,
     SettingsError,
     UnsupportedModelError,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "ModelCall",
     "MotionCacheError",
     "MotionCacheSettings",
+    "NoMapError",
     "RunFacts",
     "Session",
     "SettingsError",

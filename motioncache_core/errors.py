@@ -19,5 +19,9 @@ class CacheShapeError(MotionCacheError, ValueError):
     """A tensor does not have the shape that the cache was told to expect."""
 
 
+class NoMapError(MotionCacheError):
+    """A run left no map of the kind that was asked for."""
+
+
 class ConflictError(MotionCacheError, RuntimeError):
     """Another cache is already at work on the same model."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import MotionCacheError
+from .errors import MotionCacheError, NoMapError
 from .policy import DENSE, REUSE
 from .report import explain
 from .trace import EvaluationRecord, Trace
@@ -54,12 +54,13 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
             evaluation that weighed tokens.
 
     Raises:
-        MotionCacheError: no such evaluation, or it has no map of this kind; says why.
+        NoMapError: no such evaluation, or it has no map of this kind; says why.
+        MotionCacheError: no such view.
     """
     if view not in VIEWS:
         raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
     if trace.grid is None or not trace.evaluations:
-        raise MotionCacheError(f"there is nothing to show: {explain(trace)}")
+        raise NoMapError(f"there is nothing to show: {explain(trace)}")
     # after a change of size in mid-run only evaluations of the last size fit the grid
     records = [r for r in _of_first_scope(trace) if sum(c.tokens for c in r.chunks) == trace.tokens]
     if view == "motion":
@@ -140,25 +141,35 @@ def _of_first_scope(trace: Trace) -> list[EvaluationRecord]:
 
 def _index(step: int, count: int) -> int:
     if not -count <= step < count:
-        raise MotionCacheError(
+        raise NoMapError(
             f"step is {step}; the run had {count} evaluations, so 0 to {count - 1} or -1 for the "
             "last are allowed"
         )
     return step % count
 
 
+def _why_no_motion(trace: Trace) -> str:
+    policy = trace.settings.get("policy")
+    if policy not in ("motion", "random"):
+        return f"policy {policy!r} does not weigh tokens. Choose view 'updates'"
+    if trace.reason:
+        return trace.reason
+    if trace.kv_bytes == 0 and trace.kv_reason:
+        return trace.kv_reason
+    return (
+        "the run never reached the motion phase. Lower warmup_steps or uniform_updates, raise the "
+        "number of steps, or choose view 'updates'"
+    )
+
+
 def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:
     with_map = [i for i, r in enumerate(records) if r.weight is not None]
     if not with_map:
-        raise MotionCacheError(
-            "no motion map was made: the run never reached the motion phase"
-            f" ({explain(trace) or 'the uniform phase lasted to the end'}). Lower warmup_steps "
-            "or uniform_updates, raise the number of steps, or choose view 'updates'"
-        )
+        raise NoMapError(f"no motion map was made: {_why_no_motion(trace)}")
     index = with_map[-1] if step == -1 else _index(step, len(records))
     weight = records[index].weight
     if weight is None:
-        raise MotionCacheError(
+        raise NoMapError(
             f"evaluation {index} has no motion map; the motion phase covers "
             f"{with_map[0]} to {with_map[-1]}"
         )

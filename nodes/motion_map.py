@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+import textwrap
 from typing import Any
 
+import numpy as np
+import torch
 from comfy_api.latest import io, ui
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..motioncache_core import TraceHandle
+from ..motioncache_core import NoMapError, TraceHandle
 from ..motioncache_core.heatmap import COLORMAPS, VIEWS, render
 from .host import intermediate_device
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
+
+log = logging.getLogger(__name__)
+
+
+def _notice(words: str) -> Tensor:
+    """One picture `(1, H, W, 3)` that says why there is no map."""
+    picture = Image.new("RGB", (512, 256), (32, 32, 36))
+    text = textwrap.fill(words, 58)
+    ImageDraw.Draw(picture).text((24, 24), text, fill=(230, 230, 230), font_size=16)
+    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
 
 
 class MotionCacheMotionMap(io.ComfyNode):
@@ -79,6 +94,12 @@ class MotionCacheMotionMap(io.ComfyNode):
         opacity: float,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
-        pictures = render(latest(trace), view, step, colormap, images, opacity)
+        run = latest(trace)
+        try:
+            pictures = render(run, view, step, colormap, images, opacity)
+        except NoMapError as why:
+            # a debug node must not cost the run its video: other outputs may not be saved yet
+            log.warning("MotionCache - %s.", why)
+            pictures = _notice(str(why))
         pictures = pictures.to(intermediate_device())
         return io.NodeOutput(pictures, ui=ui.PreviewImage(pictures, cls=cls))

@@ -10,7 +10,8 @@ TENSORS = {"torch", "numpy", "einops", "safetensors"}
 ALLOWED = {
     "kernels": {"torch", "triton"},
     "motioncache_core": TENSORS,
-    "nodes": TENSORS | {"comfy_api"},
+    # Pillow comes with ComfyUI
+    "nodes": TENSORS | {"comfy_api", "PIL"},
 }
 BELOW = {"kernels": set(), "motioncache_core": set(), "nodes": {"motioncache_core", "kernels"}}
 # ComfyUI's own modules; `nodes` as an absolute name is ComfyUI's
