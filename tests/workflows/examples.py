@@ -1,0 +1,245 @@
+"""The example workflows, described. `run.py` turns them into files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from motioncache_pack.tests.workflows.graph import Column, Graph, Output
+
+# title bar and body
+ACCENT = ("#2a363b", "#3f5159")
+NOTE = ("#432", "#653")
+GROUP = "#8aa"
+
+DEMO_NOTE = """\
+## MotionCache in half a minute
+Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack. It draws shapes \
+that move over a background that does not.
+
+**Look at**
+- *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
+- *MotionCache Motion Map*: one picture per frame, bright where the model saw motion. Bright \
+tokens are computed again soon, dark ones are reused.
+- *What was saved*: D is a full evaluation, a digit is tenths computed, a dot is reused.
+
+**Turn**
+- **reuse_threshold**: higher is faster and less exact; 0 never reuses.
+- **motion_sensitivity**: 0 treats all tokens alike.
+- **policy**: *random* computes as many tokens, but random ones. It shows what motion is worth.
+- **view** of the motion map: *updates* counts how often each token was computed.
+- **scene** of the demo model.
+
+Without the settings node the preset counts. Bypassing MotionCache (Ctrl+B) is the same as not \
+having it.
+"""
+
+WAN21_NOTE = """\
+## Wan 2.1 text to video with MotionCache
+Files, and where they go below ComfyUI/models:
+
+| file | folder |
+|---|---|
+| wan2.1_t2v_1.3B_fp16.safetensors | diffusion_models |
+| umt5_xxl_fp8_e4m3fn_scaled.safetensors | text_encoders |
+| wan_2.1_vae.safetensors | vae |
+
+All three are in *Comfy-Org/Wan_2.1_ComfyUI_repackaged* on Hugging Face. The 14B model goes into \
+the same place.
+
+**MotionCache** goes behind the loader, any LoRA and ModelSamplingSD3, right before the sampler. \
+Its **preset** is the one thing to choose: *quality* stays closest to the uncached video, *fast* \
+saves most. The report says what a run saved. Bypass the node (Ctrl+B) to compare.
+
+Runs of 8 steps or fewer are passed through unchanged: there is nothing to reuse. That includes \
+runs with 4-step distillation LoRAs.
+"""
+
+WAN22_NOTE = """\
+## Wan 2.2 14B text to video with MotionCache
+Files, and where they go below ComfyUI/models:
+
+| file | folder |
+|---|---|
+| wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors | diffusion_models |
+| wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors | diffusion_models |
+| umt5_xxl_fp8_e4m3fn_scaled.safetensors | text_encoders |
+| wan_2.1_vae.safetensors | vae |
+
+All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face.
+
+**Two experts, two MotionCache nodes.** Each expert is a model of its own, so nothing is carried \
+over: the cache starts afresh at the hand-over, and each expert sees 10 of the 20 steps. That is \
+why the settings node, which feeds both, has **warmup_steps** 3 and **uniform_updates** 1.
+
+An expert that gets 8 steps or fewer is passed through unchanged. That includes runs with 4-step \
+distillation LoRAs. With more steps, move the hand-over of both samplers to half of them.
+"""
+
+PROMPT = (
+    "A red fox walks from left to right through fresh snow at the edge of a birch forest, the "
+    "camera stands still, soft morning light, detailed fur."
+)
+NEGATIVE = "blurry, overexposed, static, subtitles, watermark, low quality, deformed"
+
+
+def demo() -> Graph:
+    """The small model that ships with the pack, with and without MotionCache."""
+    g = Graph("motioncache_demo")
+    column = g.column(0, 440)
+    column.add("MarkdownNote", 470, title="Start here", colours=NOTE, text=DEMO_NOTE)
+    model = column.add("MotionCacheDemoModel", 205)
+    settings = column.add("MotionCacheSettings", 400)
+
+    column = g.column(520, 300)
+    cache = column.add(
+        "MotionCachePatcher", 140, colours=ACCENT, model=model["MODEL"],
+        settings=settings["settings"],
+    )  # fmt: skip
+    both = {
+        "steps": 24, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple",
+        "positive": model["positive"], "negative": model["negative"],
+        "latent_image": model["LATENT"],
+    }  # fmt: skip
+    cached = column.add("KSampler", 270, title="With MotionCache", model=cache["MODEL"], **both)
+    column.y += 200
+    plain = column.add("KSampler", 270, title="Without MotionCache", model=model["MODEL"], **both)
+
+    column = g.column(900, 480)
+    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached["LATENT"])
+    motion = column.add(
+        "MotionCacheMotionMap", 580, trace=cache["trace"], samples=cached["LATENT"],
+        images=after["IMAGE"],
+    )  # fmt: skip
+    before = column.add(
+        "MotionCacheDemoDecode", 110, title="Decode: without", samples=plain["LATENT"]
+    )
+
+    column = g.column(1460, 260)
+    pair = column.add(
+        "ImageStitch", 160, title="Without | With", image1=before["IMAGE"], image2=after["IMAGE"],
+        spacing_width=8,
+    )  # fmt: skip
+    three = column.add(
+        "ImageStitch", 160, title="... | Motion map", image1=pair["IMAGE"], image2=motion["IMAGE"],
+        spacing_width=8,
+    )  # fmt: skip
+
+    column = g.column(1800, 800)
+    column.add(
+        "SaveAnimatedWEBP", 470, title="Without | With | Motion map", images=three["IMAGE"],
+        filename_prefix="motioncache_demo", lossless=False, quality=90,
+    )  # fmt: skip
+    _report(column, cache["trace"], cached["LATENT"])
+    return g
+
+
+def _report(column: Column, trace: Output, samples: Output, title: str = "What was saved") -> None:
+    report = column.add("MotionCacheReport", 120, trace=trace, samples=samples)
+    column.add("PreviewAny", 270, title=title, source=report["text"])
+
+
+def _conditioning(column: Column, width: int, height: int) -> dict[str, Output]:
+    clip = column.add(
+        "CLIPLoader", 130, clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan"
+    )
+    prompt = column.add("CLIPTextEncode", 160, title="Prompt", clip=clip["CLIP"], text=PROMPT)
+    negative = column.add(
+        "CLIPTextEncode", 120, title="Negative prompt", clip=clip["CLIP"], text=NEGATIVE
+    )
+    latent = column.add(
+        "EmptyHunyuanLatentVideo", 150, title="Empty video latent", width=width, height=height,
+        length=81,
+    )  # fmt: skip
+    return {
+        "positive": prompt["CONDITIONING"],
+        "negative": negative["CONDITIONING"],
+        "latent_image": latent["LATENT"],
+    }
+
+
+def wan21() -> Graph:
+    """Wan 2.1 text to video."""
+    g = Graph("wan21_t2v_motioncache")
+    g.column(0, 440).add("MarkdownNote", 440, title="Read me", colours=NOTE, text=WAN21_NOTE)
+    conditioning = _conditioning(g.column(500, 380), 832, 480)
+
+    column = g.column(940, 360)
+    loader = column.add("UNETLoader", 100, unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
+    shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
+    cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=shifted["MODEL"])
+    vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
+
+    column = g.column(1360, 320)
+    sampler = column.add(
+        "KSampler", 270, model=cache["MODEL"], steps=30, cfg=6.0, sampler_name="uni_pc",
+        scheduler="simple", **conditioning,
+    )  # fmt: skip
+    frames = column.add("VAEDecode", 80, samples=sampler["LATENT"], vae=vae["VAE"])
+    video = column.add("CreateVideo", 120, images=frames["IMAGE"], fps=16.0)
+
+    column = g.column(1740, 560)
+    column.add("SaveVideo", 500, video=video["VIDEO"], filename_prefix="video/motioncache_wan21")
+    _report(column, cache["trace"], sampler["LATENT"])
+    g.column(2360, 560).add(
+        "MotionCacheMotionMap", 640, trace=cache["trace"], samples=sampler["LATENT"],
+        images=frames["IMAGE"],
+    )  # fmt: skip
+    return g
+
+
+def wan22() -> Graph:
+    """Wan 2.2 14B text to video: two experts."""
+    g = Graph("wan22_14b_t2v_motioncache")
+    column = g.column(0, 440)
+    column.add("MarkdownNote", 480, title="Read me", colours=NOTE, text=WAN22_NOTE)
+    settings = column.add(
+        "MotionCacheSettings", 400, title="Settings of both experts", warmup_steps=3,
+        uniform_updates=1,
+    )  # fmt: skip
+    column = g.column(500, 380)
+    conditioning = _conditioning(column, 640, 640)
+    empty = conditioning.pop("latent_image")
+    vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
+
+    def expert(name: str, y: int, latent: Output, **steps: Any) -> Output:
+        column = g.column(960, 400, y)
+        loader = column.add(
+            "UNETLoader", 100, title=f"Load the {name} noise expert",
+            unet_name=f"wan2.2_t2v_{name}_noise_14B_fp8_scaled.safetensors",
+        )  # fmt: skip
+        shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
+        cache = column.add(
+            "MotionCachePatcher", 140, title=f"MotionCache: {name} noise", colours=ACCENT,
+            model=shifted["MODEL"], settings=settings["settings"],
+        )  # fmt: skip
+        sampler = g.column(1420, 340, y).add(
+            "KSamplerAdvanced", 345, title=f"Sample {name} noise", model=cache["MODEL"],
+            latent_image=latent, steps=20, cfg=3.5, sampler_name="euler", scheduler="simple",
+            **conditioning, **steps,
+        )  # fmt: skip
+        trace = {"trace": cache["trace"], "samples": sampler["LATENT"]}
+        _report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise")
+        last = g.column(2360, 480, y).add(
+            "MotionCacheMotionMap", 560, title=f"Motion map: {name} noise", view="updates", **trace
+        )
+        g.group(f"{name.capitalize()} noise expert", loader, cache, last, colour=GROUP)
+        return sampler["LATENT"]
+
+    leftover = expert(
+        "high", 45, empty, start_at_step=0, end_at_step=10, return_with_leftover_noise="enable"
+    )
+    latent = expert("low", 725, leftover, add_noise="disable", start_at_step=10)
+
+    column = g.column(2920, 560, 45)
+    frames = column.add("VAEDecode", 80, samples=latent, vae=vae["VAE"])
+    video = column.add("CreateVideo", 120, images=frames["IMAGE"], fps=16.0)
+    column.add("SaveVideo", 700, video=video["VIDEO"], filename_prefix="video/motioncache_wan22")
+    return g
+
+
+EXAMPLES: dict[str, Callable[[], Graph]] = {
+    "motioncache_demo": demo,
+    "wan21_t2v_motioncache": wan21,
+    "wan22_14b_t2v_motioncache": wan22,
+}

@@ -1,0 +1,152 @@
+"""The example workflows on the ComfyUI that COMFYUI_PATH names, through its server."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+from motioncache_pack.tests.support import fake_comfy
+from motioncache_pack.tests.workflows import signatures
+from motioncache_pack.tests.workflows.examples import EXAMPLES
+from motioncache_pack.tests.workflows.record import FILES
+
+pytestmark = [
+    pytest.mark.comfy,
+    pytest.mark.skipif(
+        not os.environ.get("COMFYUI_PATH"),
+        reason="COMFYUI_PATH is not set: give it the folder of a ComfyUI checkout",
+    ),
+]
+each = pytest.mark.parametrize("name", EXAMPLES)
+DEMO = "motioncache_demo"
+STARTUP, SAMPLING = 180, 300
+
+
+class Server:
+    """A ComfyUI whose custom nodes, models and results are in a folder of the test."""
+
+    def __init__(self, url, process, log):
+        self.url, self.process, self.log = url, process, log
+        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+    def ask(self, path, data=None):
+        """The answer and its status."""
+        body = None if data is None else json.dumps(data).encode()
+        request = urllib.request.Request(self.url + path, body)
+        try:
+            with self._open(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read() or b"null")
+
+    def wait(self, seconds, check):
+        """What `check` returns as soon as that is not None."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                break
+            try:
+                found = check()
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                found = None
+            if found is not None:
+                return found
+            time.sleep(0.5)
+        pytest.fail("the server ended or took too long:\n" + self.log.read_text("utf-8")[-4000:])
+
+
+@pytest.fixture(scope="module")
+def server(root, tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfy")
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / "ComfyUI-MotionCache").symlink_to(root, target_is_directory=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port),
+               "--base-directory", str(base), "--disable-auto-launch", "--disable-api-nodes",
+               "--database-url", "sqlite:///:memory:"]  # fmt: skip
+    shims = root / "tests" / "support" / "torch_shims"
+    paths = [str(shims), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    log = base / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=os.environ["COMFYUI_PATH"], env=env, stdout=out, stderr=out
+        )
+    try:
+        found = Server(f"http://127.0.0.1:{port}", process, log)
+        found.infos = found.wait(STARTUP, lambda: found.ask("/object_info")[1])
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas():
+    undo = fake_comfy.install()
+    yield
+    undo()
+
+
+@pytest.fixture
+def workflow(root, name):
+    return json.loads((root / "workflows" / f"{name}.json").read_text("utf-8"))
+
+
+@each
+def test_the_server_knows_every_node_and_its_slots(server, workflow):
+    for node in workflow["nodes"]:
+        if node["type"] in signatures.NOTES:
+            continue
+        live = signatures.from_info(server.infos[node["type"]], FILES)
+        widgets = signatures.widgets(live)
+        # the page goes by position; values of widgets that this version lacks come last
+        needed = sum(not widget.get("optional") for widget in widgets)
+        assert len(node["widgets_values"]) >= needed, node["type"]
+        for value, widget in zip(node["widgets_values"], widgets, strict=False):
+            assert signatures.complaint(value, widget) is None, node["type"]
+        sockets = {
+            (s["name"], s["type"], s.get("optional", False)) for s in signatures.sockets(live)
+        }
+        ours = {(s["name"], s["type"], s.get("shape") == 7) for s in node["inputs"]}
+        assert {s for s in sockets if not s[2]} <= ours <= sockets, node["type"]
+        outputs = [(o["name"], o["type"]) for o in node["outputs"]]
+        assert outputs == [(o["name"], o["type"]) for o in live["outputs"]], node["type"]
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != DEMO])
+def test_the_server_accepts_all_but_missing_files(server, workflow):
+    status, answer = server.ask("/prompt", {"prompt": signatures.to_api(workflow)})
+    assert status == 400
+    errors = [error for node in answer["node_errors"].values() for error in node["errors"]]
+    assert errors
+    for error in errors:
+        assert error["type"] == "value_not_in_list", error
+        assert error["extra_info"]["input_name"] in FILES, error
+
+
+@pytest.mark.parametrize("name", [DEMO])
+def test_the_demo_runs(server, workflow):
+    status, answer = server.ask("/prompt", {"prompt": signatures.to_api(workflow)})
+    assert status == 200, answer
+    key = answer["prompt_id"]
+    entry = server.wait(SAMPLING, lambda: server.ask(f"/history/{key}")[1].get(key))
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+    types = {str(node["id"]): node["type"] for node in workflow["nodes"]}
+    shown = {types[number]: output for number, output in entry["outputs"].items()}
+    frames = next(n for n in workflow["nodes"] if n["type"] == "MotionCacheDemoModel")
+    assert len(shown["MotionCacheMotionMap"]["images"]) == frames["widgets_values"][1]
+    assert len(shown["SaveAnimatedWEBP"]["images"]) == 1
+    (words,) = shown["MotionCacheReport"]["text"]
+    assert "24 evaluations" in words and "nothing was reused" not in words
