@@ -23,7 +23,7 @@ if ALIAS not in sys.modules:
     sys.modules[ALIAS] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[ALIAS])
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def pytest_configure(config):

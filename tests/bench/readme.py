@@ -48,7 +48,19 @@ def engine_table(data: dict[str, Any]) -> str:
     return "\n".join([head, line, body, "", note])
 
 
-TABLES = {"demo": demo_table, "engine": engine_table}
+def preset_table(data: dict[str, Any]) -> str:
+    """What each preset computes and how close it stays."""
+    rows = [
+        f"| `{name}` | {row['compute_share']:.0%} | {row['psnr_db']:.1f} dB | "
+        f"{row['psnr_db_worst']:.1f} dB |"
+        for name, row in data["presets"].items()
+    ]
+    head = "| preset | tokens computed | PSNR, mean | PSNR, worst clip |"
+    note = f"Mean of {data['clips']} clips of the demo model, {data['steps']} Euler steps."
+    return "\n".join([head, "|---|---|---|---|", *rows, "", note])
+
+
+TABLES = {"demo": demo_table, "engine": engine_table, "presets": preset_table}
 
 
 def filled(text: str) -> str:

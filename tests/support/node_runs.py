@@ -7,6 +7,7 @@ run the same tests on the real host.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import gc
 import importlib
@@ -118,7 +119,15 @@ def network_of(model):
 
 
 @pytest.fixture(scope="session")
-def pack(host, tmp_path_factory):
+def supported(host):
+    """Skips where ComfyUI is older than `requires-comfyui` in pyproject.toml."""
+    schema = importlib.import_module("comfy_api.latest").io.Schema
+    if "search_aliases" not in {field.name for field in dataclasses.fields(schema)}:
+        pytest.skip("this ComfyUI is older than the pack's requires-comfyui")
+
+
+@pytest.fixture(scope="session")
+def pack(host, supported, tmp_path_factory):
     if not host.is_standin:
         # previews go where tests may write
         paths = importlib.import_module("folder_paths")

@@ -1,0 +1,120 @@
+"""How much each preset computes and how close it stays to the uncached video, on the demo model.
+
+    python tests/bench/presets.py [--json FILE] [--set NAME=VALUE ...]
+
+PSNR of the decoded clip against the same sampler without cache in the same run, mean over scenes
+and seeds. A small model says little about a large one; it says which way a setting goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from common import environment, load_pack
+
+load_pack()
+
+from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts  # noqa: E402
+from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # noqa: E402
+from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
+    SampleOptions,
+    cached_sample,
+    flow_sigmas,
+    sample,
+)
+from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+from motioncache_pack.motioncache_core.report import compute_share  # noqa: E402
+
+FRAMES = 9
+
+
+def psnr(reference: Tensor, candidate: Tensor) -> float:
+    """Decibels between two decoded clips in 0..1; 99 stands for equal ones."""
+    error = float((codec.decode(reference) - codec.decode(candidate)).square().mean())
+    return min(99.0, -10 * math.log10(error)) if error else 99.0
+
+
+class Clips:
+    """Uncached clips to compare with, made once."""
+
+    def __init__(self, model: DemoWan, steps: int, seeds: int) -> None:
+        self.model, self.steps = model, steps
+        self.options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
+        self.empty = scenes.text_states(None)[None]
+        self.plain: list[tuple[Tensor, Tensor, Tensor]] = []
+        side = scenes.SIZE // codec.BLOCK
+        for seed in range(seeds):
+            for scene in scenes.SCENES.values():
+                rng = torch.Generator().manual_seed(seed)
+                noise = torch.randn(1, codec.CHANNELS, FRAMES, side, side, generator=rng)
+                text = scenes.text_states(scene)[None]
+                clip = sample(model, text, self.empty, noise, self.options)
+                self.plain.append((text, noise, clip))
+
+    def measure(self, settings: MotionCacheSettings) -> dict[str, float]:
+        """Mean compute share and PSNR of one setting."""
+        sigmas = flow_sigmas(self.steps, checkpoint.SHIFT)
+        facts = RunFacts(sigmas=sigmas, profile=checkpoint.profile())
+        shares, quality = [], []
+        for text, noise, clip in self.plain:
+            out, trace = cached_sample(
+                self.model, text, self.empty, noise, self.options, settings, kernels, facts
+            )
+            shares.append(compute_share(trace))
+            quality.append(psnr(clip, out))
+        return {
+            "compute_share": round(statistics.fmean(shares), 4),
+            "psnr_db": round(statistics.fmean(quality), 2),
+            "psnr_db_worst": round(min(quality), 2),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], help="NAME=VALUE for all presets")
+    parser.add_argument("--presets", nargs="*", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    changes: dict[str, Any] = {}
+    for pair in args.set:
+        name, _, value = pair.partition("=")
+        changes[name] = ast.literal_eval(value)
+    clips = Clips(checkpoint.load(), args.steps, args.seeds)
+    result = {}
+    for name in args.presets:
+        row = clips.measure(MotionCacheSettings.preset(name, **changes))
+        result[name] = row
+        print(
+            f"{name:9} {row['compute_share']:6.1%} of the tokens, {row['psnr_db']:6.2f} dB "
+            f"(worst {row['psnr_db_worst']:.2f})",
+            flush=True,
+        )
+    if args.json:
+        data = {
+            "bench": "presets",
+            "steps": args.steps,
+            "clips": len(clips.plain),
+            "presets": result,
+            "environment": environment(),
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

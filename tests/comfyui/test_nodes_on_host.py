@@ -1,0 +1,24 @@
+"""The tests of `tests/nodes`, on the real ComfyUI."""
+
+import importlib
+import inspect
+
+import pytest
+from motioncache_pack.tests.support.node_runs import kept, one_thread, pack, supported  # noqa: F401
+
+pytestmark = pytest.mark.comfy
+
+MODULES = ("schema", "life_cycle", "conflicts", "sampling", "report", "chaining", "demo")
+
+
+def is_fixture(value):
+    return type(value).__name__ == "FixtureFunctionDefinition"
+
+
+for _name in MODULES:
+    _module = importlib.import_module(f"motioncache_pack.tests.nodes.test_{_name}")
+    for _key, _value in vars(_module).items():
+        if (_key.startswith("test_") and inspect.isfunction(_value)) or is_fixture(_value):
+            if globals().get(_key, _value) is not _value:
+                raise RuntimeError(f"{_key} is a test or fixture of two files of tests/nodes")
+            globals()[_key] = _value

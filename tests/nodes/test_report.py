@@ -1,0 +1,280 @@
+"""Report, motion map and log line: their numbers are what really happened."""
+
+import json
+import logging
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import MotionCacheError, Trace, TraceHandle
+from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, marks
+
+
+class Counter:
+    """The test's own count of a run: calls of the network, and rows that its blocks got."""
+
+    def __init__(self, pack, model):
+        self.calls, self.rows = [], []
+        network = model.model.diffusion_model
+        self.hooks = [b.register_forward_hook(self.block) for b in network.blocks]
+        kind = pack.host.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        model.add_wrapper_with_key(kind, "test counter", self.call)
+
+    def call(self, executor, x, *args, **kwargs):
+        self.calls.append((x.shape[0], x[0, 0, :, ::2, ::2].numel(), len(self.rows)))
+        return executor(x, *args, **kwargs)
+
+    def block(self, module, args, out):
+        self.rows.append(args[0].shape[0] * args[0].shape[1])
+
+    def share(self):
+        return sum(self.rows) / (LAYERS * sum(rows * tokens for rows, tokens, _ in self.calls))
+
+    def kinds(self):
+        """D, p or . of each call, by what reached the blocks."""
+        ends = [start for *_, start in self.calls[1:]] + [len(self.rows)]
+        found = ""
+        for (rows, tokens, start), end in zip(self.calls, ends, strict=True):
+            share = sum(self.rows[start:end]) / (LAYERS * rows * tokens)
+            found += "." if share == 0 else "D" if share == 1 else "p"
+        return found
+
+
+@pytest.fixture
+def counted(pack):
+    """A patched model, its handle and a counter that was on it before the node."""
+    model = pack.wan()
+    counter = Counter(pack, model)
+    patched, handle = pack.patch(model)
+    yield patched, handle, counter
+    for hook in counter.hooks:
+        hook.remove()
+
+
+def report(pack, handle):
+    words, timeline, data = pack.execute("MotionCacheReport", handle, {"samples": None})
+    return words, timeline, json.loads(data)
+
+
+@pytest.mark.parametrize("run", ["together", "apart", "batch", "heun", "few", "odd"])
+def test_totals_equal_an_independent_count(pack, counted, run, monkeypatch):
+    patched, handle, counter = counted
+    if run == "apart":
+        pack.host.run_short_of_memory(monkeypatch)
+    latent = pack.host.latent()
+    how = {
+        "batch": {"latent": latent.repeat(2, 1, 1, 1, 1)},
+        "heun": {"sampler": "heun"},
+        "few": {"steps": 7},
+        "odd": {"latent": pack.host.latent(frames=2, height=7, width=9)},
+    }
+    pack.sample(patched, **how.get(run, {}))
+    _, _, found = report(pack, handle)
+    totals = found["totals"]
+    assert totals["calls"] == len(counter.calls)
+    assert totals["compute_share"] == pytest.approx(counter.share(), abs=1e-6)
+    kinds = counter.kinds()
+    if run == "few":
+        assert kinds == "D" * 7
+        assert totals["declined_calls"] == 7
+        assert totals["evaluations"] == totals["block_calls"] == 0
+        return
+    assert totals["block_calls"] == len(counter.rows)
+    per_evaluation = 2 if run == "apart" else 1
+    assert kinds[::per_evaluation] == marks(handle.latest)
+    assert totals["evaluations"] == len(kinds) // per_evaluation
+    for name, mark in (("dense", "D"), ("partial", "p"), ("reuse", ".")):
+        assert totals[name] == kinds[::per_evaluation].count(mark)
+    assert totals["compute_share"] < 1
+    assert totals["flops_share"] < 1
+
+
+def test_the_json_report_is_whole(pack):
+    model, handle = pack.patch(pack.wan())
+    pack.sample(model)
+    words, timeline, found = report(pack, handle)
+    assert found["schema"] == 1
+    assert found["settings"] == handle.latest.settings
+    assert found["tokens"] == {"grid": [3, 4, 4], "chunks": [3], "total": 48}
+    assert found["reason"] is None
+    # residual and K/V of both branches, fp32, width 128
+    assert found["memory"]["residual_bytes"] == 2 * 48 * 128 * 4
+    assert found["memory"]["kv_bytes"] == 2 * LAYERS * found["memory"]["residual_bytes"]
+    assert [e["index"] for e in found["evaluations"]] == list(range(STEPS))
+    assert timeline.shape == (1, 48, STEPS * 16, 3)
+    assert f"{STEPS} evaluations" in words
+    drawn = words.split("all branches: ")[1].split("\n")[0]
+    assert len(drawn) == STEPS
+    assert [m for m in drawn if m in "D."] == [m for m in marks(handle.latest) if m in "D."]
+
+
+def test_the_node_shows_its_text(pack):
+    model, handle = pack.patch(pack.wan())
+    pack.sample(model)
+    out = pack.nodes["MotionCacheReport"].execute(handle, {})
+    assert out.ui.as_dict()["text"] == (out.result[0],)
+
+
+def our_lines(caplog):
+    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("MotionCache - ")]
+
+
+def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
+    patched, _, counter = counted
+    with caplog.at_level(logging.INFO):
+        pack.sample(patched)
+    (line,) = our_lines(caplog)
+    kinds = counter.kinds()
+    counts = f"{kinds.count('D')} dense, {kinds.count('p')} partial, {kinds.count('.')} reuse"
+    assert f"{STEPS} evaluations ({counts}); {counter.share():.0%} of" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"reuse_threshold": 0.0}, "reuse_threshold is 0"),
+        ({"reuse_threshold": 1e-6}, "reached reuse_threshold 1e-06 every time; raise it"),
+        ({"warmup_steps": 50}, "fell into warm-up or the protected end"),
+    ],
+)
+def test_one_line_in_the_log_says_why_nothing_was_saved(pack, caplog, settings, match):
+    with caplog.at_level(logging.INFO):
+        pack.cached(settings=settings)
+    (line,) = our_lines(caplog)
+    assert "nothing was reused: " in line
+    assert match in line
+
+
+def test_verbose_logs_every_evaluation(pack, caplog):
+    with caplog.at_level(logging.INFO):
+        pack.cached(settings={"verbose": True})
+    assert len(our_lines(caplog)) == STEPS + 1
+
+
+def show(pack, handle, view="motion", step=-1, colormap="gray", opacity=0.6, images=None):
+    return pack.execute("MotionCacheMotionMap", handle, {}, view, step, colormap, opacity, images)
+
+
+@pytest.fixture(scope="module")
+def finished(pack):
+    model, handle = pack.patch(pack.wan())
+    pack.sample(model)
+    return handle
+
+
+def test_the_map_is_one_picture_per_latent_frame(pack, finished):
+    (maps,) = show(pack, finished)
+    assert maps.shape == (3, 4 * 16, 4 * 16, 3)
+    assert 0 <= maps.min() < maps.max() <= 1
+    weight = [e.weight for e in finished.latest.evaluations if e.weight is not None][-1]
+    tokens = maps[:, ::16, ::16, 0].flatten()
+    order = torch.from_numpy(weight.astype("int64"))
+    # brighter where the weight is larger
+    assert (tokens[order.argsort()].diff() >= -1e-6).all()
+    # 1 is the share that always counts and the reach of sensitivity is spread over the picture
+    assert maps.amin(dim=(1, 2, 3)).max() < 0.02
+    assert maps.amax(dim=(1, 2, 3)).min() > 0.98
+
+
+def test_views_of_one_evaluation(pack, finished):
+    partial = marks(finished.latest).index("p")
+    active = torch.from_numpy(finished.latest.active_mask(partial)).float().reshape(3, 4, 4)
+    (shown,) = show(pack, finished, "active", partial)
+    assert torch.equal(shown[:, ::16, ::16, 0], active)
+    assert 0 < active.mean() < 1
+    for view, step, value in (("active", 0, 1.0), ("active", 2, 0.0), ("updates", 1, 1.0)):
+        assert (show(pack, finished, view, step)[0] == value).all()
+    (updates,) = show(pack, finished, "updates", 3)
+    assert updates.unique().tolist() == [0.5]
+    (stale,) = show(pack, finished, "staleness", partial)
+    assert ((stale[:, ::16, ::16, 0] == 0) == (active == 1)).all()
+
+
+@pytest.mark.parametrize("colormap", ["magma", "viridis", "gray"])
+def test_colormaps_go_from_dark_to_light(pack, finished, colormap):
+    (gray,), (maps,) = show(pack, finished), show(pack, finished, colormap=colormap)
+    brightness, level = maps.sum(-1).flatten(), gray[..., 0].flatten()
+    assert brightness[level.argmax()] > brightness[level.argmin()] + 0.7
+
+
+def test_the_map_over_images(pack, finished):
+    images = torch.rand(9, 20, 24, 3)
+    (under,) = show(pack, finished, images=images, opacity=0.0)
+    assert torch.equal(under, images[[0, 4, 8]])
+    (over,) = show(pack, finished, images=images, opacity=1.0)
+    assert torch.equal(over[:, ::5, ::6], show(pack, finished)[0][:, ::16, ::16])
+
+
+def test_the_map_is_previewed_on_the_node(pack, finished):
+    node = pack.nodes["MotionCacheMotionMap"]
+    out = node.execute(finished, {}, "motion", -1, "gray", 0.6)
+    assert len(out.ui.as_dict()["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"view": "heat"}, "view is 'heat'; allowed are 'motion'"),
+        ({"colormap": "jet"}, "colormap is 'jet'; allowed are 'magma'"),
+        ({"images": torch.rand(8, 8, 3)}, r"images have shape \(8, 8, 3\); connect decoded"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_wrong_map_inputs(pack, finished, wrong, match):
+    with pytest.raises(MotionCacheError, match=match):
+        show(pack, finished, **wrong)
+
+
+@pytest.fixture
+def notice(pack, caplog):
+    """The node shows one picture of words in place of the map, and logs the words once."""
+
+    def check(handle, **inputs):
+        with caplog.at_level(logging.WARNING):
+            (picture,) = show(pack, handle, **inputs)
+        assert picture.shape[0] == 1
+        assert picture.min() < 0.2 < 0.8 < picture.max()
+        (record,) = [r for r in caplog.records if "MotionCache" in r.getMessage()]
+        assert record.levelno == logging.WARNING
+        return record.getMessage()
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"view": "active", "step": 14}, "step is 14; the run had 14 evaluations, so 0 to 13"),
+        ({"step": 14}, "step is 14; the run had 14 evaluations"),
+        ({"step": 0}, "evaluation 0 has no motion map; the motion phase covers 5 to 12"),
+    ],
+    ids=str,
+)
+def test_an_evaluation_without_a_map(finished, notice, inputs, words):
+    assert words in notice(finished, **inputs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"reuse_threshold": 0.0}, "nothing to show: reuse_threshold is 0"),
+        ({"uniform_updates": 100}, "never reached the motion phase. Lower warmup_steps"),
+        ({"warmup_steps": 50}, "never reached the motion phase. Lower warmup_steps"),
+        ({"policy": "chunk"}, "policy 'chunk' does not weigh tokens"),
+        ({"kv_cache": "off"}, "kv_cache is off"),
+    ],
+    ids=str,
+)
+def test_a_run_without_a_motion_map_says_why(pack, notice, settings, words):
+    model, handle = pack.patch(pack.wan(), **settings)
+    pack.sample(model)
+    assert words in notice(handle)
+
+
+@pytest.mark.parametrize("runs", [[], [Trace({})]], ids=["none", "unfinished"])
+@pytest.mark.parametrize("node", ["MotionCacheReport", "MotionCacheMotionMap"])
+def test_before_a_finished_run_the_nodes_say_what_to_connect(pack, node, runs):
+    more = () if node == "MotionCacheReport" else ("motion", -1, "magma", 0.6)
+    handle = TraceHandle()
+    handle.runs.extend(runs)
+    with pytest.raises(MotionCacheError, match="Connect `samples` to the LATENT output"):
+        pack.execute(node, handle, {}, *more)

@@ -1,0 +1,200 @@
+"""Node ids, inputs and outputs are a public contract: saved workflows depend on them."""
+
+import inspect
+
+import pytest
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
+
+MODEL, TRACE = ("MODEL", {}), ("MOTIONCACHE_TRACE", {})
+LATENT, IMAGE = ("LATENT", {}), ("IMAGE", {})
+
+
+def combo(default, *options, **more):
+    return "COMBO", {**({} if default is None else {"default": default}),
+                     "options": list(options), **more}  # fmt: skip
+
+
+def number(kind, default, low, high, step=None, **more):
+    found = {"default": default, "min": low, "max": high, **more}
+    return kind, found if step is None else {**found, "step": step}
+
+
+def whole(*args, **more):
+    return number("INT", *args, **more)
+
+
+def real(*args, **more):
+    return number("FLOAT", *args, **more)
+
+
+MORE = {"advanced": True}
+PLAIN = {"advanced": False}
+PICTURE = ("IMAGE", "IMAGE")
+
+# id: display name, required inputs, optional inputs, outputs (type, name)
+CONTRACT = {
+    "MotionCachePatcher": (
+        "MotionCache",
+        {"model": MODEL, "preset": combo("balanced", "quality", "balanced", "fast", "paper")},
+        {"settings": ("MOTIONCACHE_SETTINGS", {})},
+        [("MODEL", "MODEL"), ("MOTIONCACHE_TRACE", "trace")],
+    ),
+    "MotionCacheSettings": (
+        "MotionCache Settings",
+        {
+            "policy": combo("motion", "motion", "chunk", "step", "random", **PLAIN),
+            "warmup_steps": whole(5, 1, 100, **PLAIN),
+            "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
+            "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
+            "uniform_updates": whole(3, 0, 1000, **MORE),
+            "agreement": real(0.5, 0.0, 0.99, 0.01, **MORE),
+            "min_update_ratio": real(0.2, 0.0, 1.0, 0.01, **MORE),
+            "max_stale_steps": whole(8, 0, 1000, **MORE),
+            "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
+            "motion_source": combo("predicted_x0", "predicted_x0", "features", **MORE),
+            "forecast": real(0.0, 0.0, 1.0, 0.01, **MORE),
+            "cfg_mask": combo("shared", "shared", "separate", **MORE),
+            "kv_cache": combo("auto", "auto", "gpu", "off", **MORE),
+            "verbose": ("BOOLEAN", {"default": False, **MORE}),
+        },
+        {},
+        [("MOTIONCACHE_SETTINGS", "settings")],
+    ),
+    "MotionCacheMotionMap": (
+        "MotionCache Motion Map",
+        {
+            "trace": TRACE,
+            "samples": LATENT,
+            "view": combo("motion", "motion", "updates", "staleness", "active"),
+            "step": whole(-1, -1, 10000),
+            "colormap": combo("magma", "magma", "viridis", "gray"),
+            "opacity": real(0.6, 0.0, 1.0, 0.05),
+        },
+        {"images": IMAGE},
+        [PICTURE],
+    ),
+    "MotionCacheReport": (
+        "MotionCache Report",
+        {"trace": TRACE, "samples": LATENT},
+        {},
+        [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
+    ),
+    "MotionCacheDemoModel": (
+        "MotionCache Demo Model",
+        {
+            "scene": combo(
+                None, "disc to the right", "square falling", "triangle rising, disc still",
+                "two discs crossing", "fast and slow",
+            ),
+            "frames": whole(9, 3, 24),
+            "batch_size": whole(1, 1, 16),
+        },
+        {},
+        [("MODEL", "MODEL"), ("CONDITIONING", "positive"), ("CONDITIONING", "negative"),
+         ("LATENT", "LATENT")],
+    ),
+    "MotionCacheDemoDecode": (
+        "MotionCache Demo Decode",
+        {"samples": LATENT, "scale": whole(4, 1, 16)},
+        {},
+        [PICTURE],
+    ),
+}  # fmt: skip
+
+every_node = pytest.mark.parametrize("node_id", CONTRACT)
+SETTINGS = CONTRACT["MotionCacheSettings"][1]
+
+
+def contract_inputs(info):
+    """Required and optional inputs as the server tells them, without what may be reworded."""
+    told = ("tooltip", "multiselect")
+    return [
+        {
+            name: (kind, {k: v for k, v in said.items() if k not in told})
+            for name, (kind, said) in info["input"].get(group, {}).items()
+        }
+        for group in ("required", "optional")
+    ]
+
+
+def test_the_pack_has_these_nodes_and_no_others(pack):
+    assert set(pack.nodes) == set(CONTRACT)
+
+
+@every_node
+def test_inputs_and_outputs_are_the_contract(pack, node_id):
+    info = pack.nodes[node_id].GET_NODE_INFO_V1()
+    name, required, optional, outputs = CONTRACT[node_id]
+    assert info["name"] == node_id
+    assert info["display_name"] == name
+    assert contract_inputs(info) == [required, optional]
+    assert info["input_order"]["required"] == list(required)
+    assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
+
+
+@every_node
+def test_execute_takes_the_inputs_in_their_order(pack, node_id):
+    node = pack.nodes[node_id]
+    inputs = node.define_schema().inputs
+    parameters = inspect.signature(node.execute).parameters
+    assert [i.id for i in inputs] == list(parameters)
+    optional = [i.id for i in inputs if i.optional]
+    assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
+
+
+@every_node
+def test_everything_is_explained_and_found(pack, node_id):
+    schema = pack.nodes[node_id].define_schema()
+    assert [
+        p.id or p.display_name for p in (*schema.inputs, *schema.outputs) if not p.tooltip
+    ] == []
+    assert schema.description
+    assert schema.search_aliases
+    assert schema.category.split("/")[0] == "MotionCache"
+    # the nodes of the example are kept apart, the others are side by side
+    assert ("/" in schema.category) == ("Demo" in node_id)
+    assert schema.is_output_node == (node_id in ("MotionCacheMotionMap", "MotionCacheReport"))
+
+
+def test_all_settings_but_the_first_four_are_advanced(pack):
+    inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
+    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 10
+
+
+def defaults():
+    return {name: said["default"] for name, (_, said) in SETTINGS.items()}
+
+
+def test_a_settings_node_left_alone_gives_the_default_settings(pack):
+    (made,) = pack.execute("MotionCacheSettings", **defaults())
+    assert made == MotionCacheSettings()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_widget_reaches_its_setting(pack, name):
+    kind, said = SETTINGS[name]
+    other = {
+        "COMBO": lambda: said["options"][-1],
+        "BOOLEAN": lambda: not said["default"],
+        "INT": lambda: said["default"] + 1,
+        "FLOAT": lambda: 0.25,
+    }[kind]()
+    (made,) = pack.execute("MotionCacheSettings", **{**defaults(), name: other})
+    assert made == MotionCacheSettings(**{name: other})
+    assert made != MotionCacheSettings()
+
+
+def test_every_preset_of_the_patcher_exists_and_patches(pack):
+    options = CONTRACT["MotionCachePatcher"][1]["preset"][1]["options"]
+    assert options == list(PRESETS)
+    for name in options:
+        model, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
+        pack.sample(model, steps=1)
+        assert handle.latest.settings == PRESETS[name].as_dict()
+
+
+def test_a_settings_socket_wins_over_the_preset(pack):
+    settings = MotionCacheSettings(warmup_steps=9)
+    model, handle = pack.execute("MotionCachePatcher", pack.wan(), "fast", settings)
+    pack.sample(model, steps=1)
+    assert handle.latest.settings == settings.as_dict()
