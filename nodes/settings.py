@@ -1,13 +1,12 @@
-"""Every setting as a widget. Defaults and ranges come from the core."""
+"""Every setting as a widget. Defaults are the balanced preset's, ranges come from the core."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import MotionCacheSettings
+from ..motioncache_core import PRESETS, MotionCacheSettings
 from ..motioncache_core.settings import CHOICES, RANGES
 from .types import CATEGORY, SettingsSocket
 
@@ -76,7 +75,7 @@ def _widget(name: str, default: Any) -> Any:
 class MotionCacheSettingsNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        defaults = {f.name: f.default for f in fields(MotionCacheSettings)}
+        defaults = PRESETS["balanced"].as_dict()
         return io.Schema(
             node_id="MotionCacheSettings",
             display_name="MotionCache Settings",

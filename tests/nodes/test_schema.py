@@ -45,14 +45,14 @@ CONTRACT = {
             "policy": combo("motion", "motion", "chunk", "step", "random", **PLAIN),
             "warmup_steps": whole(5, 1, 100, **PLAIN),
             "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
-            "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
-            "uniform_updates": whole(3, 0, 1000, **MORE),
+            "reuse_threshold": real(0.12, 0.0, 10.0, 0.005, **PLAIN),
+            "uniform_updates": whole(6, 0, 1000, **MORE),
             "agreement": real(0.5, 0.0, 0.99, 0.01, **MORE),
             "min_update_ratio": real(0.2, 0.0, 1.0, 0.01, **MORE),
             "max_stale_steps": whole(8, 0, 1000, **MORE),
             "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
             "motion_source": combo("predicted_x0", "predicted_x0", "features", **MORE),
-            "forecast": real(0.0, 0.0, 1.0, 0.01, **MORE),
+            "forecast": real(0.75, 0.0, 1.0, 0.01, **MORE),
             "cfg_mask": combo("shared", "shared", "separate", **MORE),
             "kv_cache": combo("auto", "auto", "gpu", "off", **MORE),
             "verbose": ("BOOLEAN", {"default": False, **MORE}),
@@ -165,9 +165,9 @@ def defaults():
     return {name: said["default"] for name, (_, said) in SETTINGS.items()}
 
 
-def test_a_settings_node_left_alone_gives_the_default_settings(pack):
+def test_a_settings_node_left_alone_gives_the_balanced_preset(pack):
     (made,) = pack.execute("MotionCacheSettings", **defaults())
-    assert made == MotionCacheSettings()
+    assert made == PRESETS["balanced"]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -180,8 +180,8 @@ def test_every_widget_reaches_its_setting(pack, name):
         "FLOAT": lambda: 0.25,
     }[kind]()
     (made,) = pack.execute("MotionCacheSettings", **{**defaults(), name: other})
-    assert made == MotionCacheSettings(**{name: other})
-    assert made != MotionCacheSettings()
+    assert made == MotionCacheSettings.preset("balanced", **{name: other})
+    assert made != PRESETS["balanced"]
 
 
 def test_every_preset_of_the_patcher_exists_and_patches(pack):
