@@ -67,7 +67,7 @@ class MotionCacheSettings:
     warmup_steps: int = 5
     motion_sensitivity: float = 0.4
     reuse_threshold: float = 0.1
-    uniform_updates: int = 6
+    uniform_updates: int = 3
     agreement: float = 0.5
     min_update_ratio: float = 0.2
     max_stale_steps: int = 8
@@ -128,10 +128,10 @@ def _check(name: str, value: object, kind: str) -> None:
 
 
 PRESETS: dict[str, MotionCacheSettings] = {
-    # forecast and uniform updates: the best of a sweep on the demo model at 40% of the tokens
-    "quality": MotionCacheSettings(reuse_threshold=0.06, forecast=0.75),
-    "balanced": MotionCacheSettings(reuse_threshold=0.12, forecast=0.75),
-    "fast": MotionCacheSettings(reuse_threshold=0.22, forecast=0.75, warmup_steps=4),
+    # what they bring on the demo model: tests/bench/results/presets.json
+    "quality": MotionCacheSettings(reuse_threshold=0.05, forecast=0.75),
+    "balanced": MotionCacheSettings(reuse_threshold=0.08, forecast=0.75),
+    "fast": MotionCacheSettings(reuse_threshold=0.14, forecast=0.75, warmup_steps=4),
     # the published script: 1 + 4 full evaluations, 6 uniform updates, floor 0.6, vote 0.5
     "paper": MotionCacheSettings(
         warmup_steps=5,

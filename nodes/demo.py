@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..motioncache_core.demo import checkpoint, codec, scenes
-from .host import intermediate_device, load_demo_model, to_model_space
+from .host import from_model_space, intermediate_device, load_demo_model, to_model_space
 from .types import CATEGORY
 
 
@@ -39,22 +39,26 @@ class MotionCacheDemoModel(io.ComfyNode):
                 io.Model.Output(display_name="MODEL", tooltip="The demo model."),
                 io.Conditioning.Output(display_name="positive", tooltip="The scene."),
                 io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
-                io.Latent.Output(display_name="LATENT", tooltip="An empty video latent."),
+                io.Latent.Output(
+                    display_name="LATENT",
+                    tooltip=(
+                        "A flat sketch of the scene. The model is too small to place shapes in "
+                        f"pure noise: sample with denoise {checkpoint.DENOISE}."
+                    ),
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, scene: str, frames: int, batch_size: int) -> io.NodeOutput:
         model = load_demo_model(checkpoint.WEIGHTS, checkpoint.profile(), checkpoint.SHIFT)
-        side = scenes.SIZE // codec.BLOCK
-        latent = torch.zeros(
-            batch_size, codec.CHANNELS, frames, side, side, device=intermediate_device()
-        )
+        drawn = codec.encode(scenes.sketch(scenes.SCENES[scene], frames)[None])
+        latent = from_model_space(drawn).to(intermediate_device())
         return io.NodeOutput(
             model,
             [[scenes.text_states(scenes.SCENES[scene])[None], {}]],
             [[scenes.text_states(None)[None], {}]],
-            {"samples": latent},
+            {"samples": latent.repeat(batch_size, 1, 1, 1, 1)},
         )
 
 

@@ -193,6 +193,12 @@ def to_model_space(samples: Tensor) -> Tensor:
     return latents
 
 
+def from_model_space(latents: Tensor) -> Tensor:
+    """The inverse of `to_model_space`."""
+    samples: Tensor = comfy.latent_formats.Wan21().process_out(latents)
+    return samples
+
+
 def intermediate_device() -> torch.device:
     """Where ComfyUI keeps latents and images between nodes."""
     device: torch.device = comfy.model_management.intermediate_device()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..distance import CalibratedProfile
 from . import checkpoint, codec, scenes
-from .sampler import SampleOptions, flow_sigmas, sample
+from .sampler import SampleOptions, sample
 from .wan import DemoWan
 
 _FRAMES = 9
@@ -57,7 +57,8 @@ class ResidualRecorder:
 def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfile:
     """Average over `runs` random scenes; `steps` sets how fine the table is."""
     rng = torch.Generator().manual_seed(seed)
-    sigmas = flow_sigmas(steps, checkpoint.SHIFT)
+    options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
+    sigmas = options.sigmas()
     total = [0.0] * (steps - 1)
     for _ in range(runs):
         scene = scenes.sample_scene(_FRAMES, rng)
@@ -65,8 +66,7 @@ def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfi
         noise = torch.randn(1, codec.CHANNELS, _FRAMES, side, side, generator=rng)
         recorder = ResidualRecorder(len(model.blocks))
         positive, negative = (scenes.text_states(s)[None] for s in (scene, None))
-        options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
-        sample(model, positive, negative, noise, options, recorder)
+        sample(model, positive, negative, noise, options, session=recorder)
         total = [a + b / runs for a, b in zip(total, recorder.changes, strict=True)]
     # change i happened between sigma i and i + 1; the table ascends from the clean end
     travelled, table = 0.0, {0.0: 0.0, sigmas[-2]: 0.0}

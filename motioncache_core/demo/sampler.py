@@ -34,18 +34,24 @@ class SampleOptions:
         steps: Euler steps.
         cfg: classifier-free guidance scale; 1 skips the unconditional branch.
         shift: timestep shift of the flow schedule.
+        denoise: share of the schedule to run; below 1 a start latent shines through the noise.
         split: call the two branches one after the other instead of as one batch.
     """
 
     steps: int = 30
-    cfg: float = 3.0
+    cfg: float = 2.0
     shift: float = 5.0
+    denoise: float = 1.0
     split: bool = False
 
+    def sigmas(self) -> list[float]:
+        """The noise schedule."""
+        return flow_sigmas(self.steps, self.shift, self.denoise)
 
-def flow_sigmas(steps: int, shift: float) -> list[float]:
-    """`steps + 1` noise levels from 1 to 0: `shift * u / (1 + (shift - 1) * u)`."""
-    us = [1 - i / steps for i in range(steps + 1)]
+
+def flow_sigmas(steps: int, shift: float, denoise: float = 1.0) -> list[float]:
+    """`steps + 1` noise levels down to 0: `shift * u / (1 + (shift - 1) * u)`, u from denoise."""
+    us = [denoise * (1 - i / steps) for i in range(steps + 1)]
     return [shift * u / (1 + (shift - 1) * u) for u in us]
 
 
@@ -58,10 +64,14 @@ def sample(
     options: SampleOptions,
     session: Evaluator | None = None,
     progress: Progress | None = None,
+    start: Tensor | None = None,
 ) -> Tensor:
-    """Denoise `noise` `(B, 16, F, H, W)`; text states `(B, M, 4096)`. Returns latents."""
-    sigmas = flow_sigmas(options.steps, options.shift)
-    x = noise
+    """Denoise `noise` `(B, 16, F, H, W)`; text states `(B, M, 4096)`. Returns latents.
+
+    `start` are latents of the same shape; they show where `options.denoise` is below 1.
+    """
+    sigmas = options.sigmas()
+    x = sigmas[0] * noise if start is None else sigmas[0] * noise + (1 - sigmas[0]) * start
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         branches = [("cond", positive)]
         if options.cfg != 1:
@@ -111,13 +121,14 @@ def cached_sample(
     ops: TokenOps,
     facts: RunFacts | None = None,
     progress: Progress | None = None,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Trace]:
     """`sample` inside a session of its own; returns the latents and the run's trace."""
     trace = Trace(settings.as_dict())
-    facts = facts or RunFacts(sigmas=flow_sigmas(options.steps, options.shift))
+    facts = facts or RunFacts(sigmas=options.sigmas())
     session = Session(settings, ops, facts, trace)
     try:
-        latents = sample(model, positive, negative, noise, options, session, progress)
+        latents = sample(model, positive, negative, noise, options, session, progress, start)
     finally:
         session.close()
     return latents, trace

@@ -141,6 +141,15 @@ def render(scene: Scene, frames: int, rng: torch.Generator) -> Tensor:
     return video
 
 
+def sketch(scene: Scene, frames: int) -> Tensor:
+    """Flat shapes on a flat ground, `(frames, 64, 64, 3)`: where things are, not how they look."""
+    video = _GROUND[scene.palette].expand(frames, SIZE, SIZE, 3)
+    for shape in scene.shapes:
+        alpha = coverage(shape, frames)[..., None]
+        video = video * (1 - alpha) + _RGB[shape.colour] * alpha
+    return video
+
+
 def sample_scene(frames: int, rng: torch.Generator) -> Scene:
     """A random scene whose moving shapes stay in the picture for `frames` frames."""
 

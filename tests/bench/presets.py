@@ -32,7 +32,6 @@ from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # 
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
-    flow_sigmas,
     sample,
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
@@ -52,26 +51,36 @@ class Clips:
 
     def __init__(self, model: DemoWan, steps: int, seeds: int) -> None:
         self.model, self.steps = model, steps
-        self.options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
+        self.options = SampleOptions(
+            steps=steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE
+        )
         self.empty = scenes.text_states(None)[None]
-        self.plain: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         side = scenes.SIZE // codec.BLOCK
         for seed in range(seeds):
             for scene in scenes.SCENES.values():
                 rng = torch.Generator().manual_seed(seed)
                 noise = torch.randn(1, codec.CHANNELS, FRAMES, side, side, generator=rng)
                 text = scenes.text_states(scene)[None]
-                clip = sample(model, text, self.empty, noise, self.options)
-                self.plain.append((text, noise, clip))
+                start = codec.encode(scenes.sketch(scene, FRAMES)[None])
+                clip = sample(model, text, self.empty, noise, self.options, start=start)
+                self.plain.append((text, noise, start, clip))
 
     def measure(self, settings: MotionCacheSettings) -> dict[str, float]:
         """Mean compute share and PSNR of one setting."""
-        sigmas = flow_sigmas(self.steps, checkpoint.SHIFT)
-        facts = RunFacts(sigmas=sigmas, profile=checkpoint.profile())
+        facts = RunFacts(sigmas=self.options.sigmas(), profile=checkpoint.profile())
         shares, quality = [], []
-        for text, noise, clip in self.plain:
+        for text, noise, start, clip in self.plain:
             out, trace = cached_sample(
-                self.model, text, self.empty, noise, self.options, settings, kernels, facts
+                self.model,
+                text,
+                self.empty,
+                noise,
+                self.options,
+                settings,
+                kernels,
+                facts,
+                start=start,
             )
             shares.append(compute_share(trace))
             quality.append(psnr(clip, out))
@@ -84,7 +93,7 @@ class Clips:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE for all presets")
     parser.add_argument("--presets", nargs="*", default=list(PRESETS), choices=list(PRESETS))

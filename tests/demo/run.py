@@ -45,7 +45,6 @@ from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # 
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
-    flow_sigmas,
     sample,
 )
 from motioncache_pack.motioncache_core.heatmap import render, timeline  # noqa: E402
@@ -108,7 +107,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     parser.add_argument("--scene", default=next(iter(scenes.SCENES)), choices=list(scenes.SCENES))
     parser.add_argument("--preset", default="balanced")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -120,22 +119,25 @@ def main() -> None:
     side = scenes.SIZE // codec.BLOCK
     rng = torch.Generator().manual_seed(args.seed)
     noise = torch.randn(1, codec.CHANNELS, args.frames, side, side, generator=rng)
-    options = SampleOptions(steps=args.steps, shift=checkpoint.SHIFT)
+    start = codec.encode(scenes.sketch(scene, args.frames)[None])
+    options = SampleOptions(steps=args.steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE)
     settings = MotionCacheSettings.preset(args.preset)
-    facts = RunFacts(sigmas=flow_sigmas(args.steps, checkpoint.SHIFT), profile=checkpoint.profile())
+    facts = RunFacts(sigmas=options.sigmas(), profile=checkpoint.profile())
     print(f"Scene: {scenes.describe(scene)}; {args.steps} steps, seed {args.seed}")
 
     # the first evaluations of a process are slower; neither run should pay for them
     sample(model, positive, negative, noise, SampleOptions(steps=2, shift=checkpoint.SHIFT))
     with tqdm(total=args.steps, desc="without MotionCache", unit="step") as bar:
         started = time.perf_counter()
-        plain = sample(model, positive, negative, noise, options, None, lambda *_: bar.update())
+        plain = sample(
+            model, positive, negative, noise, options, None, lambda *_: bar.update(), start
+        )
         plain_seconds = time.perf_counter() - started
     with tqdm(total=args.steps, desc="with MotionCache   ", unit="step") as bar:
         started = time.perf_counter()
         cached, trace = cached_sample(
             model, positive, negative, noise, options, settings, kernels, facts,
-            lambda *_: bar.update(),
+            lambda *_: bar.update(), start,
         )  # fmt: skip
         cached_seconds = time.perf_counter() - started
 
