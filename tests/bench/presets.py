@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,20 @@ def main() -> None:
         name, _, value = pair.partition("=")
         changes[name] = ast.literal_eval(value)
     clips = Clips(checkpoint.load(), args.steps, args.seeds)
+    rows = {name: MotionCacheSettings.preset(name, **changes) for name in args.presets}
+    # the demo's settings against controls: as many random tokens, and whole evaluations at a
+    # threshold that computes about as much
+    rows |= {
+        "demo, motion": checkpoint.SETTINGS,
+        "demo, random": replace(checkpoint.SETTINGS, policy="random"),
+        "demo, step": replace(checkpoint.SETTINGS, policy="step", reuse_threshold=0.14),
+    }
     result = {}
-    for name in args.presets:
-        row = clips.measure(MotionCacheSettings.preset(name, **changes))
+    for name, settings in rows.items():
+        row = clips.measure(settings)
         result[name] = row
         print(
-            f"{name:9} {row['compute_share']:6.1%} of the tokens, {row['psnr_db']:6.2f} dB "
+            f"{name:13} {row['compute_share']:6.1%} of the tokens, {row['psnr_db']:6.2f} dB "
             f"(worst {row['psnr_db_worst']:.2f})",
             flush=True,
         )

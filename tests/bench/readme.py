@@ -28,7 +28,7 @@ def demo_table(data: dict[str, Any]) -> str:
         ("SSIM to the uncached video", f"{demo['ssim']:.4f}"),
     ]  # fmt: skip
     what = f'scene "{demo["scene"]}", {demo["steps"]} steps, seed {demo["seed"]}'
-    head = f"| {what} | preset {demo['preset']} |"
+    head = f"| {what} | {demo['preset']} |"
     return "\n".join([head, "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 

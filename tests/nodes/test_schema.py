@@ -44,11 +44,11 @@ CONTRACT = {
         {
             "policy": combo("motion", "motion", "chunk", "step", "random", **PLAIN),
             "warmup_steps": whole(5, 1, 100, **PLAIN),
-            "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
+            "motion_sensitivity": real(0.3, 0.0, 1.0, 0.01, **PLAIN),
             "reuse_threshold": real(0.08, 0.0, 10.0, 0.005, **PLAIN),
             "uniform_updates": whole(3, 0, 1000, **MORE),
             "agreement": real(0.5, 0.0, 0.99, 0.01, **MORE),
-            "min_update_ratio": real(0.2, 0.0, 1.0, 0.01, **MORE),
+            "min_update_ratio": real(0.4, 0.0, 1.0, 0.01, **MORE),
             "max_stale_steps": whole(8, 0, 1000, **MORE),
             "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
             "motion_source": combo("predicted_x0", "predicted_x0", "features", **MORE),

@@ -31,7 +31,8 @@ tokens are computed again soon, dark ones are reused.
 - **view** of the motion map: *updates* counts how often each token was computed.
 - **scene** of the demo model.
 
-Without the settings node the preset counts. Bypassing MotionCache (Ctrl+B) is the same as not \
+The settings here reach the motion phase early, so that it shows within 24 steps. Without the \
+settings node the preset counts. Bypassing MotionCache (Ctrl+B) is the same as not \
 having it.
 """
 
@@ -90,7 +91,10 @@ def demo() -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 470, title="Start here", colours=NOTE, text=DEMO_NOTE)
     model = column.add("MotionCacheDemoModel", 205)
-    settings = column.add("MotionCacheSettings", 400)
+    settings = column.add(
+        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
+        motion_sensitivity=0.5,
+    )  # fmt: skip
 
     column = g.column(520, 300)
     cache = column.add(
