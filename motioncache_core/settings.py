@@ -65,11 +65,11 @@ class MotionCacheSettings:
 
     policy: str = "motion"
     warmup_steps: int = 5
-    motion_sensitivity: float = 0.3
+    motion_sensitivity: float = 0.4
     reuse_threshold: float = 0.1
     uniform_updates: int = 3
     agreement: float = 0.5
-    min_update_ratio: float = 0.4
+    min_update_ratio: float = 0.2
     max_stale_steps: int = 8
     end_percent: float = 1.0
     motion_source: str = "predicted_x0"
@@ -127,11 +127,13 @@ def _check(name: str, value: object, kind: str) -> None:
             raise SettingsError(f"{name} is {value}; allowed are {low:g} to {high:g}{hint}")
 
 
+_TUNED = MotionCacheSettings(motion_sensitivity=0.3, min_update_ratio=0.4, forecast=0.75)
+
 PRESETS: dict[str, MotionCacheSettings] = {
     # what they bring on the demo model: tests/bench/results/presets.json
-    "quality": MotionCacheSettings(reuse_threshold=0.05, forecast=0.75),
-    "balanced": MotionCacheSettings(reuse_threshold=0.08, forecast=0.75),
-    "fast": MotionCacheSettings(reuse_threshold=0.12, forecast=0.75, warmup_steps=4),
+    "quality": replace(_TUNED, reuse_threshold=0.05),
+    "balanced": replace(_TUNED, reuse_threshold=0.08),
+    "fast": replace(_TUNED, reuse_threshold=0.12, warmup_steps=4),
     # the published script: 1 + 4 full evaluations, 6 uniform updates, floor 0.6, vote 0.5
     "paper": MotionCacheSettings(
         warmup_steps=5,
