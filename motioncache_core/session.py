@@ -68,7 +68,7 @@ class Session:
         options = evaluation.options(call.options, adapter.block_type)
         started = time.perf_counter()
         out = call.run(options)
-        clip.observe(call, evaluation, out, time.perf_counter() - started)
+        clip.observe(call, evaluation, out, _elapsed(call, started))
         return out
 
     def close(self) -> None:
@@ -99,9 +99,14 @@ class Session:
         started = time.perf_counter()
         out = call.run(dict(call.options))
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
-        record.seconds = time.perf_counter() - started
+        record.seconds = _elapsed(call, started)
         self._trace.declined_calls.append(record)
         return out
+
+
+def _elapsed(call: ModelCall, started: float) -> float:
+    """Seconds of a call; 0, for unknown, where the device works on after the call returned."""
+    return time.perf_counter() - started if call.x.device.type == "cpu" else 0.0
 
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:

@@ -33,6 +33,7 @@ class CallRecord:
         rows: batch rows in the call.
         computed: token rows that went through the blocks, per batch row.
         blocks: how often an original block was called.
+        seconds: wall-clock time on a CPU; 0 on other devices, which work asynchronously.
         note: why this differs from the decision, where it does.
     """
 
