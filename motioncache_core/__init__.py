@@ -4,7 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter
-from .call import ModelCall, RunFacts
+from .call import ForcingCall, ModelCall, RunFacts
 from .distance import CalibratedProfile
 from .errors import (
     CacheShapeError,
@@ -14,6 +14,7 @@ from .errors import (
     SettingsError,
     UnsupportedModelError,
 )
+from .sampling import ForcingOptions, forcing_schedule, sample_forcing
 from .session import Session
 from .settings import PRESETS, MotionCacheSettings
 from .trace import Trace, TraceHandle
@@ -24,6 +25,8 @@ __all__ = [
     "CacheShapeError",
     "CalibratedProfile",
     "ConflictError",
+    "ForcingCall",
+    "ForcingOptions",
     "ModelCall",
     "MotionCacheError",
     "MotionCacheSettings",
@@ -35,4 +38,6 @@ __all__ = [
     "TraceHandle",
     "UnsupportedModelError",
     "find_adapter",
+    "forcing_schedule",
+    "sample_forcing",
 ]

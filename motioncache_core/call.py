@@ -9,7 +9,49 @@ from typing import Any
 from torch import Tensor
 
 from .distance import DistanceMeasure
+from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
+
+
+@dataclass(frozen=True, slots=True)
+class ForcingCall:
+    """What a diffusion-forcing sampler says of one model evaluation.
+
+    Attributes:
+        sigmas: noise level of every latent frame of the input.
+        block_causal: whether a chunk attends only to itself and to the chunks before it.
+        kv_keep: finished chunks' worth of keys and values to keep; 0 keeps all.
+        active_sigmas: the same for frames that are being denoised, 0 for all others.
+        level: the highest of these.
+        first_position: rotary position of the input's first frame. Keys that are kept while a
+            window rolls stay valid, because positions go on with the clip.
+    """
+
+    iteration: Iteration
+    sigmas: tuple[float, ...]
+    block_causal: bool
+    kv_keep: int = 0
+    active_sigmas: tuple[float, ...] = ()
+    level: float = 1.0
+    first_position: int = 0
+
+    @classmethod
+    def of(cls, call: WindowCall, options: ForcingOptions) -> ForcingCall:
+        """The engine's view of what the sampler is about to evaluate."""
+        it = call.iteration
+        causal = options.attention == "block_causal"
+        position = 0 if options.overlap_frames else it.start
+        return cls(
+            it, call.sigmas, causal, options.kv_keep, call.active_sigmas, call.level, position
+        )
+
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Transformer options with the rotary positions of the input."""
+        if self.first_position == 0:
+            return dict(options)
+        rope = dict(options.get("rope_options") or {})
+        rope["shift_t"] = rope.get("shift_t", 0.0) + self.first_position
+        return {**options, "rope_options": rope}
 
 
 @dataclass(frozen=True)
@@ -24,6 +66,7 @@ class ModelCall:
         branches: conditioning branches in batch order; B is a multiple of their number.
         options: the host's transformer options.
         arguments: the call's other arguments by name.
+        forcing: where the sampler denoises chunks at noise levels of their own.
     """
 
     network: object
@@ -33,6 +76,12 @@ class ModelCall:
     branches: tuple[BranchKey, ...]
     options: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    forcing: ForcingCall | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether attention is block-causal, which the engine has to see to."""
+        return self.forcing is not None and self.forcing.block_causal
 
     @property
     def samples(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .adapters import Adapter, ModelFacts
-from .call import ModelCall, RunFacts
+from .call import ForcingCall, ModelCall, RunFacts
 from .distance import DistanceMeasure
 from .errors import CacheShapeError
 from .evaluation import Evaluation, modulation_row
@@ -18,8 +18,18 @@ from .kv_store import KVStore, Placement, place
 from .layout import TokenLayout
 from .motion import token_patches
 from .ops import TokenOps
-from .policy import DENSE, PARTIAL, REUSE
-from .scope import CallPlan, Part, Scope, active_rows, advance, measure, records
+from .plan import (
+    CallPlan,
+    Part,
+    as_computed,
+    call_plan,
+    causal_call_plan,
+    compression,
+    scope_plan,
+)
+from .policy import DENSE
+from .sampling import DONE, UNSTARTED
+from .scope import Circumstances, Scope, advance, measure, records
 from .settings import MotionCacheSettings
 from .state import BranchKey, BranchRows, BranchTable
 from .trace import CallRecord, EvaluationRecord, Trace
@@ -39,8 +49,12 @@ class Clip:
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
+        *,
+        reuse: bool = True,
+        forcing: ForcingCall | None = None,
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
+        self._reuse, self._forcing = reuse, forcing
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
         self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
@@ -52,6 +66,25 @@ class Clip:
         trace.model, trace.distance = adapter.name, self._distance.name
         trace.grid, trace.chunks = (layout.frames, layout.height, layout.width), layout.chunks
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
+
+    def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
+        """Whether the call goes on with what is stored here."""
+        same_grid = (layout.height, layout.width) == (self.layout.height, self.layout.width)
+        mine = self._forcing
+        return mine is not None and same_grid and mine.iteration.window == forcing.iteration.window
+
+    def move_to(self, forcing: ForcingCall, layout: TokenLayout) -> None:
+        """The next call of the same window, which may have moved on by whole chunks."""
+        before, self._forcing = self._forcing, forcing
+        moved = 0 if before is None else forcing.iteration.start - before.iteration.start
+        if moved == 0:
+            return
+        rows = moved * self.layout.spatial
+        for scope in self._scopes.values():
+            scope.slide(rows, layout, max(scope.sigmas, default=1.0))
+        for table in self._tables.values():
+            table.slide(rows, layout.tokens, forcing.kv_keep > 0)
+        self.layout = layout
 
     def plan(self, call: ModelCall, x: Tensor, vec: Tensor) -> tuple[CallPlan, BranchRows]:
         """Decide for the call that has just reached its first block.
@@ -85,11 +118,42 @@ class Clip:
                 raise CacheShapeError("no decision was taken for this evaluation")
             scopes.append(scope)
             parts.append(Part(rows, scope.plan))
-        plan = _call_plan(parts, state, x)
+        if call.forcing is not None and call.causal:
+            return self._causal_plan(call.forcing, parts, state, x), state
+        plan = call_plan(parts, state, x)
         if plan.note and state.filled:
             for scope in scopes:
                 scope.computed_in_full()
         return plan, state
+
+    def _causal_plan(
+        self, forcing: ForcingCall, parts: list[Part], state: BranchRows, x: Tensor
+    ) -> CallPlan:
+        """Unstarted chunks have no rows to compute, and finished ones need theirs no more."""
+        if state.kv is None:
+            raise CacheShapeError("block-causal attention without a store for keys and values")
+        note = ""
+        if not state.filled or not state.kv.complete:
+            state.kv = KVStore(self.facts.blocks)
+            present = as_computed(self.layout, forcing.iteration, UNSTARTED)
+            plan = scope_plan(self.layout, present, self._ops, x.device)
+            if any(p.plan.chunks != plan.chunks for p in parts):
+                note = "a new branch has nothing stored yet"
+                parts = [Part(p.rows, plan.timed_as(p.plan)) for p in parts]
+        chunk = max(self.layout.chunks) * self.layout.spatial
+        keep = forcing.kv_keep * chunk
+        return causal_call_plan(
+            parts,
+            self.layout,
+            x,
+            compression=(
+                compression(parts, self.layout, forcing.iteration, keep, self.facts.heads)
+                if keep
+                else None
+            ),
+            shift=state.kv.shift(0),
+            note=note,
+        )
 
     def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor, seconds: float) -> None:
         """Record the call, and read motion off it where the next evaluation will want it."""
@@ -103,20 +167,10 @@ class Clip:
         plan, record = evaluation.plan, groups[0][0].record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        record.calls.append(
-            CallRecord(
-                plan.kind,
-                len(call.branches),
-                call.x.shape[0],
-                plan.computed,
-                evaluation.block_calls,
-                seconds,
-                plan.note,
-            )
-        )
+        record.calls.append(self._record(call, plan, evaluation.block_calls, seconds))
         if not any(scope.wants_maps(self._settings) for scope, _, _ in groups):
             return
-        if self._placement is None or not self._placement.store:
+        if not self._partial:
             return
         maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
         for scope, rows, keys in groups:
@@ -133,22 +187,56 @@ class Clip:
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
         self._pending.clear()
 
+    @property
+    def _partial(self) -> bool:
+        """Whether single tokens may be computed."""
+        stored = self._placement is not None and self._placement.store
+        return stored and self._settings.kv_cache != "off"
+
+    def _record(self, call: ModelCall, plan: CallPlan, blocks: int, seconds: float) -> CallRecord:
+        tokens = self.layout.tokens
+        needed, pairs, kind = tokens, tokens * tokens, plan.kind
+        if call.forcing is not None and call.causal:
+            wanted = as_computed(self.layout, call.forcing.iteration, UNSTARTED, DONE)
+            spans = self.layout.chunk_rows()
+            needed = sum(d.active for d in wanted)
+            pairs = sum(d.active * r.stop for d, r in zip(wanted, spans, strict=True))
+            kind = DENSE if plan.computed >= needed else kind
+        return CallRecord(
+            kind,
+            len(call.branches),
+            call.x.shape[0],
+            plan.computed,
+            blocks,
+            seconds,
+            plan.note,
+            needed,
+            plan.pairs,
+            pairs,
+            tokens,
+        )
+
     def _decide(
         self, scope: Scope, tokens: Tensor, modulation: Tensor, sigmas: tuple[float, ...]
     ) -> None:
-        decisions = advance(
-            scope,
-            self._settings,
-            measure(scope, self._distance, tokens, modulation, sigmas),
-            sigmas,
-            self._ops,
-            last_sigma=self._run.last_sigma,
-            end_sigma=self._run.end_sigma,
-            allow_partial=self._placement is not None and self._placement.store,
+        forcing = self._forcing
+        it = None if forcing is None else forcing.iteration
+        scope.given = 0 if it is None else it.prefix
+        given = Circumstances(
+            self._run.last_sigma,
+            self._run.end_sigma,
+            self._partial,
+            self._reuse,
+            it,
+            forcing is not None and forcing.block_causal,
         )
+        distances = measure(scope, self._distance, tokens, modulation, sigmas, it)
+        decisions = advance(scope, self._settings, distances, sigmas, self._ops, given)
         record = EvaluationRecord(
             len(self._trace.evaluations), max(sigmas), scope.label, records(scope, decisions)
         )
+        if it is not None:
+            record.window, record.first_chunk = it.window, it.start // max(it.chunks)
         self._trace.evaluations.append(record)
         scope.record = record
         weights = [c.weights for c in scope.chunks if c.weights is not None]
@@ -177,7 +265,9 @@ class Clip:
     def _new_rows(self, call: ModelCall, x: Tensor, store: bool) -> BranchRows:
         slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
         kv = KVStore(self.facts.blocks) if store else None
-        return BranchRows(call.branches, call.samples, torch.empty_like(x), slope, kv)
+        # rows of chunks that have not started are read before they are written
+        residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
+        return BranchRows(call.branches, call.samples, residual, slope, kv)
 
     def _place(self, x: Tensor, call: ModelCall) -> Placement:
         if self.layout.frames == 1 and self._settings.policy in ("motion", "random"):
@@ -186,6 +276,11 @@ class Clip:
             return Placement(False, 0, reason)
         branches = max(self._run.branches, len(call.branches))
         nbytes = 2 * self.facts.blocks * x[0].nbytes * call.samples * branches
+        if call.causal:
+            self._trace.kv_reason = reason = (
+                f"{nbytes / 2**20:.0f} MiB at most; block-causal attention needs them"
+            )
+            return Placement(True, nbytes, reason)
         placement = place(
             self._settings.kv_cache,
             nbytes,
@@ -212,6 +307,8 @@ class Clip:
         return [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
 
     def _sigmas(self, call: ModelCall) -> tuple[float, ...]:
+        if call.forcing is not None:
+            return call.forcing.sigmas
         levels = (call.timestep[0].float().reshape(-1) / self.adapter.timestep_scale).tolist()
         frames = self.layout.frames
         if len(levels) not in (1, frames):
@@ -219,20 +316,3 @@ class Clip:
                 f"{len(levels)} timesteps for {frames} latent frames; give one or one each"
             )
         return tuple(levels * frames if len(levels) == 1 else levels)
-
-
-def _call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
-    kinds = {p.plan.kind for p in parts}
-    note = ""
-    if kinds != {DENSE} and not state.filled:
-        note = "a new branch has nothing to reuse yet"
-    elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
-        note = "keys and values are incomplete"
-    if note or kinds == {DENSE}:
-        if state.kv is not None:
-            state.kv.begin_dense()
-        return CallPlan(DENSE, parts, None, x.shape[1], note)
-    if kinds == {REUSE}:
-        return CallPlan(REUSE, parts, None, 0)
-    rows = active_rows(parts, x.shape[1], x.device)
-    return CallPlan(PARTIAL, parts, rows, rows.shape[1])

@@ -8,15 +8,17 @@ and values of all rows, and scatters the result back after the last block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from . import residuals
+from .causal import block_causal
 from .errors import CacheShapeError
 from .ops import TokenOps
+from .plan import CallPlan
 from .policy import DENSE, REUSE
-from .scope import CallPlan
 from .state import BranchRows
 
 Planner = Callable[[Tensor, Tensor], tuple[CallPlan, BranchRows]]
@@ -105,7 +107,7 @@ class Evaluation:
             return args
         if plan.rows is not None:
             gathered = self._gather(x, plan.rows) if index == 0 else x
-            args = {**args, "img": gathered, **self._gather_sides(args, plan.rows)}
+            args = {**args, "img": gathered, **self._gather_sides(args, plan)}
         out = run(args)
         if index == self._last:
             out = {**out, "img": self._finish(plan, out["img"])}
@@ -127,20 +129,25 @@ class Evaluation:
         out = self._ops.gather_rows(flat, rows, divisor=divisor)
         return out.reshape(*out.shape[:2], *x.shape[2:])
 
-    def _gather_sides(self, args: dict[str, Any], rows: Tensor) -> dict[str, Tensor]:
+    def _gather_sides(self, args: dict[str, Any], plan: CallPlan) -> dict[str, Tensor]:
         """The active rows of the rotary table and of the timestep modulation."""
-        pe, vec = args["pe"], args["vec"]
+        pe, vec, rows = args["pe"], args["vec"], plan.rows
+        if rows is None:
+            return {}
         sides = {"pe": self._once(pe, rows, 1)}
         steps = vec.shape[1]
         if vec.ndim == 4 and steps > 1:
-            sides["vec"] = self._once(vec, rows, self._tokens // steps)
+            if plan.frames is not None:
+                sides["vec"] = self._once(vec, plan.frames, 0)
+            else:
+                sides["vec"] = self._once(vec, rows, self._tokens // steps)
         return sides
 
     def _once(self, x: Tensor, rows: Tensor, divisor: int) -> Tensor:
         # every block gets the same tensor, so one gather serves them all
         kept = self._gathered.get(id(x))
         if kept is None or kept[0] is not x:
-            kept = (x, self._gather(x, rows, divisor))
+            kept = (x, x[:, rows] if divisor == 0 else self._gather(x, rows, divisor))
             self._gathered[id(x)] = kept
         return kept[1]
 
@@ -148,20 +155,30 @@ class Evaluation:
         self._attention_calls += 1
         plan, state = self._plan, self._state
         kv = state.kv if state is not None else None
-        ours = self._attention_calls == self._self_attention and plan is not None
-        if ours and plan is not None and kv is not None:
-            names = ("q", "k", "v")
-            tensors = dict(zip(names, args, strict=False)) | {
-                n: kwargs.pop(n) for n in names if n in kwargs
-            }
-            q, k, v = (tensors[n] for n in names)
-            if plan.rows is not None:
-                if kwargs.get("mask") is not None:
-                    raise CacheShapeError("a partial evaluation cannot use an attention mask")
-                k, v = kv.scatter(self._block, k, v, plan.rows, self._ops)
-            else:
-                kv.put(self._block, k, v)
-            args = (q, k, v, *args[3:])
+        ours = self._attention_calls == self._self_attention
+        if not ours or plan is None or kv is None:
+            return self._host_attention(func, *args, **kwargs)
+        names = ("q", "k", "v")
+        tensors = dict(zip(names, args, strict=False)) | {
+            n: kwargs.pop(n) for n in names if n in kwargs
+        }
+        q, k, v = (tensors[n] for n in names)
+        if plan.rows is None:
+            kv.put(self._block, k, v)
+            return self._host_attention(func, q, k, v, *args[3:], **kwargs)
+        if kwargs.get("mask") is not None:
+            raise CacheShapeError("a partial evaluation cannot use an attention mask")
+        attend = partial(self._host_attention, func)
+        if plan.causal is not None:
+            return block_causal(
+                plan.causal, plan.rows, kv, self._block, (q, k, v), self._ops,
+                lambda *qkv: attend(*qkv, *args[3:], **kwargs),
+            )  # fmt: skip
+        kv.grow(self._block, k, self._tokens)
+        k, v = kv.scatter(self._block, k, v, plan.rows, self._ops)
+        return attend(q, k, v, *args[3:], **kwargs)
+
+    def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         if self._previous_attention is not None:
             return self._previous_attention(func, *args, **kwargs)
         return func(*args, **kwargs)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .ops import TokenOps
-from .scope import CallPlan, Part, inverse_rows
+from .plan import CallPlan, Part, inverse_rows
 from .state import BranchRows
 
 
@@ -38,6 +38,7 @@ def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tens
                 None if slope is None else p.plan.inverse_interval,
             )
         )
+    state.filled = True
     return out[0] if len(out) == 1 else torch.cat(out)
 
 

@@ -12,28 +12,12 @@ from .distance import Distance, DistanceMeasure
 from .layout import TokenLayout
 from .motion import merge_maps, motion_weights
 from .ops import TokenOps
-from .policy import DENSE, PARTIAL, REUSE, Decision, decide
+from .plan import ScopePlan, scope_plan
+from .policy import DENSE, REUSE, Decision, decide
+from .sampling.schedule import ACTIVE, CLEAN, UNSTARTED, Iteration
 from .settings import MotionCacheSettings
 from .state import BranchKey, ChunkState, ForecastClock
 from .trace import ChunkRecord, EvaluationRecord
-
-
-@dataclass(slots=True)
-class ScopePlan:
-    """The decision of one evaluation.
-
-    Attributes:
-        rows: active rows `(n,)` int32 ascending; None unless partial.
-        inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
-        gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
-    """
-
-    kind: str
-    active: int
-    rows: Tensor | None = None
-    inverse: Tensor | None = None
-    gain: Tensor | None = None
-    inverse_interval: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -41,6 +25,7 @@ class Scope:
     """Decision state of one clip.
 
     Attributes:
+        given: leading latent frames that are conditions, not sampled.
         served: branches that have carried out the current plan.
         maps: inter-frame differences `(samples, F, S)` the branches left in this evaluation.
     """
@@ -48,6 +33,7 @@ class Scope:
     label: str
     layout: TokenLayout
     chunks: list[ChunkState]
+    given: int = 0
     clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
     plan: ScopePlan | None = None
@@ -64,6 +50,29 @@ class Scope:
     def is_current(self, sigmas: tuple[float, ...], key: BranchKey) -> bool:
         """Whether a call of this branch belongs to the evaluation that was decided last."""
         return self.plan is not None and sigmas == self.sigmas and key not in self.served
+
+    def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
+        """The clip's first rows leave, whole chunks of them, and new chunks join its end.
+
+        Args:
+            rows: token rows that leave.
+            layout: the clip from now on.
+            sigma: noise level of the new chunks.
+        """
+        device = self.chunks[0].device
+        kept = [c for c in self.chunks if c.rows.start >= rows]
+        fresh = Scope.start(self.label, layout, device).chunks
+        for chunk, place in zip(kept, fresh, strict=False):
+            chunk.rows = place.rows
+        self.chunks, self.layout = kept + fresh[len(kept) :], layout
+        self.plan, self.maps, self.served = None, {}, set()
+        if self.clock is not None:
+            self.clock.slide(rows, layout.tokens, sigma)
+
+    def chunk_sigmas(self, sigmas: Sequence[float]) -> list[float]:
+        """Noise level of every chunk, by the frames of it that are sampled."""
+        spans = self.layout.chunk_frames()
+        return [max(sigmas[max(s.start, min(self.given, s.stop - 1)) : s.stop]) for s in spans]
 
     def levels(self) -> Tensor:
         """Noise level of every token in the current evaluation, `(L,)` fp32."""
@@ -97,8 +106,11 @@ def measure(
     tokens: Tensor,
     modulation: Tensor,
     sigmas: Sequence[float],
+    iteration: Iteration | None = None,
 ) -> list[Distance | None]:
     """Distance of every chunk since its last evaluation; remembers this one.
+
+    Chunks that are not being denoised in a diffusion-forcing iteration are not measured.
 
     Args:
         tokens: `(b, L, C)` rows before the first block.
@@ -106,13 +118,38 @@ def measure(
         sigmas: noise level of every frame.
     """
     out: list[Distance | None] = []
-    for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
-        sigma = max(sigmas[frames])
+    roles = _roles(scope, iteration)
+    spans, levels = scope.layout.chunk_frames(), scope.chunk_sigmas(sigmas)
+    for chunk, frames, sigma, role in zip(scope.chunks, spans, levels, roles, strict=True):
+        if role != ACTIVE:
+            out.append(None)
+            continue
         e = modulation if modulation.shape[0] == 1 else modulation[frames]
         signal = distance.signal(tokens[:, chunk.rows], e, sigma)
         out.append(None if chunk.signal is None else distance.between(chunk.signal, signal))
         chunk.signal = signal
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the run and the call tell a decision.
+
+    Attributes:
+        last_sigma: noise level of the last step, where known.
+        end_sigma: noise level at and below which everything is computed.
+        allow_partial: whether single tokens may be computed.
+        reuse: False computes every chunk that is being denoised.
+        iteration: the diffusion-forcing iteration, if it is one.
+        causal: whether chunks attend only to themselves and to those before them.
+    """
+
+    last_sigma: float | None = None
+    end_sigma: float | None = None
+    allow_partial: bool = True
+    reuse: bool = True
+    iteration: Iteration | None = None
+    causal: bool = False
 
 
 def advance(
@@ -121,10 +158,7 @@ def advance(
     distances: Sequence[Distance | None],
     sigmas: tuple[float, ...],
     ops: TokenOps,
-    *,
-    last_sigma: float | None,
-    end_sigma: float | None,
-    allow_partial: bool,
+    given: Circumstances,
 ) -> list[Decision]:
     """Decide for every chunk and make the plan of this evaluation."""
     if scope.maps:
@@ -134,41 +168,51 @@ def advance(
             chunk.weights = weights.reshape(-1).contiguous()
     scope.maps, scope.served = {}, set()
     decisions = []
-    for chunk, frames, d in zip(scope.chunks, scope.layout.chunk_frames(), distances, strict=True):
-        sigma = max(sigmas[frames])
-        forced = None
-        if settings.dense_last and last_sigma is not None and sigma <= last_sigma:
-            forced = "last"
-        elif end_sigma is not None and sigma <= end_sigma:
-            forced = "end"
-        repeated = sigma == chunk.sigma
-        chunk.sigma = sigma
-        decisions.append(
-            decide(
-                settings, chunk, d, ops,
-                forced=forced, repeated=repeated, allow_partial=allow_partial,
-            )
-        )  # fmt: skip
+    levels, roles = scope.chunk_sigmas(sigmas), _roles(scope, given.iteration)
+    for chunk, sigma, d, role in zip(scope.chunks, levels, distances, roles, strict=True):
+        if role == ACTIVE and given.reuse:
+            decisions.append(_decide(settings, chunk, sigma, d, ops, given))
+        elif role in (ACTIVE, CLEAN):
+            phase = "clean" if role == CLEAN else "without reuse"
+            decisions.append(Decision(DENSE, phase, chunk.tokens))
+        elif role == UNSTARTED and not given.causal and not chunk.seen:
+            # the others attend to its keys and values
+            decisions.append(Decision(DENSE, role, chunk.tokens))
+        else:
+            decisions.append(Decision(REUSE, role, 0))
+        chunk.seen = True
     scope.sigmas = sigmas
-    scope.plan = _plan(scope, decisions, ops)
+    scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
     if settings.forecast > 0:
         _forecast(scope, scope.plan, settings.forecast)
     return decisions
 
 
-def _plan(scope: Scope, decisions: Sequence[Decision], ops: TokenOps) -> ScopePlan:
-    kinds = {d.kind for d in decisions}
-    active = sum(d.active for d in decisions)
-    if kinds == {DENSE} or kinds == {REUSE}:
-        return ScopePlan(kinds.pop(), active)
-    mask = torch.zeros(scope.layout.tokens, dtype=torch.uint8, device=scope.chunks[0].device)
-    for chunk, decision in zip(scope.chunks, decisions, strict=True):
-        if decision.kind == DENSE:
-            mask[chunk.rows] = 1
-        elif decision.due is not None:
-            mask[chunk.rows] = decision.due
-    rows, inverse, _ = ops.compact_rows(mask)
-    return ScopePlan(PARTIAL, active, rows[:active], inverse[None])
+def _roles(scope: Scope, iteration: Iteration | None) -> list[str]:
+    if iteration is None:
+        return [ACTIVE] * len(scope.chunks)
+    return [step.role for step in iteration.steps]
+
+
+def _decide(
+    settings: MotionCacheSettings,
+    chunk: ChunkState,
+    sigma: float,
+    distance: Distance | None,
+    ops: TokenOps,
+    given: Circumstances,
+) -> Decision:
+    forced = None
+    if settings.dense_last and given.last_sigma is not None and sigma <= given.last_sigma:
+        forced = "last"
+    elif given.end_sigma is not None and sigma <= given.end_sigma:
+        forced = "end"
+    repeated = sigma == chunk.sigma
+    chunk.sigma = sigma
+    return decide(
+        settings, chunk, distance, ops,
+        forced=forced, repeated=repeated, allow_partial=given.allow_partial,
+    )  # fmt: skip
 
 
 def _forecast(scope: Scope, plan: ScopePlan, forecast: float) -> None:
@@ -187,58 +231,3 @@ def records(scope: Scope, decisions: Sequence[Decision]) -> tuple[ChunkRecord, .
         ChunkRecord(d.kind, d.phase, d.active, chunk.tokens, d.distance)
         for chunk, d in zip(scope.chunks, decisions, strict=True)
     )
-
-
-@dataclass(slots=True)
-class Part:
-    """Batch rows of a call that follow one plan."""
-
-    rows: slice
-    plan: ScopePlan
-
-
-@dataclass(slots=True)
-class CallPlan:
-    """What one call does.
-
-    Attributes:
-        kind: "dense", "partial" or "reuse".
-        parts: batch rows with their own decision each.
-        rows: active rows `(1 or B, n)` int32, padded with -1; None unless partial.
-        computed: n, the rows that run through the blocks; all or none for the other kinds.
-        note: why this is more than what was decided, where it is.
-    """
-
-    kind: str
-    parts: Sequence[Part]
-    rows: Tensor | None
-    computed: int
-    note: str = ""
-
-
-def active_rows(parts: Sequence[Part], tokens: int, device: torch.device) -> Tensor:
-    """Row lists of all parts as one matrix `(1 or B, n)` int32, padded with -1."""
-    lists = []
-    for part in parts:
-        if part.plan.rows is not None:
-            lists.append(part.plan.rows)
-        else:
-            size = tokens if part.plan.kind == DENSE else 0
-            lists.append(torch.arange(size, dtype=torch.int32, device=device))
-    if len(lists) == 1:
-        return lists[0][None]
-    out = torch.full(
-        (parts[-1].rows.stop, max(len(r) for r in lists)), -1, dtype=torch.int32, device=device
-    )
-    for part, rows in zip(parts, lists, strict=True):
-        out[part.rows, : len(rows)] = rows
-    return out
-
-
-def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
-    """Slot of each row in the part's list, or -1, `(1, L)` int32."""
-    if part.plan.inverse is not None:
-        return part.plan.inverse
-    if part.plan.kind == DENSE:
-        return torch.arange(tokens, dtype=torch.int32, device=device)[None]
-    return torch.full((1, tokens), -1, dtype=torch.int32, device=device)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from torch import Tensor
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
 from .clip import Clip
+from .errors import SettingsError, UnsupportedModelError
 from .evaluation import Evaluation
 from .layout import TokenLayout
 from .ops import TokenOps
@@ -50,12 +52,20 @@ class Session:
 
         Raises:
             CacheShapeError: the latent is not a video, or the model's tokens are not its grid's.
+            SettingsError: the settings do not fit a diffusion-forcing run.
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        reason = self._off or declined or _decline_reason(adapter, call)
+        reason = declined or _decline_reason(adapter, call)
+        if reason and call.causal:
+            raise UnsupportedModelError(
+                f"block-causal attention is not possible here: {reason}. Set attention to "
+                "'bidirectional' in the diffusion-forcing sampler"
+            )
+        reason = self._off or reason
         if reason:
             self._trace.decline(reason)
+        if reason and not call.causal:
             return self._pass_through(call)
         clip = self._clip_for(adapter, call)
         evaluation = Evaluation(
@@ -82,18 +92,30 @@ class Session:
     def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
         facts = adapter.facts(call.network)
         layout = adapter.layout(facts, call.x)
-        if self._run.chunks is not None:
-            layout = TokenLayout(layout.frames, layout.height, layout.width, self._run.chunks)
+        forcing = call.forcing
+        chunks = self._run.chunks if forcing is None else forcing.iteration.chunks
+        if chunks is not None:
+            layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
         if self._settings.policy == "step":
+            if forcing is not None:
+                raise SettingsError(
+                    "policy 'step' takes one decision for the whole clip, which chunks at noise "
+                    "levels of their own cannot share; use 'motion' or 'chunk'"
+                )
             layout = layout.as_one_chunk()
-        if self._clip is None or self._clip.layout != layout:
-            # another size in one run: nothing that was stored fits
-            if self._clip is not None:
-                self._clip.freeze()
-            self._clip = Clip(
-                self._settings, self._ops, self._run, self._trace, adapter, facts, layout
-            )
-        return self._clip
+        clip = self._clip
+        if clip is not None and forcing is not None and clip.follows(forcing, layout):
+            clip.move_to(forcing, layout)
+        elif clip is None or clip.layout != layout or forcing is not None:
+            # another size or window: nothing that was stored fits
+            if clip is not None:
+                clip.freeze()
+            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
+            self._clip = clip = Clip(
+                settings, self._ops, self._run, self._trace, adapter, facts, layout,
+                reuse=not self._off, forcing=forcing,
+            )  # fmt: skip
+        return clip
 
     def _pass_through(self, call: ModelCall) -> Tensor:
         started = time.perf_counter()

@@ -29,6 +29,7 @@ class ChunkState:
         weights: motion weights `(N,)` fp32; None before the first motion map.
         signal: what the distance measure kept of the last evaluation.
         sigma: noise level of the last evaluation.
+        seen: whether the chunk was in an evaluation, computed or not.
     """
 
     rows: slice
@@ -43,6 +44,7 @@ class ChunkState:
     weights: Tensor | None = None
     signal: Signal | None = None
     sigma: float | None = None
+    seen: bool = False
 
     @property
     def tokens(self) -> int:
@@ -81,6 +83,13 @@ class ForecastClock:
         ahead = sigma - self.computed
         return torch.where(ahead == 0, 0.0, 1.0 / ahead)
 
+    def slide(self, rows: int, tokens: int, sigma: float) -> None:
+        """The first rows leave; rows at noise level `sigma` join up to `tokens`."""
+        joining = tokens - (len(self.computed) - rows)
+        level = self.computed.new_full((joining,), sigma)
+        self.computed = torch.cat((self.computed[rows:], level))
+        self.interval = torch.cat((self.interval[rows:], torch.zeros_like(level)))
+
     def advance(self, sigma: Tensor, active: Tensor | None) -> None:
         """Tokens in the boolean mask (None: all) were computed at `sigma`."""
         ahead = sigma - self.computed
@@ -113,6 +122,15 @@ class BranchRows:
         """Whether the cache was made for tokens like `x`."""
         r = self.residual
         return r.shape == x.shape and r.dtype == x.dtype and r.device == x.device
+
+    def slide(self, rows: int, tokens: int, keep: bool) -> None:
+        """The first rows leave, their keys and values only unless `keep`; new ones join up to
+        `tokens`."""
+        self.residual = _slid(self.residual, rows, tokens)
+        if self.slope is not None:
+            self.slope = _slid(self.slope, rows, tokens)
+        if self.kv is not None:
+            self.kv.slide(rows, keep)
 
     def nbytes(self) -> tuple[int, int]:
         """Bytes of residual (and slope), bytes of keys and values."""
@@ -177,7 +195,18 @@ class BranchTable:
         for key in rows.keys:
             self.entries[key] = rows
 
+    def slide(self, rows: int, tokens: int, keep: bool) -> None:
+        """`BranchRows.slide` for every branch."""
+        for branch in {id(r): r for r in self.entries.values()}.values():
+            branch.slide(rows, tokens, keep)
+
     def nbytes(self) -> tuple[int, int]:
         """Bytes of residuals, bytes of keys and values."""
         sizes = [rows.nbytes() for rows in {id(r): r for r in self.entries.values()}.values()]
         return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+
+
+def _slid(x: Tensor, rows: int, tokens: int) -> Tensor:
+    out = x.new_zeros(x.shape[0], tokens, *x.shape[2:])
+    out[:, : x.shape[1] - rows] = x[:, rows:]
+    return out

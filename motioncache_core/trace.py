@@ -35,6 +35,9 @@ class CallRecord:
         blocks: how often an original block was called.
         seconds: wall-clock time on a CPU; 0 on other devices, which work asynchronously.
         note: why this differs from the decision, where it does.
+        needed: token rows the call computes when nothing is reused; 0 stands for the whole clip.
+        pairs, needed_pairs: query-key pairs of a block's self-attention, alike.
+        window: token rows of the model's input; 0 stands for the whole clip.
     """
 
     kind: str
@@ -44,6 +47,10 @@ class CallRecord:
     blocks: int = 0
     seconds: float = 0.0
     note: str = ""
+    needed: int = 0
+    pairs: int = 0
+    needed_pairs: int = 0
+    window: int = 0
 
 
 @dataclass(slots=True)
@@ -54,6 +61,7 @@ class EvaluationRecord:
         sigma: noise level, 1 (noise) to 0 (clean).
         weight: motion weights `(L,)` scaled to 0..255, where the decision used some.
         active: rows that were decided to be computed, `(L,)` bool packed to bits.
+        window, first_chunk: where the model's input lies in a longer clip.
     """
 
     index: int
@@ -63,6 +71,8 @@ class EvaluationRecord:
     calls: list[CallRecord] = field(default_factory=list)
     weight: Bytes | None = None
     active: Bytes | None = None
+    window: int = 0
+    first_chunk: int = 0
 
     @property
     def kind(self) -> str:

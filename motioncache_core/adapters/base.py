@@ -20,6 +20,7 @@ class ModelFacts:
         width: channels C of a token.
         ffn_width: hidden channels of the feed-forward layer.
         blocks: transformer blocks.
+        heads: attention heads.
         out_channels: latent channels of the output; the first ones of the input are the same.
         patch: latent frames, rows and columns of one token.
         image_to_video: whether the model takes image conditions.
@@ -28,6 +29,7 @@ class ModelFacts:
     width: int
     ffn_width: int
     blocks: int
+    heads: int
     out_channels: int
     patch: tuple[int, int, int]
     image_to_video: bool

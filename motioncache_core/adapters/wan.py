@@ -20,6 +20,7 @@ def _facts(network: Any) -> ModelFacts:
         width=int(network.dim),
         ffn_width=int(network.blocks[0].ffn[0].out_features),
         blocks=len(network.blocks),
+        heads=int(network.num_heads),
         out_channels=int(network.out_dim),
         patch=(patch[0], patch[1], patch[2]),
         image_to_video=network.model_type == "i2v" or int(network.in_dim) > int(network.out_dim),

@@ -28,15 +28,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, options: TransformerOpti
     return override(scaled_dot_product, q, k, v, heads=heads, transformer_options=options)
 
 
-def rotary_table(grid: tuple[int, int, int], head_dim: int, device: torch.device) -> Tensor:
-    """Rotation matrices `(1, F*H*W, 1, head_dim/2, 2, 2)` fp32 of a frame-major token grid."""
+def rotary_table(
+    grid: tuple[int, int, int], head_dim: int, device: torch.device, first_frame: float = 0.0
+) -> Tensor:
+    """Rotation matrices `(1, F*H*W, 1, head_dim/2, 2, 2)` fp32 of a frame-major token grid.
+
+    Args:
+        first_frame: temporal position of the first frame.
+    """
     side = 2 * (head_dim // 6)
     axes = (head_dim - 2 * side, side, side)
-    ids = torch.meshgrid(*(torch.arange(n, device=device) for n in grid), indexing="ij")
+    places = [torch.arange(n, device=device, dtype=torch.float64) for n in grid]
+    ids = torch.meshgrid(places[0] + first_frame, *places[1:], indexing="ij")
     angles = []
     for position, dim in zip(ids, axes, strict=True):
         exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim
-        angles.append(position.reshape(-1, 1).double() * 10000.0**-exponent)
+        angles.append(position.reshape(-1, 1) * 10000.0**-exponent)
     angle = torch.cat(angles, dim=1)
     cos, sin = angle.cos(), angle.sin()
     table = torch.stack((cos, -sin, sin, cos), dim=-1).float()

@@ -2,11 +2,13 @@
 
 The module exists so that the engine can be shown, tested and measured without ComfyUI and without
 a download. Its state dict loads into ComfyUI's own `WanModel` unchanged, and it honours the same
-three hooks, so one adapter serves both:
+hooks, so one adapter serves both:
 
 * `transformer_options["patches_replace"]["dit"][("double_block", i)]`
 * `transformer_options["optimized_attention_override"]`
 * `transformer_options["block_index"]`
+
+Of ComfyUI's `rope_options` it knows `shift_t`, the temporal position of the first frame.
 
 Architecture: Wan 2.1 technical report (arXiv 2503.20314); the code is ours.
 """
@@ -203,7 +205,9 @@ class DemoWan(nn.Module):
             states = torch.cat((self.img_emb(clip_fea), states), dim=1)
             image_tokens = clip_fea.shape[-2]
 
-        table = rotary_table(grid, self.dim // self.num_heads, x.device)
+        rope = options.get("rope_options") or {}
+        first = float(rope.get("shift_t", 0.0))
+        table = rotary_table(grid, self.dim // self.num_heads, x.device, first)
         tokens = self.run_blocks(tokens, e0, table, states, image_tokens, options)
         return self.unpatchify(self.head(tokens, e), grid)[..., :height, :width]
 

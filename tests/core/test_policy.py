@@ -7,7 +7,7 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.layout import TokenLayout
 from motioncache_pack.motioncache_core.policy import decide
-from motioncache_pack.motioncache_core.scope import Scope, advance
+from motioncache_pack.motioncache_core.scope import Circumstances, Scope, advance
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.motioncache_core.state import ChunkState
 
@@ -212,16 +212,16 @@ def test_random_is_the_same_in_every_run():
 def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
     settings = dataclasses.replace(PLAIN, **changes)
     scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
-    limits = {"last_sigma": 0.1, "end_sigma": 0.2, "allow_partial": True}
-    advance(scope, settings, [None], (1.0,), ops, **limits)
-    decisions = advance(scope, settings, [0.0], (sigma,), ops, **limits)
+    limits = Circumstances(last_sigma=0.1, end_sigma=0.2)
+    advance(scope, settings, [None], (1.0,), ops, limits)
+    decisions = advance(scope, settings, [0.0], (sigma,), ops, limits)
     assert [d.phase for d in decisions] == [wanted]
 
 
 def test_the_paper_preset_forces_no_last_evaluation():
     scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
-    limits = {"last_sigma": 0.01, "end_sigma": None, "allow_partial": True}
+    limits = Circumstances(last_sigma=0.01)
     paper = MotionCacheSettings.preset("paper")
     levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]
-    decisions = [advance(scope, paper, [0.0], (s,), ops, **limits)[0] for s in levels]
+    decisions = [advance(scope, paper, [0.0], (s,), ops, limits)[0] for s in levels]
     assert [d.kind for d in decisions] == ["dense"] * 5 + ["reuse"] * 2

@@ -74,7 +74,7 @@ class WanModel(nn.Module):
     ) -> None:
         super().__init__()
         self.dim = self.in_dim = self.out_dim = dim
-        self.patch_size, self.model_type = (1, 1, 1), "t2v"
+        self.patch_size, self.model_type, self.num_heads = (1, 1, 1), "t2v", 1
         self.timed, self.placed, self.old_modulation = timed, placed, old_modulation
         self.blocks = nn.ModuleList(DoublingBlock(dim, attention) for _ in range(blocks))
 
