@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
+from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
 from .motion_map import MotionCacheMotionMap
 from .patcher import MotionCachePatcher
 from .report import MotionCacheReport
@@ -15,6 +16,8 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheSettingsNode,
     MotionCacheMotionMap,
     MotionCacheReport,
+    MotionCacheDiffusionForcing,
+    MotionCacheExtendVideo,
     MotionCacheDemoModel,
     MotionCacheDemoDecode,
 )

@@ -22,6 +22,7 @@ from ..motioncache_core import (
     CacheShapeError,
     CalibratedProfile,
     ConflictError,
+    ForcingCall,
     ModelCall,
     MotionCacheSettings,
     RunFacts,
@@ -35,7 +36,8 @@ from ..motioncache_core.report import line
 log = logging.getLogger(__name__)
 
 KEY = "motioncache"
-_SESSION = "motioncache_session"
+SESSION = "motioncache_session"
+FORCING = "motioncache_forcing"
 _PROFILE = "motioncache_profile"
 
 # what other caches leave in transformer_options, and what their nodes are called
@@ -65,7 +67,7 @@ def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> An
         ConflictError: another cache is on the model already.
     """
     adapter, declined = find_adapter(model.get_model_object("diffusion_model"))
-    _check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
     clone = model.clone()
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
@@ -76,11 +78,12 @@ def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> An
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(settings, handle)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
-    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, _evaluate)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
 
-def _check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
+def check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
+    """Refuse a second MotionCache, or another cache beside it."""
     if already:
         raise ConflictError(
             "this model already has MotionCache. Use one MotionCache node per model and connect "
@@ -103,7 +106,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     options = outer["transformer_options"]
     config: PatchConfig = options[KEY]
     # a cache that was added behind this node shows only now
-    _check_conflicts(outer, already=False)
+    check_conflicts(outer, already=False)
     if noise.ndim != 5:
         raise CacheShapeError(
             f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
@@ -111,7 +114,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
     trace = Trace(config.settings.as_dict())
     session = Session(config.settings, kernels, _run_facts(guider, config, sigmas), trace)
-    guider.model_options = {**outer, "transformer_options": {**options, _SESSION: session}}
+    guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:
@@ -143,16 +146,22 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
     )
 
 
-def _evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """DIFFUSION_MODEL: one call of the network, by the session of its run."""
     options = next(
         (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
     )
-    session: Session | None = None if options is None else options.get(_SESSION)
+    session: Session | None = None if options is None else options.get(SESSION)
     if session is None or options is None:
         # called outside of a sampler that was wrapped
         out: Tensor = executor(x, timestep, *args, **kwargs)
         return out
+    network = executor.class_obj
+    adapter, _ = find_adapter(network)
+    forcing: ForcingCall | None = options.get(FORCING)
+    if forcing is not None:
+        levels = torch.tensor(forcing.sigmas, device=x.device) * adapter.timestep_scale
+        timestep = levels.expand(x.shape[0], -1)
 
     def run(ours: dict[str, Any]) -> Tensor:
         swapped = [ours if a is options else a for a in args]
@@ -160,11 +169,22 @@ def _evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: 
         result: Tensor = executor(x, timestep, *swapped, **named)
         return result
 
-    network = executor.class_obj
-    adapter, _ = find_adapter(network)
     arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
     branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
-    return session.evaluate(ModelCall(network, run, x, timestep, branches, options, arguments))
+    velocity = session.evaluate(
+        ModelCall(network, run, x, timestep, branches, options, arguments, forcing)
+    )
+    return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
+
+
+def _as_seen_by_host(velocity: Tensor, forcing: ForcingCall) -> Tensor:
+    """The velocity that makes `x - level * velocity` the prediction of every frame.
+
+    The host knows one noise level. Frames that are not being denoised are told to stay.
+    """
+    share = torch.tensor(forcing.active_sigmas, device=velocity.device) / forcing.level
+    share = share[:, None, None]
+    return torch.where(share > 0, velocity.float() * share, 0.0)
 
 
 def load_demo_model(weights: Path, profile: CalibratedProfile | None, shift: float) -> Any:
