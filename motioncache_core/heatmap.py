@@ -61,8 +61,14 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
         raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
     if trace.grid is None or not trace.evaluations:
         raise NoMapError(f"there is nothing to show: {explain(trace)}")
-    # after a change of size in mid-run only evaluations of the last size fit the grid
-    records = [r for r in _of_first_scope(trace) if sum(c.tokens for c in r.chunks) == trace.tokens]
+    records = _of_first_scope(trace)
+    # after a change of size or place in mid-run only evaluations like the last one fit the grid
+    place = (records[-1].window, records[-1].first_chunk)
+    records = [
+        r
+        for r in records
+        if (r.window, r.first_chunk) == place and sum(c.tokens for c in r.chunks) == trace.tokens
+    ]
     if view == "motion":
         return _motion(trace, records, step)
     index = _index(step, len(records))
@@ -114,15 +120,17 @@ def timeline(trace: Trace, cell: int = 16) -> Tensor:
     """Chunks down, evaluations across, `(1, H, W, 3)`.
 
     A cell is filled from the bottom by the share of its tokens that was computed: full for
-    dense, empty for reused.
+    dense, empty for reused. A chunk that is not at work has no cell.
     """
     back, gap = (0.13, 0.13, 0.15), 2
     colour = {DENSE: (0.98, 0.53, 0.38), REUSE: (0.2, 0.2, 0.24)}
     records = _of_first_scope(trace)
-    rows = max((len(r.chunks) for r in records), default=1)
+    rows = max((r.first_chunk + len(r.chunks) for r in records), default=1)
     picture = torch.tensor(back).expand(rows * (3 * cell), max(1, len(records)) * cell, 3).clone()
     for column, record in enumerate(records):
-        for row, chunk in enumerate(record.chunks):
+        for row, chunk in enumerate(record.chunks, start=record.first_chunk):
+            if chunk.idle:
+                continue
             left, top, bottom = column * cell, row * 3 * cell + gap, (row + 1) * 3 * cell - gap
             box = picture[top:bottom, left + gap // 2 : left + cell - gap // 2]
             box[:] = torch.tensor(colour[REUSE])

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from .policy import DENSE, PARTIAL, REUSE
-from .trace import Trace
+from .sampling import CLEAN, DONE, UNSTARTED
+from .trace import CallRecord, Trace
 
 # raised when a field of the JSON report changes its meaning or goes
 SCHEMA = 1
@@ -16,38 +17,67 @@ SCHEMA = 1
 _COUNTED = (DENSE, PARTIAL, REUSE)
 
 
-def block_macs(trace: Trace, rows: int) -> int:
+def block_macs(trace: Trace, rows: int, pairs: int) -> int:
     """Multiply-accumulates of one block for `rows` active rows of one batch row.
 
     Linear layers (self- and cross-attention projections of the video rows, feed-forward) grow
-    with the rows, self-attention with rows times all keys. Text tokens are left out.
+    with the rows, self-attention with the query-key pairs. Text tokens are left out.
     """
     c = trace.width
-    linear = 6 * c * c + 2 * c * trace.ffn_width
-    return rows * (linear + 2 * trace.tokens * c)
+    return rows * (6 * c * c + 2 * c * trace.ffn_width) + 2 * c * pairs
 
 
 def compute_share(trace: Trace) -> float:
-    """Token rows sent through the blocks, as a share of the uncached run's."""
-    full = sum(c.rows for c in trace.calls()) * trace.tokens
+    """Token rows sent through the blocks, as a share of the same run's without reuse."""
+    full = sum(c.rows * _needed(trace, c)[0] for c in trace.calls())
     return sum(c.rows * c.computed for c in trace.calls()) / full if full else 1.0
 
 
 def flops_share(trace: Trace) -> float:
-    """Work inside the blocks, attention counted, as a share of the uncached run's."""
-    full = sum(c.rows for c in trace.calls()) * block_macs(trace, trace.tokens)
-    done = sum(c.rows * block_macs(trace, c.computed) for c in trace.calls())
+    """Work inside the blocks, attention counted, as a share of the same run's without reuse."""
+    full = sum(c.rows * block_macs(trace, *_needed(trace, c)) for c in trace.calls())
+    done = sum(c.rows * block_macs(trace, *_done(trace, c)) for c in trace.calls())
     return done / full if full else 1.0
 
 
+def engine_share(trace: Trace) -> float:
+    """Work inside the blocks without reuse, as a share of the same schedule's when every frame of
+    the model's input is computed and attends to all others. Below 1 under block-causal attention,
+    which is not what a bidirectional model computes."""
+    full = sum(c.rows * block_macs(trace, *_whole(trace, c)) for c in trace.calls())
+    needed = sum(c.rows * block_macs(trace, *_needed(trace, c)) for c in trace.calls())
+    return needed / full if full else 1.0
+
+
+def _whole(trace: Trace, call: CallRecord) -> tuple[int, int]:
+    tokens = call.window or trace.tokens
+    return tokens, tokens * tokens
+
+
+def _needed(trace: Trace, call: CallRecord) -> tuple[int, int]:
+    return (call.needed, call.needed_pairs) if call.needed else _whole(trace, call)
+
+
+def _done(trace: Trace, call: CallRecord) -> tuple[int, int]:
+    pairs = call.pairs if call.needed else call.computed * trace.tokens
+    return call.computed, pairs
+
+
 def seconds_saved(trace: Trace) -> float | None:
-    """Estimate: what the cheaper calls would have taken at the median of the full ones."""
-    calls = trace.calls()
-    full = [c.seconds / c.rows for c in calls if c.kind == DENSE and c.seconds > 0]
-    if not full:
+    """Estimate: what the cheaper calls would have taken at the full ones' median rate."""
+    rates = [
+        c.seconds / (c.rows * block_macs(trace, *_needed(trace, c)) or 1)
+        for c in trace.calls()
+        if c.kind == DENSE and c.seconds > 0
+    ]
+    if not rates:
         return None
-    cost = median(full)
-    return sum(cost * c.rows - c.seconds for c in calls if c.kind in (PARTIAL, REUSE))
+    rate = median(rates)
+    return sum(
+        rate * (c.rows * block_macs(trace, *_needed(trace, c)) or 1) - c.seconds
+        for c in trace.calls()
+        if c.kind in (PARTIAL, REUSE)
+    )
 
 
 def explain(trace: Trace) -> str | None:
@@ -58,8 +88,8 @@ def explain(trace: Trace) -> str | None:
         return "the model was not called through its block hooks; nothing was measured"
     if any(c.kind in (PARTIAL, REUSE) for c in trace.calls()):
         return None
-    phases = Counter(c.phase for e in trace.evaluations for c in e.chunks)
-    if set(phases) <= {"warm-up", "last", "end"}:
+    phases = {c.phase for e in trace.evaluations for c in e.chunks}
+    if phases <= {"warm-up", "last", "end", CLEAN, UNSTARTED, DONE}:
         return (
             f"all {len(trace.evaluations)} evaluations fell into warm-up or the protected end; "
             "use more steps, or lower warmup_steps"
@@ -89,6 +119,7 @@ def summary(trace: Trace) -> dict[str, Any]:
             "block_calls": sum(c.blocks for c in calls),
             "compute_share": round(compute_share(trace), 6),
             "flops_share": round(flops_share(trace), 6),
+            "engine_share": round(engine_share(trace), 6),
             "seconds": round(trace.seconds, 4),
             "seconds_saved": _rounded(seconds_saved(trace)),
         },
@@ -105,6 +136,8 @@ def summary(trace: Trace) -> dict[str, Any]:
                 "sigma": round(e.sigma, 6),
                 "scope": e.scope,
                 "kind": e.kind,
+                "window": e.window,
+                "first_chunk": e.first_chunk,
                 "active_share": round(e.active_share, 6),
                 "chunks": [
                     {
@@ -122,6 +155,7 @@ def summary(trace: Trace) -> dict[str, Any]:
                         "branches": c.branches,
                         "rows": c.rows,
                         "computed": c.computed,
+                        "needed": _needed(trace, c)[0],
                         "blocks": c.blocks,
                         "seconds": round(c.seconds, 5),
                         "note": c.note,
@@ -168,11 +202,12 @@ def text(trace: Trace) -> str:
         rows += [
             f"Compute: {compute_share(trace):.1%} of the uncached run's tokens went through the "
             "blocks",
+            *_engine(trace),
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "
             f"{trace.kv_bytes / 2**20:.1f} MiB ({trace.kv_reason})",
-            "Evaluations (D dense, digits tenths computed, . reused):",
+            "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
     notes = Counter(c.note for c in trace.calls() if c.note)
@@ -180,15 +215,29 @@ def text(trace: Trace) -> str:
     return "\n".join(rows)
 
 
+def _engine(trace: Trace) -> list[str]:
+    share = engine_share(trace)
+    if share == 1:
+        return []
+    return [
+        f"Block-causal attention: {share:.1%} of the work of computing every frame each time, "
+        "before any reuse"
+    ]
+
+
 def _marks(trace: Trace) -> dict[str, str]:
     marks: dict[str, str] = {}
+    counts: Counter[str] = Counter()
     for e in trace.evaluations:
-        for i, c in enumerate(e.chunks):
-            name = e.scope if len(e.chunks) == 1 else f"{e.scope}, chunk {i}"
+        for i, c in enumerate(e.chunks, start=e.first_chunk):
+            alone = len(e.chunks) == 1 and e.first_chunk == 0
+            name = e.scope if alone else f"{e.scope}, chunk {i}"
             tenth = str(min(9, int(10 * c.active / c.tokens)))
-            mark = {DENSE: "D", REUSE: "."}.get(c.kind, tenth)
-            marks[name] = marks.get(name, "") + mark
-    return marks
+            mark = " " if c.idle else {DENSE: "D", REUSE: "."}.get(c.kind, tenth)
+            # a chunk that was not in the input yet
+            marks[name] = marks.get(name, "").ljust(counts[e.scope]) + mark
+        counts[e.scope] += 1
+    return {name: row.rstrip() for name, row in marks.items()}
 
 
 def _rounded(value: float | None) -> float | None:

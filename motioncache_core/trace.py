@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .sampling import DONE, UNSTARTED
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -21,6 +23,11 @@ class ChunkRecord:
     active: int
     tokens: int
     distance: float | None
+
+    @property
+    def idle(self) -> bool:
+        """Whether a diffusion-forcing chunk had nothing to do, rather than being reused."""
+        return self.kind == "reuse" and self.phase in (UNSTARTED, DONE)
 
 
 @dataclass(slots=True)
@@ -76,14 +83,15 @@ class EvaluationRecord:
 
     @property
     def kind(self) -> str:
-        """ "dense", "partial" or "reuse" over all chunks."""
-        kinds = {c.kind for c in self.chunks}
+        """ "dense", "partial" or "reuse" over all chunks that had something to do."""
+        kinds = {c.kind for c in self.chunks if not c.idle} or {"reuse"}
         return kinds.pop() if len(kinds) == 1 else "partial"
 
     @property
     def active_share(self) -> float:
-        """Rows decided to be computed, as a share of all rows."""
-        return sum(c.active for c in self.chunks) / max(1, sum(c.tokens for c in self.chunks))
+        """Rows decided to be computed, as a share of the rows that had something to do."""
+        busy = sum(c.tokens for c in self.chunks if not c.idle)
+        return sum(c.active for c in self.chunks) / max(1, busy)
 
 
 @dataclass(slots=True)

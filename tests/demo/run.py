@@ -2,7 +2,9 @@
 
     python tests/demo/run.py --out out/demo
 
-Writes the two videos, both side by side with their difference, the motion map and `report.json`.
+Two runs: an ordinary one, and a diffusion-forcing one whose chunks denoise one behind the other.
+Each writes its videos, side by side with their difference, timeline and report; the ordinary one
+its motion map as well.
 """
 
 from __future__ import annotations
@@ -10,15 +12,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from pictures import beside, contact_sheet, frames_of, save_animation, similarity
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,9 +39,15 @@ def load_pack() -> None:
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import PRESETS  # noqa: E402
+from motioncache_pack.motioncache_core import (  # noqa: E402
+    PRESETS,
+    ForcingOptions,
+    MotionCacheSettings,
+    Trace,
+)
 from motioncache_pack.motioncache_core.call import RunFacts  # noqa: E402
 from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # noqa: E402
+from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
@@ -50,56 +56,149 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
 from motioncache_pack.motioncache_core.heatmap import render, timeline  # noqa: E402
 from motioncache_pack.motioncache_core.report import compute_share, summary, text  # noqa: E402
 
-
-def frames_of(video: torch.Tensor, scale: int) -> list[Image.Image]:
-    """`(F, H, W, 3)` in 0..1 as enlarged pictures."""
-    out = []
-    for frame in video:
-        picture = Image.fromarray((frame.clamp(0, 1).numpy() * 255).round().astype(np.uint8))
-        size = (picture.width * scale, picture.height * scale)
-        out.append(picture.resize(size, Image.Resampling.BICUBIC if scale > 2 else 0))
-    return out
+FORCING_FRAMES = 12
+FORCING: dict[str, Any] = {"chunk_frames": 3, "chunk_delay": 6}
 
 
-def save_animation(pictures: list[Image.Image], path: Path, fps: int = 6) -> None:
-    """An animated WebP that repeats."""
-    first, *rest = pictures
-    first.save(path, save_all=True, append_images=rest, duration=1000 // fps, loop=0, quality=90)
+class Demo:
+    """The model, a scene and the noise that all runs start from."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.model = checkpoint.load()
+        self.scene = scenes.SCENES[args.scene]
+        self.text = tuple(scenes.text_states(s)[None] for s in (self.scene, None))
+        self.settings = PRESETS[args.preset] if args.preset else checkpoint.SETTINGS
+        self.options = SampleOptions(
+            steps=args.steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE
+        )
+        self.facts = RunFacts(sigmas=self.options.sigmas(), profile=checkpoint.profile())
+
+    def inputs(self, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Noise, and the sketch to start from."""
+        side = scenes.SIZE // codec.BLOCK
+        rng = torch.Generator().manual_seed(self.args.seed)
+        noise = torch.randn(1, codec.CHANNELS, frames, side, side, generator=rng)
+        return noise, codec.encode(scenes.sketch(self.scene, frames)[None])
 
 
-def beside(rows: list[list[Image.Image]]) -> list[Image.Image]:
-    """Several animations side by side, with a gap."""
-    out = []
-    for pictures in zip(*rows, strict=True):
-        width = sum(p.width for p in pictures) + 8 * (len(pictures) - 1)
-        sheet = Image.new("RGB", (width, pictures[0].height), "white")
-        left = 0
-        for picture in pictures:
-            sheet.paste(picture, (left, 0))
-            left += picture.width + 8
-        out.append(sheet)
-    return out
+def timed(label: str, run: Any) -> tuple[Any, float]:
+    """What `run(progress)` returns, and its seconds; shows a bar."""
+    with tqdm(desc=label, unit="step") as bar:
+
+        def progress(done: int, total: int, *_: Any) -> None:
+            bar.total = total
+            bar.update()
+
+        started = time.perf_counter()
+        out = run(progress)
+        return out, time.perf_counter() - started
 
 
-def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
-    """All pictures of an animation in one row."""
-    width = pictures[0].width
-    sheet = Image.new("RGB", (width * len(pictures) + 4 * (len(pictures) - 1), pictures[0].height))
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i * (width + 4), 0))
-    return sheet
+def ordinary(demo: Demo, out: Path) -> None:
+    """The same seed without and with MotionCache."""
+    noise, start = demo.inputs(demo.args.frames)
+    plain, plain_seconds = timed(
+        "without MotionCache",
+        lambda bar: sample(demo.model, *demo.text, noise, demo.options, None, bar, start),
+    )
+    (cached, trace), cached_seconds = timed(
+        "with MotionCache   ",
+        lambda bar: cached_sample(
+            demo.model, *demo.text, noise, demo.options, demo.settings, kernels, demo.facts, bar,
+            start,
+        ),
+    )  # fmt: skip
+    videos = [codec.decode(latents)[0] for latents in (plain, cached)]
+    show(out, "", videos, ("without", "with"))
+    has_map = any(e.weight is not None for e in trace.evaluations)
+    if has_map:
+        maps = frames_of(render(trace, "motion"), 1)
+        contact_sheet(maps).save(out / "motion_map.png")
+        overlay = render(trace, "motion", images=videos[0], opacity=0.5)
+        save_animation(frames_of(overlay, 4), out / "motion_map.webp")
+    else:
+        print("No motion map was made: the run never reached the motion phase.")
+    finish(demo, out, "", trace, videos, (plain_seconds, cached_seconds))
 
 
-def similarity(reference: torch.Tensor, candidate: torch.Tensor) -> tuple[float, float]:
-    """PSNR in dB and SSIM (mean over frames) of two videos `(F, H, W, 3)` in 0..1."""
-    a, b = reference.numpy(), candidate.numpy()
-    if np.array_equal(a, b):
-        return float("inf"), 1.0
-    ssim = [
-        structural_similarity(x, y, data_range=1.0, channel_axis=-1)
-        for x, y in zip(a, b, strict=True)
-    ]
-    return float(peak_signal_noise_ratio(a, b, data_range=1.0)), statistics.fmean(ssim)
+def forcing(demo: Demo, out: Path) -> None:
+    """Chunks one behind the other: bidirectional, block-causal, block-causal with MotionCache."""
+    noise, start = demo.inputs(FORCING_FRAMES)
+    never = MotionCacheSettings(reuse_threshold=0.0)
+    videos, seconds, trace = [], [], None
+    for label, attention, settings in (
+        ("bidirectional      ", "bidirectional", never),
+        ("block-causal       ", "block_causal", never),
+        ("with MotionCache   ", "block_causal", demo.settings),
+    ):
+        options = ForcingOptions(**FORCING, attention=attention)
+        (latents, trace), took = timed(
+            label,
+            lambda bar, options=options, settings=settings: cached_forcing_sample(
+                demo.model, *demo.text, noise, demo.facts.sigmas, options, settings, kernels,
+                demo.facts, start=start, progress=bar,
+            ),
+        )  # fmt: skip
+        videos.append(codec.decode(latents)[0])
+        seconds.append(took)
+    show(out, "forcing_", videos, ("bidirectional", "without", "with"))
+    finish(demo, out, "forcing_", trace, videos[1:], tuple(seconds[1:]))
+    print(
+        f"  {'attention':16} block-causal without reuse takes {seconds[1] / seconds[0]:.1%} of the "
+        "bidirectional time, and draws its own video, not the same"
+    )
+
+
+def show(out: Path, prefix: str, videos: list[torch.Tensor], names: tuple[str, ...]) -> None:
+    """The videos, and all of them beside five times the difference of the last two."""
+    error = ((videos[-2] - videos[-1]).abs() * 5).clamp(0, 1)
+    save_animation(
+        beside([frames_of(v, 4) for v in (*videos, error)]), out / f"{prefix}side_by_side.webp"
+    )
+    for name, video in zip(names, videos, strict=True):
+        save_animation(frames_of(video, 4), out / f"{prefix}{name}.webp")
+        contact_sheet(frames_of(video, 2)).save(out / f"{prefix}{name}.png")
+
+
+def finish(
+    demo: Demo,
+    out: Path,
+    prefix: str,
+    trace: Trace,
+    videos: list[torch.Tensor],
+    seconds: tuple[float, ...],
+) -> None:
+    """Report and timeline, as files and on the screen."""
+    psnr, ssim = similarity(*videos)
+    report = summary(trace)
+    report["demo"] = {
+        "scene": demo.args.scene,
+        "steps": demo.args.steps,
+        "seed": demo.args.seed,
+        "preset": demo.args.preset or "the demo's settings",
+        "seconds_without": round(seconds[0], 3),
+        "seconds_with": round(seconds[1], 3),
+        "wall_clock_ratio": round(seconds[0] / seconds[1], 3),
+        "psnr_db": round(psnr, 3),
+        "ssim": round(ssim, 5),
+    }
+    path = out / f"{prefix}report.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    contact_sheet(frames_of(timeline(trace), 1)).save(out / f"{prefix}timeline.png")
+    print()
+    print(text(trace))
+    print()
+    totals = report["totals"]
+    for name, value in (
+        ("evaluations", f"{totals['dense']} dense, {totals['partial']} partial, "
+                        f"{totals['reuse']} reused"),
+        ("tokens computed", f"{compute_share(trace):.1%} of the same run's without reuse"),
+        ("wall clock", f"{seconds[0]:.2f} s -> {seconds[1]:.2f} s, "
+                       f"{seconds[0] / seconds[1]:.2f}x"),
+        ("PSNR / SSIM", f"{psnr:.2f} dB / {ssim:.4f} against the run without reuse"),
+    ):  # fmt: skip
+        print(f"  {name:16} {value}")
 
 
 def main() -> None:
@@ -113,80 +212,19 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    model = checkpoint.load()
-    scene = scenes.SCENES[args.scene]
-    positive, negative = (scenes.text_states(s)[None] for s in (scene, None))
-    side = scenes.SIZE // codec.BLOCK
-    rng = torch.Generator().manual_seed(args.seed)
-    noise = torch.randn(1, codec.CHANNELS, args.frames, side, side, generator=rng)
-    start = codec.encode(scenes.sketch(scene, args.frames)[None])
-    options = SampleOptions(steps=args.steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE)
-    settings = PRESETS[args.preset] if args.preset else checkpoint.SETTINGS
-    facts = RunFacts(sigmas=options.sigmas(), profile=checkpoint.profile())
-    print(f"Scene: {scenes.describe(scene)}; {args.steps} steps, seed {args.seed}")
-
-    # the first evaluations of a process are slower; neither run should pay for them
-    sample(model, positive, negative, noise, SampleOptions(steps=2, shift=checkpoint.SHIFT))
-    with tqdm(total=args.steps, desc="without MotionCache", unit="step") as bar:
-        started = time.perf_counter()
-        plain = sample(
-            model, positive, negative, noise, options, None, lambda *_: bar.update(), start
-        )
-        plain_seconds = time.perf_counter() - started
-    with tqdm(total=args.steps, desc="with MotionCache   ", unit="step") as bar:
-        started = time.perf_counter()
-        cached, trace = cached_sample(
-            model, positive, negative, noise, options, settings, kernels, facts,
-            lambda *_: bar.update(), start,
-        )  # fmt: skip
-        cached_seconds = time.perf_counter() - started
-
-    videos = [codec.decode(latents)[0] for latents in (plain, cached)]
-    error = ((videos[0] - videos[1]).abs() * 5).clamp(0, 1)
-    shown = [frames_of(v, 4) for v in (*videos, error)]
-    save_animation(shown[0], args.out / "without.webp")
-    save_animation(shown[1], args.out / "with.webp")
-    save_animation(beside(shown), args.out / "side_by_side.webp")
-    contact_sheet(frames_of(videos[0], 2)).save(args.out / "without.png")
-    contact_sheet(frames_of(videos[1], 2)).save(args.out / "with.png")
-    psnr, ssim = similarity(*videos)
-    report = summary(trace)
-    report["demo"] = {
-        "scene": args.scene,
-        "steps": args.steps,
-        "seed": args.seed,
-        "preset": args.preset or "the demo's settings",
-        "seconds_without": round(plain_seconds, 3),
-        "seconds_with": round(cached_seconds, 3),
-        "wall_clock_ratio": round(plain_seconds / cached_seconds, 3),
-        "psnr_db": round(psnr, 3),
-        "ssim": round(ssim, 5),
-    }
-    (args.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    contact_sheet(frames_of(timeline(trace), 1)).save(args.out / "timeline.png")
-    has_map = any(e.weight is not None for e in trace.evaluations)
-    if has_map:
-        maps = frames_of(render(trace, "motion"), 1)
-        contact_sheet(maps).save(args.out / "motion_map.png")
-        overlay = render(trace, "motion", images=videos[0], opacity=0.5)
-        save_animation(frames_of(overlay, 4), args.out / "motion_map.webp")
-
-    print()
-    print(text(trace))
-    print()
-    totals = report["totals"]
-    for name, value in (
-        ("evaluations", f"{totals['dense']} dense, {totals['partial']} partial, "
-                        f"{totals['reuse']} reused"),
-        ("tokens computed", f"{compute_share(trace):.1%} of the uncached run"),
-        ("wall clock", f"{plain_seconds:.2f} s -> {cached_seconds:.2f} s, "
-                       f"{plain_seconds / cached_seconds:.2f}x"),
-        ("PSNR / SSIM", f"{psnr:.2f} dB / {ssim:.4f} against the uncached video"),
-    ):  # fmt: skip
-        print(f"  {name:16} {value}")
-    print(f"\nPictures and report: {args.out}/")
-    if not has_map:
-        print("No motion map was made: the run never reached the motion phase.")
+    demo = Demo(args)
+    print(f"Scene: {scenes.describe(demo.scene)}; {args.steps} steps, seed {args.seed}")
+    # the first evaluations of a process are slower; no run should pay for them
+    noise, _ = demo.inputs(args.frames)
+    sample(demo.model, *demo.text, noise, SampleOptions(steps=2, shift=checkpoint.SHIFT))
+    print("\nOrdinary sampling")
+    ordinary(demo, args.out)
+    chunk, delay = FORCING["chunk_frames"], FORCING["chunk_delay"]
+    print(
+        f"\nDiffusion forcing: {FORCING_FRAMES} frames, {chunk} a chunk, each {delay} steps later"
+    )
+    forcing(demo, args.out)
+    print(f"\nPictures and reports: {args.out}/")
 
 
 if __name__ == "__main__":
