@@ -14,7 +14,7 @@ from .call import ForcingCall, ModelCall, RunFacts
 from .distance import DistanceMeasure
 from .errors import CacheShapeError
 from .evaluation import Evaluation, modulation_row
-from .kv_store import KVStore, Placement, place
+from .kv_store import KVStore, Placement, place, place_causal
 from .layout import TokenLayout
 from .motion import token_patches
 from .ops import TokenOps
@@ -277,10 +277,9 @@ class Clip:
         branches = max(self._run.branches, len(call.branches))
         nbytes = 2 * self.facts.blocks * x[0].nbytes * call.samples * branches
         if call.causal:
-            self._trace.kv_reason = reason = (
-                f"{nbytes / 2**20:.0f} MiB at most; block-causal attention needs them"
-            )
-            return Placement(True, nbytes, reason)
+            placement = place_causal(nbytes, self._run.free_memory)
+            self._trace.kv_reason = placement.reason
+            return placement
         placement = place(
             self._settings.kv_cache,
             nbytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from .kv_compress import compress_kv
 from .ops import TokenOps
+
+log = logging.getLogger(__name__)
 
 # share of the host's free memory that the store may take
 _MEMORY_SHARE = 0.8
@@ -195,3 +198,22 @@ def place(
         f"keys and values need {size}, {free / 2**20:.0f} MiB are free: whole chunks are reused "
         "or computed. Use a smaller video, or force kv_cache 'gpu'",
     )
+
+
+def place_causal(nbytes: int, free_memory: Callable[[], int] | None) -> Placement:
+    """Block-causal attention always keeps keys and values; says so where they may not fit.
+
+    Args:
+        nbytes: keys and values of all branches, all blocks, once every chunk has started.
+        free_memory: see `place`.
+    """
+    size = f"{nbytes / 2**20:.0f} MiB at most; block-causal attention needs them"
+    free = None if free_memory is None else free_memory()
+    if free is None or nbytes <= _MEMORY_SHARE * free:
+        return Placement(True, nbytes, size)
+    reason = (
+        f"{size}, and {free / 2**20:.0f} MiB are free: set window_frames or kv_keep if memory runs "
+        "out"
+    )
+    log.warning("MotionCache - keys and values: %s.", reason)
+    return Placement(True, nbytes, reason)

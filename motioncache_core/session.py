@@ -56,7 +56,7 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        reason = declined or _decline_reason(adapter, call)
+        reason = self._run.declined or declined or _decline_reason(adapter, call)
         if reason and call.causal:
             raise UnsupportedModelError(
                 f"block-causal attention is not possible here: {reason}. Set attention to "

@@ -129,7 +129,6 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
     patcher = guider.model_patcher
     percent = config.settings.end_percent
     sampling = patcher.get_model_object("model_sampling")
-    compiled = "torch_compile_kwargs" in guider.model_options
     conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
     return RunFacts(
         sigmas=sigmas.tolist(),
@@ -137,12 +136,17 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
         branches=max(1, sum(len(c) for c in conds)),
         free_memory=lambda: int(comfy.model_management.get_free_memory(patcher.load_device)),
         profile=guider.model_options["transformer_options"].get(_PROFILE),
-        declined=(
-            "the model is compiled as a whole, so blocks cannot be told apart. Remove the "
-            "compile node, or MotionCache"
-            if compiled
-            else None
-        ),
+        declined=compiled_reason(guider.model_options),
+    )
+
+
+def compiled_reason(model_options: Mapping[str, Any]) -> str | None:
+    """Why a model that is compiled as a whole cannot be helped; None if it is not."""
+    if "torch_compile_kwargs" not in model_options:
+        return None
+    return (
+        "the model is compiled as a whole, so blocks cannot be told apart. Remove the compile "
+        "node, or MotionCache"
     )
 
 

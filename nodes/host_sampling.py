@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -30,7 +31,7 @@ from ..motioncache_core import (
     sample_forcing,
 )
 from ..motioncache_core.sampling import WindowCall
-from .host import FORCING, KEY, SESSION, check_conflicts, evaluate
+from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class ForcingSampler(comfy.samplers.Sampler):
         transformer_options = model_options["transformer_options"]
         own: Session | None = None
         if transformer_options.get(SESSION) is None:
-            own = _engine_session(sigmas)
+            own = _engine_session(model_wrap, model_options, sigmas)
             wrappers = transformer_options.setdefault("wrappers", {})
             wrappers.setdefault(WrappersMP.DIFFUSION_MODEL, {})[KEY] = [evaluate]
             transformer_options = {**transformer_options, SESSION: own}
@@ -146,10 +147,15 @@ def prefix_frames(mask: Tensor) -> int:
     return prefix
 
 
-def _engine_session(sigmas: Tensor) -> Session:
+def _engine_session(model_wrap: Any, model_options: dict[str, Any], sigmas: Tensor) -> Session:
     """Carries out the attention mode; reuses nothing."""
     settings = MotionCacheSettings(reuse_threshold=0.0)
-    facts = RunFacts(sigmas=sigmas.tolist())
+    device = model_wrap.model_patcher.load_device
+    facts = RunFacts(
+        sigmas=sigmas.tolist(),
+        free_memory=lambda: int(comfy.model_management.get_free_memory(device)),
+        declined=compiled_reason(model_options),
+    )
     return Session(settings, kernels, facts, Trace(settings.as_dict()))
 
 
@@ -180,6 +186,9 @@ def _check(
             f"the latent has shape {tuple(noise.shape)}; diffusion forcing samples videos (batch, "
             "channels, frames, height, width). Use an empty video latent"
         )
+    compiled = compiled_reason(model_options)
+    if compiled and options.attention == "block_causal":
+        raise UnsupportedModelError(f"block-causal attention is not possible: {compiled}")
     if model_options.get("context_handler") is not None:
         raise ConflictError(
             "context windows and diffusion forcing both cut the video. Remove the context window "

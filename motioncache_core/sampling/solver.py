@@ -155,7 +155,7 @@ def _mix(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
     for weight, x in zip(weights, tensors, strict=True):
         if weight == 0.0:
             continue
-        total = x.float() * weight if total is None else total.add_(x, alpha=weight)
+        total = x.float() * weight if total is None else total.add_(x.float(), alpha=weight)
     assert total is not None
     return total
 

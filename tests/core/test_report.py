@@ -68,7 +68,7 @@ def test_shares_by_hand(trace):
     assert compute_share(trace) == pytest.approx(130 / 200)
     # a row costs 6 * 8 * 8 + 2 * 8 * 16 = 640 in linear layers and 2 * 20 * 8 = 320 in attention
     assert block_macs(trace, 1, 20) == 960
-    assert block_macs(trace, TOKENS) == 20 * 960
+    assert block_macs(trace, TOKENS, TOKENS * TOKENS) == 20 * 960
     assert flops_share(trace) == pytest.approx(130 / 200)
 
 
