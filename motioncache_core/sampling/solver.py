@@ -61,14 +61,16 @@ def check_sigmas(sigmas: Sequence[float] | Tensor) -> tuple[float, ...]:
     Raises:
         SettingsError: see `make_solver`.
     """
-    levels = tuple(float(s) for s in sigmas)
+    values = sigmas.tolist() if isinstance(sigmas, Tensor) else sigmas
+    levels = tuple(float(s) for s in values)
     if len(levels) < 2:
         raise SettingsError(f"sigmas has {len(levels)} values; give at least 2, which is one step")
-    if not all(0.0 <= s <= 1.0 for s in levels):
-        raise SettingsError(
-            f"sigmas run from {levels[0]:g} to {levels[-1]:g}; a flow model's lie from 0 to 1. "
-            "Take them from a scheduler of this model."
-        )
+    for k, level in enumerate(levels):
+        if not 0.0 <= level <= 1.0:
+            raise SettingsError(
+                f"sigmas[{k}] is {level:g}; a flow model's noise levels lie from 0 to 1. "
+                "Take them from a scheduler of this model."
+            )
     for k, (high, low) in enumerate(pairwise(levels)):
         if low >= high:
             raise SettingsError(

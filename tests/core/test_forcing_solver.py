@@ -1,0 +1,285 @@
+"""The solvers: diffusers' UniPC is the reference; and what must hold at the schedule's ends."""
+
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core.errors import SettingsError
+from motioncache_pack.motioncache_core.sampling import make_solver
+from motioncache_pack.tests.support.assert_close import assert_close, assert_same, relative_error
+
+SHAPE = (2, 5, 3, 7, 4)
+TRAJECTORY_TOLERANCE = 1e-5
+
+
+def draw(seed, shape=SHAPE, dtype=torch.float32):
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng).to(dtype)
+
+
+def flow_sigmas(steps, shift, top=1.0):
+    """A shifted schedule from `top` to 0, as hosts make it."""
+    u = torch.linspace(top, 0.0, steps + 1, dtype=torch.float64)
+    return (shift * u / (1 + (shift - 1) * u)).tolist()
+
+
+class Velocity:
+    """A velocity that is nonlinear in the latents and in the noise level and mixes channels."""
+
+    def __init__(self, seed, dtype=torch.float32):
+        channels = SHAPE[1]
+        self.weight = draw(seed, (channels, channels), dtype) / channels**0.5
+        self.target = draw(seed + 1, SHAPE, dtype)
+
+    def __call__(self, x, sigma):
+        mixed = torch.einsum("dc,bcfhw->bdfhw", self.weight, x)
+        return torch.tanh(mixed + sigma) + 0.3 * torch.sin(3 * sigma * x) - 0.5 * self.target
+
+
+def trajectory(name, sigmas, velocity, x, state=None):
+    """Latents after each step."""
+    state = state or make_solver(name, sigmas).start()
+    points = []
+    for k, sigma in enumerate(sigmas[:-1]):
+        x = state.step(k, x, x - sigma * velocity(x, sigma))
+        points.append(x)
+    return points
+
+
+@pytest.mark.parametrize("shift", [8.0, 5.0, 3.0])
+@pytest.mark.parametrize("steps", [50, 30, 8, 4, 3, 2, 1])
+def test_unipc_is_diffusers_unipc(steps, shift):
+    pytest.importorskip(
+        "diffusers", reason="diffusers is not installed: pip install -r tests/requirements.txt"
+    )
+    from diffusers import UniPCMultistepScheduler
+
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+    )
+    scheduler.set_timesteps(steps)
+    velocity, start = Velocity(steps), draw(100 + steps)
+    sigmas = scheduler.sigmas.tolist()
+    ours = trajectory("unipc", sigmas, velocity, start)
+    x = start
+    for k, t in enumerate(scheduler.timesteps):
+        x = scheduler.step(velocity(x, sigmas[k]), t, x, return_dict=False)[0]
+        assert_close(f"step {k}", x, ours[k], TRAJECTORY_TOLERANCE)
+
+
+@pytest.mark.parametrize("shift", [8.0, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_euler_is_a_plain_loop(steps, shift):
+    velocity, start = Velocity(steps), draw(steps)
+    sigmas = flow_sigmas(steps, shift)
+    ours = trajectory("euler", sigmas, velocity, start)
+    x = start
+    for k in range(steps):
+        x = x + (sigmas[k + 1] - sigmas[k]) * velocity(x, sigmas[k])
+        assert_close(f"step {k}", x, ours[k])
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+@pytest.mark.parametrize(("top", "bottom"), [(1.0, 0.0), (1.0, 0.2), (0.9, 0.0), (0.7, 0.1)])
+def test_a_straight_path_is_followed_exactly(name, steps, top, bottom):
+    clean, noise = draw(1), draw(2)
+    sigmas = torch.linspace(top, bottom, steps + 1, dtype=torch.float64).tolist()
+    state = make_solver(name, sigmas).start()
+    x = (1 - top) * clean + top * noise
+    for k in range(steps):
+        x = state.step(k, x, clean)
+        expected = (1 - sigmas[k + 1]) * clean + sigmas[k + 1] * noise
+        assert_close(f"step {k}", expected, x)
+    if bottom == 0.0:
+        assert_same("end", clean, x)
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_the_last_step_to_no_noise_returns_the_prediction(name, steps):
+    state = make_solver(name, flow_sigmas(steps, 5.0)).start()
+    x = draw(0)
+    for k in range(steps):
+        x0 = draw(10 + k)
+        x = state.step(k, x, x0)
+    assert_same("last", x0, x)
+
+
+def exact_end(velocity, sigmas, x, parts=400):
+    """Runge-Kutta of order 4 on a fine grid in float64."""
+    high, low = sigmas[0], sigmas[-1]
+    h = (low - high) / parts
+    for i in range(parts):
+        s = high + i * h
+        a = velocity(x, s)
+        b = velocity(x + h / 2 * a, s + h / 2)
+        c = velocity(x + h / 2 * b, s + h / 2)
+        d = velocity(x + h * c, s + h)
+        x = x + h / 6 * (a + 2 * b + 2 * c + d)
+    return x
+
+
+# fp32 latents and a schedule that ends above 0, so that the order shows
+@pytest.mark.parametrize("top", [1.0, 0.99])
+@pytest.mark.parametrize(("name", "gain"), [("unipc", 3.0), ("euler", 1.8)])
+def test_halving_the_steps_shows_the_order(name, gain, top):
+    velocity, start = Velocity(3, torch.float64), draw(5, dtype=torch.float64)
+    errors = []
+    for steps in (16, 32, 64):
+        sigmas = torch.linspace(top, 0.1, steps + 1, dtype=torch.float64).tolist()
+        expected = exact_end(velocity, sigmas, start)
+        single = Velocity(3)
+        got = trajectory(name, sigmas, single, start.float())[-1]
+        errors.append(relative_error(expected, got))
+    assert errors[0] / errors[1] > gain
+    assert errors[1] / errors[2] > gain
+
+
+@pytest.mark.parametrize("shift", [1.0, 5.0, 8.0])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 20])
+def test_a_first_sigma_of_one_is_the_limit_from_below(steps, shift):
+    velocity, start = Velocity(7), draw(8)
+    sigmas = flow_sigmas(steps, shift)
+    at_one = trajectory("unipc", sigmas, velocity, start)
+    assert all(bool(torch.isfinite(x).all()) for x in at_one)
+    gaps = []
+    for below in (1e-3, 1e-7, 1e-15):
+        near = trajectory("unipc", [1.0 - below, *sigmas[1:]], velocity, start)
+        gaps.append(max(relative_error(a, b) for a, b in zip(at_one, near, strict=True)))
+    # the far point's weight falls with the logarithm of its distance only
+    assert gaps[1] < 0.02
+    assert gaps == sorted(gaps, reverse=True)
+
+
+@pytest.mark.parametrize(("row", "k"), [("predictors", 1), ("correctors", 2)])
+def test_weights_at_a_first_sigma_of_one_are_limits(row, k):
+    rest = [0.9, 0.7, 0.4, 0.0]
+    limit = getattr(make_solver("unipc", [1.0, *rest]), row)[k]
+    gaps = []
+    for below in (1e-4, 1e-8, 1e-16):
+        near = getattr(make_solver("unipc", [1.0 - below, *rest]), row)[k]
+        gaps.append(max(abs(a - b) for a, b in zip(limit, near, strict=True)))
+    # about 1 / lambda, and lambda doubles each time
+    assert gaps[0] > 1.5 * gaps[1] > 2.25 * gaps[2] > 0.0
+
+
+def test_close_sigmas_lose_no_digits():
+    # phi_3 by recursion alone has no digit left here
+    sigmas = [0.5, 0.5 - 1e-8, 0.5 - 2e-8, 0.4]
+    weights = make_solver("unipc", sigmas).correctors[2]
+    assert math.isclose(sum(weights), 1.0, abs_tol=1e-12)
+    ratio, now, _, before = weights
+    # h -> 0: 5/12 m_k + 8/12 m_(k-1) - 1/12 m_(k-2), Adams-Moulton
+    assert math.isclose(now / (1 - ratio), 5 / 12, rel_tol=1e-4)
+    assert math.isclose(before / (1 - ratio), -1 / 12, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_chunks_with_states_of_their_own_do_not_meet(name):
+    sigmas = flow_sigmas(6, 5.0)
+    solver = make_solver(name, sigmas)
+    velocity, starts = Velocity(1), [draw(20), draw(21)]
+    alone = [trajectory(name, sigmas, velocity, x)[-1] for x in starts]
+    states, xs, steps = [solver.start(), solver.start()], list(starts), [0, 0]
+    for chunk in (0, 0, 1, 0, 1, 1, 0, 1, 1, 0, 1, 0):
+        k = steps[chunk]
+        x = xs[chunk]
+        xs[chunk] = states[chunk].step(k, x, x - sigmas[k] * velocity(x, sigmas[k]))
+        steps[chunk] += 1
+    for expected, got in zip(alone, xs, strict=True):
+        assert_same("chunk", expected, got)
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_arguments_may_be_written_to_after_a_step(name):
+    sigmas = flow_sigmas(5, 3.0)
+    velocity, x = Velocity(2), draw(3)
+    expected = trajectory(name, sigmas, velocity, x)[-1]
+    state = make_solver(name, sigmas).start()
+    clip = x.clone()
+    for k, sigma in enumerate(sigmas[:-1]):
+        x0 = clip - sigma * velocity(clip, sigma)
+        before = clip.clone(), x0.clone()
+        x_next = state.step(k, clip, x0)
+        assert_same("x", before[0], clip)
+        assert_same("x0", before[1], x0)
+        clip.copy_(x_next)
+        x0.fill_(math.nan)
+        x_next.fill_(math.nan)
+    assert_same("end", expected, clip)
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_a_state_holds_three_tensors_at_most_and_none_at_the_end(name):
+    # no other tensor has this shape
+    steps, shape = 6, (1, 1, 1, 3, 13)
+
+    def alive():
+        return [o for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == shape]
+
+    gc.collect()
+    assert not alive()
+    state = make_solver(name, flow_sigmas(steps, 5.0)).start()
+    x = draw(0, shape)
+    held = []
+    for k in range(steps):
+        x = state.step(k, x, draw(k, shape))
+        held.append(len([o for o in alive() if o is not x]))
+    assert held == ([2, 3, 3, 3, 3, 0] if name == "unipc" else [0] * steps)
+
+
+def test_a_state_does_not_keep_the_models_output_alive():
+    state = make_solver("unipc", flow_sigmas(4, 5.0)).start()
+    output = draw(0)
+    alive = weakref.ref(output.untyped_storage())
+    state.step(0, draw(1)[:, :, :1], output[:, :, :1])
+    del output
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+def test_all_maths_is_fp32_whatever_the_model_returns(name, dtype):
+    sigmas = flow_sigmas(4, 5.0)
+    x = draw(0)
+    other = x
+    state, expected = (make_solver(name, sigmas).start() for _ in range(2))
+    for k in range(4):
+        x0 = draw(30 + k).to(dtype)
+        x = state.step(k, x, x0)
+        other = expected.step(k, other, x0.float())
+        assert_same(f"step {k}", other, x)
+
+
+def test_sigmas_may_be_a_tensor():
+    sigmas = flow_sigmas(5, 8.0)
+    solvers = [make_solver("unipc", s) for s in (sigmas, torch.tensor(sigmas, dtype=torch.float64))]
+    assert solvers[0].correctors == solvers[1].correctors
+
+
+@pytest.mark.parametrize("name", ["unipc", "euler"])
+@pytest.mark.parametrize(
+    ("sigmas", "words"),
+    [
+        ([1.0], "at least 2"),
+        ([], "at least 2"),
+        ([1.0, 0.5, 0.5, 0.0], r"sigmas\[1\] is 0.5"),
+        ([0.5, 0.7, 0.0], r"sigmas\[1\] is 0.7"),
+        ([1.0, 0.0, 0.0], r"sigmas\[2\] is 0"),
+        ([14.6, 1.0, 0.0], r"sigmas\[0\] is 14.6"),
+        ([1.0, 0.5, -0.1], r"sigmas\[2\] is -0.1"),
+        ([1.0, math.nan, 0.0], r"sigmas\[1\] is nan"),
+    ],
+)
+def test_sigmas_that_do_not_fall_are_refused(name, sigmas, words):
+    with pytest.raises(SettingsError, match=words):
+        make_solver(name, sigmas)
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(SettingsError, match="'unipc', 'euler'"):
+        make_solver("heun", [1.0, 0.0])
