@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
 from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
+from .load_skyreels import MotionCacheLoadSkyReels
 from .motion_map import MotionCacheMotionMap
 from .patcher import MotionCachePatcher
 from .report import MotionCacheReport
@@ -18,6 +19,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheReport,
     MotionCacheDiffusionForcing,
     MotionCacheExtendVideo,
+    MotionCacheLoadSkyReels,
     MotionCacheDemoModel,
     MotionCacheDemoDecode,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import comfy.latent_formats
 import comfy.model_management
 import comfy.model_sampling
 import comfy.sd
+import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
 from safetensors.torch import load_file
@@ -29,6 +30,7 @@ from ..motioncache_core import (
     Session,
     Trace,
     TraceHandle,
+    UnsupportedModelError,
     find_adapter,
 )
 from ..motioncache_core.report import line
@@ -227,3 +229,52 @@ def intermediate_device() -> torch.device:
     """Where ComfyUI keeps latents and images between nodes."""
     device: torch.device = comfy.model_management.intermediate_device()
     return device
+
+
+def diffusion_model_names() -> list[str]:
+    """The files of ComfyUI's `diffusion_models` folders (and `unet`, their older name)."""
+    import folder_paths
+
+    names: list[str] = folder_paths.get_filename_list("diffusion_models")
+    return names
+
+
+# how ComfyUI's own loader is told what it offers under these names
+WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+def load_wan_file(
+    name: str, weight_dtype: str, prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> Any:
+    """A file of the `diffusion_models` folders as a model, its tensors passed through `prepare`.
+
+    Raises:
+        UnsupportedModelError: this ComfyUI does not know the model.
+    """
+    import folder_paths
+
+    path = folder_paths.get_full_path_or_raise("diffusion_models", name)
+
+    def load(**options: Any) -> Any:
+        tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+        model = comfy.sd.load_diffusion_model_state_dict(
+            prepare(tensors),
+            model_options=dict(WEIGHT_DTYPES[weight_dtype]),
+            metadata=metadata,
+            **options,
+        )
+        if model is None:
+            raise UnsupportedModelError(
+                f"{name} has the tensors of a Wan model, but this ComfyUI does not know the kind. "
+                "Update ComfyUI, or use a file in another format"
+            )
+        # compiling, hooks and several GPUs load the file again, and need the same tensors
+        model.cached_patcher_init = (load, ())
+        return model
+
+    return load()

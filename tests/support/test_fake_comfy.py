@@ -236,7 +236,8 @@ def test_schema_lists_types_defaults_and_ranges():
 
 def test_install_puts_the_modules_in_and_undo_takes_them_out(monkeypatch):
     monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    for name in [n for n in sys.modules if n.split(".")[0] in ("comfy", "comfy_api")]:
+    roots = ("comfy", "comfy_api", "folder_paths")
+    for name in [n for n in sys.modules if n.split(".")[0] in roots]:
         monkeypatch.delitem(sys.modules, name)
     undo = fake_comfy.install()
     try:
@@ -247,4 +248,4 @@ def test_install_puts_the_modules_in_and_undo_takes_them_out(monkeypatch):
         assert io is fake_comfy.comfy_api.latest.io
     finally:
         undo()
-    assert not any(n.split(".")[0] in ("comfy", "comfy_api") for n in sys.modules)
+    assert not any(n.split(".")[0] in roots for n in sys.modules)

@@ -20,13 +20,14 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-from . import comfy, comfy_api, cond_batch, harness
+from . import comfy, comfy_api, cond_batch, folder_paths, harness
 from .comfy.sd import set_network_factory
 
 __all__ = [
     "comfy",
     "comfy_api",
     "cond_batch",
+    "folder_paths",
     "harness",
     "install",
     "modules",
@@ -36,7 +37,7 @@ __all__ = [
 
 def modules() -> dict[str, ModuleType]:
     """The stand-in's modules by the name that ComfyUI gives them."""
-    found = {}
+    found = {"folder_paths": folder_paths}
     for root in (comfy, comfy_api):
         prefix = root.__name__.rpartition(".")[0] + "."
         found[root.__name__.removeprefix(prefix)] = root

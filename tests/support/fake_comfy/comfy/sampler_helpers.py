@@ -9,6 +9,7 @@ from .patcher_extension import (
     get_all_wrappers,
     merge_nested_dicts,
 )
+from .utils import reshape_mask
 
 
 def convert_cond(cond):
@@ -20,6 +21,10 @@ def convert_cond(cond):
             entry["cross_attn"] = text
         out.append(entry)
     return out
+
+
+def prepare_mask(noise_mask, shape, device):
+    return reshape_mask(noise_mask, shape).to(device)
 
 
 def prepare_model_patcher(model, conds, model_options):

@@ -220,6 +220,10 @@ class CFGGuider:
     ):
         if sigmas.shape[-1] == 0:
             return latent_image
+        if denoise_mask is not None:
+            device = self.model_patcher.load_device
+            shape = latent_image.shape
+            denoise_mask = sampler_helpers.prepare_mask(denoise_mask, shape, device).float()
         self.conds = {name: [dict(c) for c in cond] for name, cond in self.original_conds.items()}
         shared_options = self.model_options
         try:

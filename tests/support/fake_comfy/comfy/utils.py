@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
+
 PROGRESS_BAR_HOOK = None
 
 
@@ -56,3 +58,17 @@ def repeat_to_batch_size(tensor, batch_size, dim=0):
     repeats = [1] * tensor.ndim
     repeats[dim] = -(-batch_size // size)
     return tensor.repeat(repeats).narrow(dim, 0, batch_size)
+
+
+def reshape_mask(input_mask, output_shape):
+    """A noise mask in the latent's shape; a video takes the pictures of a mask as its frames."""
+    size = tuple(output_shape[2:])
+    picture = input_mask.shape[-2:]
+    if len(size) == 2:
+        input_mask = input_mask.reshape(-1, 1, *picture)
+    elif input_mask.ndim < 5:
+        input_mask = input_mask.reshape(1, 1, -1, *picture)
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    mask = F.interpolate(input_mask, size=size, mode=mode)
+    mask = repeat_to_batch_size(mask, output_shape[1], dim=1)
+    return repeat_to_batch_size(mask, output_shape[0])

@@ -1,0 +1,115 @@
+"""The SkyReels-V2 loader on the stand-in; the real host has `tests/comfyui/test_skyreels_host.py`.
+
+The stand-in's network is strict: a name that it does not know is an error.
+"""
+
+import importlib
+import inspect
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import SettingsError, UnsupportedModelError
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.skyreels import fold_fps
+
+DIM = 128
+NAME = "SkyReels-V2-DF-1.3B.safetensors"
+
+
+def checkpoint():
+    sd = DemoWan(dim=DIM, ffn_dim=256, num_layers=2).state_dict()
+    sd["fps_embedding.weight"] = torch.randn(2, DIM)
+    for layer, rows in ((0, DIM), (2, 6 * DIM)):
+        sd[f"fps_projection.{layer}.weight"] = torch.randn(rows, DIM) * 0.1
+        sd[f"fps_projection.{layer}.bias"] = torch.randn(rows) * 0.1
+    sd["model_type.SkyReels-V2-DF-1.3B-540P"] = torch.zeros(1)
+    return sd
+
+
+@pytest.fixture
+def node(pack, monkeypatch):
+    """The loader, with two files in the folder."""
+    files = {NAME: checkpoint(), "other.safetensors": {"x_embedder.weight": torch.zeros(1)}}
+    folder = {"diffusion_models": list(files)}
+    paths = SimpleNamespace(
+        get_filename_list=folder.__getitem__,
+        get_full_path_or_raise=lambda kind, name: f"{kind}/{folder[kind].index(name)}",
+    )
+    monkeypatch.setitem(sys.modules, "folder_paths", paths)
+
+    def load_torch_file(path, return_metadata=False):
+        assert return_metadata
+        kind, index = path.split("/")
+        return dict(files[folder[kind][int(index)]]), {}
+
+    monkeypatch.setattr(pack.host.utils, "load_torch_file", load_torch_file, raising=False)
+    found = importlib.import_module("motioncache_pack.nodes.load_skyreels").MotionCacheLoadSkyReels
+    return SimpleNamespace(cls=found, sd=files[NAME])
+
+
+def test_inputs_and_outputs(node):
+    info = node.cls.GET_NODE_INFO_V1()
+    assert info["name"] == "MotionCacheLoadSkyReels"
+    told = info["input"]["required"]
+    assert {name: said["options"] for name, (_, said) in told.items()} == {
+        "model_name": [NAME, "other.safetensors"],
+        "fps": ["24", "16"],
+        "weight_dtype": ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"],
+    }
+    assert (told["fps"][1]["default"], told["weight_dtype"][1]["default"]) == ("24", "default")
+    assert list(told) == list(inspect.signature(node.cls.execute).parameters)
+    assert list(zip(info["output"], info["output_name"], strict=True)) == [
+        ("MODEL", "MODEL"), ("STRING", "text"),
+    ]  # fmt: skip
+    schema = node.cls.define_schema()
+    assert all(port.tooltip for port in (*schema.inputs, *schema.outputs))
+
+
+def test_there_is_a_help_page(root):
+    page = (root / "nodes/web/docs/MotionCacheLoadSkyReels.md").read_text("utf-8")
+    for word in ("**model_name**", "**fps**", "**weight_dtype**", "**text**"):
+        assert word in page
+
+
+@pytest.mark.parametrize("fps", ["16", "24"])
+def test_the_model_has_the_folded_bias(node, fps):
+    model, text = node.cls.execute(NAME, fps, "default").result
+    loaded = model.model.diffusion_model.state_dict()
+    expected = fold_fps(node.sd, int(fps))
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+    assert f"fps embedding folded for {fps} fps" in text
+
+
+def test_two_frame_rates_are_two_models(node):
+    first, second = (node.cls.execute(NAME, fps, "default").result[0] for fps in ("16", "24"))
+    biases = [m.model.diffusion_model.time_projection[1].bias for m in (first, second)]
+    assert not torch.equal(*biases)
+
+
+def test_a_loaded_model_samples_with_motioncache(pack, node):
+    model, _ = node.cls.execute(NAME, "24", "default").result
+    patched, handle = pack.patch(model)
+    result = pack.sample(patched)
+    assert torch.isfinite(result).all()
+    assert {e.kind for e in handle.latest.evaluations} > {"dense"}
+
+
+@pytest.mark.parametrize(
+    ("name", "fps", "error", "message"),
+    [
+        ("other.safetensors", "24", UnsupportedModelError, "found x_embedder.weight"),
+        (NAME, "0", SettingsError, "whole numbers from 1"),
+    ],
+)
+def test_bad_input(node, name, fps, error, message):
+    with pytest.raises(error, match=message):
+        node.cls.execute(name, fps, "default")
+
+
+def test_a_kind_that_the_host_does_not_know(pack, node, monkeypatch):
+    monkeypatch.setattr(pack.host.sd, "load_diffusion_model_state_dict", lambda *a, **k: None)
+    with pytest.raises(UnsupportedModelError, match=f"{NAME} has the tensors of a Wan model.*Upd"):
+        node.cls.execute(NAME, "24", "default")

@@ -1,0 +1,13 @@
+"""Which model files there are: none, until a test says otherwise."""
+
+files: dict[str, dict[str, str]] = {"diffusion_models": {}}
+
+
+def get_filename_list(folder_name):
+    return sorted(files[folder_name])
+
+
+def get_full_path_or_raise(folder_name, filename):
+    if filename not in files[folder_name]:
+        raise FileNotFoundError(f"Model in folder '{folder_name}' with filename '{filename}'")
+    return files[folder_name][filename]
