@@ -48,7 +48,8 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
 
     Args:
         view: "motion" the motion weight, 1 where it is largest; "updates" how often a token was
-            computed up to `step`, as a share; "staleness" evaluations since it was computed,
+            computed up to `step`, as a share of the evaluations its chunk was at work in;
+            "staleness" such evaluations since it was computed,
             1 for the stalest; "active" 1 where it was computed in this very evaluation.
         step: evaluation index; negative ones count from the end. For "motion" -1 is the last
             evaluation that weighed tokens.
@@ -76,9 +77,12 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
     if view == "active":
         flat = masks[-1].astype(np.float32)
     elif view == "updates":
-        flat = masks.mean(axis=0, dtype=np.float32)
+        busy = np.stack([_busy(r) for r in records[: index + 1]]).sum(axis=0)
+        flat = (masks.sum(axis=0) / np.maximum(busy, 1)).astype(np.float32)
     else:
-        age = np.argmax(masks[::-1], axis=0).astype(np.float32)
+        age = np.zeros(trace.tokens, dtype=np.float32)
+        for mask, record in zip(masks, records, strict=False):
+            age = np.where(mask, 0, age + _busy(record)).astype(np.float32)
         flat = age / max(1.0, float(age.max()))
     out: Floats = flat.reshape(trace.grid)
     return out
@@ -145,6 +149,11 @@ def _of_first_scope(trace: Trace) -> list[EvaluationRecord]:
     # with separate decisions per branch the maps of one branch are shown, not a mixture
     scope = trace.evaluations[0].scope if trace.evaluations else ""
     return [e for e in trace.evaluations if e.scope == scope]
+
+
+def _busy(record: EvaluationRecord) -> npt.NDArray[np.bool_]:
+    # chunks that had not started or were finished are neither updated nor stale
+    return np.concatenate([np.full(c.tokens, not c.idle) for c in record.chunks])
 
 
 def _index(step: int, count: int) -> int:

@@ -143,7 +143,7 @@ class Trace:
         """Rows computed in evaluation `index`, `(L,)` bool."""
         record = self.evaluations[index]
         if record.active is None:
-            return np.full(self.tokens, record.kind == "dense")
+            return np.concatenate([np.full(c.tokens, c.kind == "dense") for c in record.chunks])
         return np.unpackbits(record.active, count=self.tokens).astype(np.bool_)
 
 

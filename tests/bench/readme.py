@@ -60,7 +60,34 @@ def preset_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|", *rows, "", note])
 
 
-TABLES = {"demo": demo_table, "engine": engine_table, "presets": preset_table}
+def forcing_table(data: dict[str, Any]) -> str:
+    """What attention mode and reuse bring in diffusion forcing, each over its own baseline."""
+    rows = []
+    for name, kind in data["kinds"].items():
+        for over, share in kind.items():
+            if not over.startswith("over ") or over.removeprefix("over ") == name:
+                continue
+            rows.append(
+                f"| {name} | {over.removeprefix('over ')} | {share['flops_share']:.0%} | "
+                f"{share['promised_speedup']:.2f}x | {share['measured_speedup']:.2f}x |"
+            )
+    model, run, env = data["model"], data["run"], data["environment"]
+    note = (
+        f"{run['frames']} latent frames in chunks of {run['chunk_frames']}, {run['chunk_delay']} "
+        f"steps apart, {run['steps']} steps, {run['branches']} branches; width {model['dim']}, "
+        f"{model['layers']} blocks; {env['device']}, {env['threads']} thread(s), torch "
+        f"{env['torch']}; medians of {data['rounds']} rounds."
+    )
+    head = "| run | compared with | work | speed-up by work | speed-up by the clock |"
+    return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
+
+
+TABLES = {
+    "demo": demo_table,
+    "engine": engine_table,
+    "presets": preset_table,
+    "diffusion_forcing": forcing_table,
+}
 
 
 def filled(text: str) -> str:

@@ -1,0 +1,129 @@
+"""Reports and pictures of a run whose chunks start and finish one after the other, by hand."""
+
+import pytest
+from motioncache_pack.motioncache_core.heatmap import timeline, values
+from motioncache_pack.motioncache_core.report import (
+    compute_share,
+    engine_share,
+    flops_share,
+    line,
+    summary,
+    text,
+)
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.trace import (
+    CallRecord,
+    ChunkRecord,
+    EvaluationRecord,
+    Trace,
+)
+
+# two chunks of one frame with 4 tokens each are in the model's input
+TOKENS, CHUNK = 8, 4
+DENSE = ("dense", "warm-up", CHUNK)
+CLEAN = ("dense", "clean", CHUNK)
+REUSE = ("reuse", "uniform", 0)
+UNSTARTED = ("reuse", "unstarted", 0)
+DONE = ("reuse", "done", 0)
+
+
+def evaluation(index, first_chunk, *chunks):
+    rows = [ChunkRecord(kind, phase, active, CHUNK, 0.1) for kind, phase, active in chunks]
+    needed = [not r.idle for r in rows]
+    computed = sum(r.active for r in rows)
+    # block-causal: the first chunk attends to 4 rows, the second to 8
+    pairs = [CHUNK * 4 * (rows[0].active > 0), CHUNK * 8 * (rows[1].active > 0)]
+    wanted = [CHUNK * 4 * needed[0], CHUNK * 8 * needed[1]]
+    kind = "dense" if computed == CHUNK * sum(needed) else "reuse" if computed == 0 else "partial"
+    call = CallRecord(
+        kind, 1, 1, computed, seconds=1.0, needed=CHUNK * sum(needed), pairs=sum(pairs),
+        needed_pairs=sum(wanted), window=TOKENS,
+    )  # fmt: skip
+    found = EvaluationRecord(index, 0.5, "all branches", tuple(rows), [call])
+    found.first_chunk = first_chunk
+    return found
+
+
+@pytest.fixture
+def trace():
+    """Chunk 0, then 1; then the window rolls on, and chunks 1 and 2 are in it."""
+    return Trace(
+        MotionCacheSettings().as_dict(),
+        grid=(2, 2, 2),
+        chunks=(1, 1),
+        blocks=2,
+        width=8,
+        ffn_width=16,
+        evaluations=[
+            evaluation(0, 0, DENSE, UNSTARTED),
+            evaluation(1, 0, REUSE, DENSE),
+            evaluation(2, 0, CLEAN, REUSE),
+            evaluation(3, 1, DENSE, UNSTARTED),
+            evaluation(4, 1, CLEAN, DENSE),
+            evaluation(5, 1, DONE, REUSE),
+        ],
+    )
+
+
+def test_chunks_that_have_nothing_to_do_are_no_saving(trace):
+    # needed: 4 + 8 + 8 + 4 + 8 + 4, computed: 4 + 4 + 4 + 4 + 8 + 0
+    assert compute_share(trace) == pytest.approx(24 / 36)
+    # linear layers of a row cost 6 * 64 + 2 * 8 * 16 = 640, a pair 2 * 8 = 16
+    needed = 36 * 640 + (16 + 48 + 48 + 16 + 48 + 32) * 16
+    assert flops_share(trace) == pytest.approx((24 * 640 + (16 + 32 + 16 + 16 + 48) * 16) / needed)
+    assert engine_share(trace) == pytest.approx(needed / (6 * (8 * 640 + 64 * 16)))
+
+
+def test_an_evaluation_is_named_by_the_chunks_at_work(trace):
+    kinds = [e.kind for e in trace.evaluations]
+    assert kinds == ["dense", "partial", "partial", "dense", "dense", "reuse"]
+    assert [e.active_share for e in trace.evaluations] == [1, 0.5, 0.5, 1, 1, 0]
+    assert "3 dense, 2 partial, 1 reuse" in line(trace)
+
+
+def test_both_savings_are_told_apart(trace):
+    told = text(trace)
+    assert "66.7% of the uncached run's tokens" in told
+    assert f"Block-causal attention: {engine_share(trace):.1%} of the work" in told
+    totals = summary(trace)["totals"]
+    assert totals["engine_share"] == round(engine_share(trace), 6)
+    assert totals["compute_share"] == round(24 / 36, 6)
+
+
+def test_marks_stand_in_the_column_of_their_evaluation(trace):
+    rows = [row for row in text(trace).splitlines() if ", chunk " in row]
+    assert rows == [
+        "  all branches, chunk 0: D.D",
+        "  all branches, chunk 1:  D.DD",
+        "  all branches, chunk 2:     D.",
+    ]
+
+
+def test_the_timeline_has_a_row_for_every_chunk_of_the_clip(trace):
+    picture = timeline(trace, cell=16)[0]
+    assert picture.shape == (3 * 48, 6 * 16, 3)
+    back = picture[0, 0]
+
+    def empty(row, column):
+        box = picture[row * 48 : (row + 1) * 48, column * 16 : (column + 1) * 16]
+        return bool((box == back).all())
+
+    cells = [[not empty(row, column) for column in range(6)] for row in range(3)]
+    assert cells == [
+        [True, True, True, False, False, False],
+        [False, True, True, True, True, False],
+        [False, False, False, False, True, True],
+    ]
+
+
+def test_maps_count_only_evaluations_of_a_chunk_at_work(trace):
+    # the last place of the window: chunk 1 was computed in both evaluations it was at work in,
+    # chunk 2 in one of two
+    assert values(trace, "updates").reshape(2, -1).tolist() == [[1] * 4, [0.5] * 4]
+    assert values(trace, "staleness").reshape(2, -1).tolist() == [[0] * 4, [1] * 4]
+
+
+def test_a_run_that_only_warmed_up_says_so(trace):
+    warm = evaluation(0, 0, DENSE, UNSTARTED)
+    trace.evaluations = [warm, evaluation(1, 0, CLEAN, DENSE)]
+    assert "fell into warm-up" in line(trace)
