@@ -23,6 +23,7 @@ class ForcingCall:
         kv_keep: finished chunks' worth of keys and values to keep; 0 keeps all.
         active_sigmas: the same for frames that are being denoised, 0 for all others.
         level: the highest of these.
+        first_chunk: number of the input's first chunk in the clip.
         first_position: rotary position of the input's first frame. Keys that are kept while a
             window rolls stay valid, because positions go on with the clip.
     """
@@ -33,6 +34,7 @@ class ForcingCall:
     kv_keep: int = 0
     active_sigmas: tuple[float, ...] = ()
     level: float = 1.0
+    first_chunk: int = 0
     first_position: int = 0
 
     @classmethod
@@ -42,7 +44,14 @@ class ForcingCall:
         causal = options.attention == "block_causal"
         position = 0 if options.overlap_frames else it.start
         return cls(
-            it, call.sigmas, causal, options.kv_keep, call.active_sigmas, call.level, position
+            it,
+            call.sigmas,
+            causal,
+            options.kv_keep,
+            call.active_sigmas,
+            call.level,
+            it.start // options.chunk_frames,
+            position,
         )
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -235,8 +235,9 @@ class Clip:
         record = EvaluationRecord(
             len(self._trace.evaluations), max(sigmas), scope.label, records(scope, decisions)
         )
-        if it is not None:
-            record.window, record.first_chunk = it.window, it.start // max(it.chunks)
+        if forcing is not None and it is not None:
+            record.window, record.first_frame = it.window, it.start
+            record.first_chunk = forcing.first_chunk
         self._trace.evaluations.append(record)
         scope.record = record
         weights = [c.weights for c in scope.chunks if c.weights is not None]

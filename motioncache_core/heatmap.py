@@ -100,8 +100,8 @@ def render(
     """One picture per latent frame, `(F, H, W, 3)` in 0..1.
 
     Args:
-        images: decoded frames `(N, H, W, 3)` to lay the map over, spread evenly over the latent
-            frames; without them each token becomes a square of `pixels`.
+        images: decoded frames `(N, H, W, 3)` to lay the map over, spread evenly over the clip's
+            latent frames; without them each token becomes a square of `pixels`.
         opacity: 0 shows only the images, 1 only the map.
     """
     maps = torch.from_numpy(colourise(values(trace, view, step), colormap))
@@ -111,8 +111,10 @@ def render(
         raise MotionCacheError(
             f"images have shape {tuple(images.shape)}; connect decoded frames (N, H, W, 3)"
         )
-    frames = maps.shape[0]
-    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()
+    # the last window of a longer clip ends where the clip does
+    start = _of_first_scope(trace)[-1].first_frame
+    frames = start + maps.shape[0]
+    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start:]
     under = images[at, ..., :3].float().cpu()
     over = torch.nn.functional.interpolate(
         maps.permute(0, 3, 1, 2), size=under.shape[1:3], mode="nearest"

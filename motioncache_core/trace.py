@@ -68,7 +68,8 @@ class EvaluationRecord:
         sigma: noise level, 1 (noise) to 0 (clean).
         weight: motion weights `(L,)` scaled to 0..255, where the decision used some.
         active: rows that were decided to be computed, `(L,)` bool packed to bits.
-        window, first_chunk: where the model's input lies in a longer clip.
+        window, first_frame, first_chunk: where the model's input lies in a longer clip, in latent
+            frames and in chunks.
     """
 
     index: int
@@ -79,6 +80,7 @@ class EvaluationRecord:
     weight: Bytes | None = None
     active: Bytes | None = None
     window: int = 0
+    first_frame: int = 0
     first_chunk: int = 0
 
     @property

@@ -105,8 +105,28 @@ class MotionCacheDiffusionForcing(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, **options: Any) -> io.NodeOutput:
-        return io.NodeOutput(ForcingSampler(ForcingOptions(**options)))
+    def execute(
+        cls,
+        chunk_frames: int,
+        chunk_delay: int,
+        solver: str,
+        attention: str,
+        condition_noise: float,
+        window_frames: int,
+        overlap_frames: int,
+        kv_keep: int,
+    ) -> io.NodeOutput:
+        options = ForcingOptions(
+            chunk_frames,
+            chunk_delay,
+            solver,
+            attention,
+            condition_noise,
+            window_frames,
+            overlap_frames,
+            kv_keep,
+        )
+        return io.NodeOutput(ForcingSampler(options))
 
 
 class MotionCacheExtendVideo(io.ComfyNode):

@@ -1,7 +1,8 @@
 """Reports and pictures of a run whose chunks start and finish one after the other, by hand."""
 
 import pytest
-from motioncache_pack.motioncache_core.heatmap import timeline, values
+import torch
+from motioncache_pack.motioncache_core.heatmap import render, timeline, values
 from motioncache_pack.motioncache_core.report import (
     compute_share,
     engine_share,
@@ -40,7 +41,7 @@ def evaluation(index, first_chunk, *chunks):
         needed_pairs=sum(wanted), window=TOKENS,
     )  # fmt: skip
     found = EvaluationRecord(index, 0.5, "all branches", tuple(rows), [call])
-    found.first_chunk = first_chunk
+    found.first_chunk = found.first_frame = first_chunk
     return found
 
 
@@ -121,6 +122,14 @@ def test_maps_count_only_evaluations_of_a_chunk_at_work(trace):
     # chunk 2 in one of two
     assert values(trace, "updates").reshape(2, -1).tolist() == [[1] * 4, [0.5] * 4]
     assert values(trace, "staleness").reshape(2, -1).tolist() == [[0] * 4, [1] * 4]
+
+
+def test_the_map_of_the_last_window_lies_over_its_own_frames(trace):
+    # three latent frames of four pictures each; the window shows the last two
+    shade = torch.arange(12.0).reshape(12, 1, 1, 1).expand(12, 4, 4, 3) / 12
+    shown = render(trace, "updates", images=shade, opacity=0.0)
+    # spread evenly: pictures 0, 5.5 and 11
+    assert shown[:, 0, 0, 0].mul(12).round().tolist() == [6, 11]
 
 
 def test_a_run_that_only_warmed_up_says_so(trace):

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from motioncache_pack.tests.workflows.graph import Column, Graph, Output
-
-# title bar and body
-ACCENT = ("#2a363b", "#3f5159")
-NOTE = ("#432", "#653")
-GROUP = "#8aa"
+from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
+from motioncache_pack.tests.workflows.graph import Graph, Output
+from motioncache_pack.tests.workflows.parts import ACCENT, GROUP, NOTE, report, text_and_latent
 
 DEMO_NOTE = """\
 ## MotionCache in half a minute
@@ -32,8 +29,7 @@ tokens are computed again soon, dark ones are reused.
 - **scene** of the demo model.
 
 The settings here reach the motion phase early, so that it shows within 24 steps. Without the \
-settings node the preset counts. Bypassing MotionCache (Ctrl+B) is the same as not \
-having it.
+settings node the preset counts. **reuse_threshold** 0 is the same as not having MotionCache.
 """
 
 WAN21_NOTE = """\
@@ -51,7 +47,8 @@ the same place.
 
 **MotionCache** goes behind the loader, any LoRA and ModelSamplingSD3, right before the sampler. \
 Its **preset** is the one thing to choose: *quality* stays closest to the uncached video, *fast* \
-saves most. The report says what a run saved. Bypass the node (Ctrl+B) to compare.
+saves most. The report says what a run saved. To compare, bypass it (Ctrl+B) together with its \
+report and motion map.
 
 Runs of 8 steps or fewer are passed through unchanged: there is nothing to reuse. That includes \
 runs with 4-step distillation LoRAs.
@@ -77,12 +74,6 @@ why the settings node, which feeds both, has **warmup_steps** 3 and **uniform_up
 An expert that gets 8 steps or fewer is passed through unchanged. That includes runs with 4-step \
 distillation LoRAs. With more steps, move the hand-over of both samplers to half of them.
 """
-
-PROMPT = (
-    "A red fox walks from left to right through fresh snow at the edge of a birch forest, the "
-    "camera stands still, soft morning light, detailed fur."
-)
-NEGATIVE = "blurry, overexposed, static, subtitles, watermark, low quality, deformed"
 
 
 def demo() -> Graph:
@@ -135,39 +126,15 @@ def demo() -> Graph:
         "SaveAnimatedWEBP", 470, title="Without | With | Motion map", images=three["IMAGE"],
         filename_prefix="motioncache_demo", lossless=False, quality=90,
     )  # fmt: skip
-    _report(column, cache["trace"], cached["LATENT"])
+    report(column, cache["trace"], cached["LATENT"])
     return g
-
-
-def _report(column: Column, trace: Output, samples: Output, title: str = "What was saved") -> None:
-    report = column.add("MotionCacheReport", 120, trace=trace, samples=samples)
-    column.add("PreviewAny", 270, title=title, source=report["text"])
-
-
-def _conditioning(column: Column, width: int, height: int) -> dict[str, Output]:
-    clip = column.add(
-        "CLIPLoader", 130, clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan"
-    )
-    prompt = column.add("CLIPTextEncode", 160, title="Prompt", clip=clip["CLIP"], text=PROMPT)
-    negative = column.add(
-        "CLIPTextEncode", 120, title="Negative prompt", clip=clip["CLIP"], text=NEGATIVE
-    )
-    latent = column.add(
-        "EmptyHunyuanLatentVideo", 150, title="Empty video latent", width=width, height=height,
-        length=81,
-    )  # fmt: skip
-    return {
-        "positive": prompt["CONDITIONING"],
-        "negative": negative["CONDITIONING"],
-        "latent_image": latent["LATENT"],
-    }
 
 
 def wan21() -> Graph:
     """Wan 2.1 text to video."""
     g = Graph("wan21_t2v_motioncache")
     g.column(0, 440).add("MarkdownNote", 440, title="Read me", colours=NOTE, text=WAN21_NOTE)
-    conditioning = _conditioning(g.column(500, 380), 832, 480)
+    conditioning = text_and_latent(g.column(500, 380), 832, 480)
 
     column = g.column(940, 360)
     loader = column.add("UNETLoader", 100, unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
@@ -185,7 +152,7 @@ def wan21() -> Graph:
 
     column = g.column(1740, 560)
     column.add("SaveVideo", 500, video=video["VIDEO"], filename_prefix="video/motioncache_wan21")
-    _report(column, cache["trace"], sampler["LATENT"])
+    report(column, cache["trace"], sampler["LATENT"])
     g.column(2360, 560).add(
         "MotionCacheMotionMap", 640, trace=cache["trace"], samples=sampler["LATENT"],
         images=frames["IMAGE"],
@@ -203,7 +170,7 @@ def wan22() -> Graph:
         uniform_updates=1,
     )  # fmt: skip
     column = g.column(500, 380)
-    conditioning = _conditioning(column, 640, 640)
+    conditioning = text_and_latent(column, 640, 640)
     empty = conditioning.pop("latent_image")
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
 
@@ -224,7 +191,7 @@ def wan22() -> Graph:
             **conditioning, **steps,
         )  # fmt: skip
         trace = {"trace": cache["trace"], "samples": sampler["LATENT"]}
-        _report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise")
+        report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise")
         last = g.column(2360, 480, y).add(
             "MotionCacheMotionMap", 560, title=f"Motion map: {name} noise", view="updates", **trace
         )
@@ -247,4 +214,7 @@ EXAMPLES: dict[str, Callable[[], Graph]] = {
     "motioncache_demo": demo,
     "wan21_t2v_motioncache": wan21,
     "wan22_14b_t2v_motioncache": wan22,
+    **FORCING_EXAMPLES,
 }
+# need no file
+DEMOS = ("motioncache_demo", "motioncache_demo_df")

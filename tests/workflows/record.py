@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 NODES = (
+    "BasicScheduler",
     "CLIPLoader",
     "CLIPTextEncode",
     "CreateVideo",
@@ -22,13 +23,13 @@ NODES = (
     "ModelSamplingSD3",
     "PreviewAny",
     "PreviewImage",
+    "SamplerCustom",
     "SaveAnimatedWEBP",
     "SaveVideo",
     "UNETLoader",
     "VAEDecode",
     "VAELoader",
 )
-FILES = ("unet_name", "clip_name", "vae_name")
 
 # by path: this script needs neither torch nor the pack
 _spec = importlib.util.spec_from_file_location(
@@ -51,7 +52,7 @@ def main() -> None:
     server = parser.parse_args().server.rstrip("/")
     infos = get(f"{server}/object_info")
     version = get(f"{server}/system_stats")["system"]["comfyui_version"]
-    nodes = {name: signatures.from_info(infos[name], FILES) for name in NODES}
+    nodes = {name: signatures.from_info(infos[name]) for name in NODES}
     rows = [
         f'  "{name}": {{"inputs": [\n'
         + ",\n".join(f"    {json.dumps(item)}" for item in node["inputs"])

@@ -16,6 +16,8 @@ from typing import Any
 CORE_FILE = Path(__file__).with_name("core_nodes.json")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+# inputs whose options are the files of one machine
+FILES = ("unet_name", "clip_name", "vae_name", "model_name")
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 # nodes that exist in the page only
 NOTES = {
@@ -26,16 +28,12 @@ NOTES = {
 Signature = dict[str, list[dict[str, Any]]]
 
 
-def from_info(info: dict[str, Any], files: tuple[str, ...] = ()) -> Signature:
-    """The signature of one entry of `/object_info`.
-
-    Args:
-        files: inputs whose options are the files of one machine.
-    """
+def from_info(info: dict[str, Any]) -> Signature:
+    """The signature of one entry of `/object_info`."""
     inputs = []
     for group in ("required", "optional"):
         for name, spec in info["input"].get(group, {}).items():
-            inputs += _inputs(name, spec, group == "optional", files)
+            inputs += _inputs(name, spec, group == "optional")
     outputs = [
         {"name": name, "type": kind}
         for name, kind in zip(info["output_name"], info["output"], strict=True)
@@ -43,7 +41,7 @@ def from_info(info: dict[str, Any], files: tuple[str, ...] = ()) -> Signature:
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _inputs(name: str, spec: Any, optional: bool, files: tuple[str, ...]) -> list[dict[str, Any]]:
+def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
     kind, said = spec[0], dict(spec[1]) if len(spec) > 1 else {}
     if isinstance(kind, list):
         kind, said["options"] = "COMBO", kind
@@ -56,11 +54,11 @@ def _inputs(name: str, spec: Any, optional: bool, files: tuple[str, ...]) -> lis
             return []
         entry |= {"type": "COMBO", "options": [o["key"] for o in said["options"]]}
         nested = said["options"][0]["inputs"].get("required", {})
-        more = [_inputs(f"{name}.{inner}", s, optional, files) for inner, s in nested.items()]
+        more = [_inputs(f"{name}.{inner}", s, optional) for inner, s in nested.items()]
         return [entry, *(item for items in more for item in items)]
     if kind in WIDGETS:
         entry |= {k: said[k] for k in ("default", "min", "max", "options") if k in said}
-        if name in files:
+        if name in FILES:
             entry["options"], entry["files"] = [], True
         if said.get("control_after_generate"):
             entry["control"] = True

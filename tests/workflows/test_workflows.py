@@ -4,14 +4,17 @@ import json
 from itertools import combinations
 
 import pytest
+from motioncache_pack.motioncache_core import ForcingOptions, forcing_schedule
+from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.tests.support import fake_comfy
 from motioncache_pack.tests.workflows import signatures
-from motioncache_pack.tests.workflows.examples import EXAMPLES
+from motioncache_pack.tests.workflows.examples import DEMOS, EXAMPLES
+from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
 from motioncache_pack.tests.workflows.graph import TITLE
 from PIL import Image
 
 each = pytest.mark.parametrize("name", EXAMPLES)
-CORE_LOADERS = {"UNETLoader", "CLIPLoader", "VAELoader"}
+LOADERS = {"UNETLoader", "CLIPLoader", "VAELoader", "MotionCacheLoadSkyReels"}
 WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
 
 
@@ -133,13 +136,74 @@ def test_a_trace_is_read_behind_the_sampler_that_fills_it(workflow):
 def test_the_note_names_every_model_file(workflow):
     (note,) = (n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote")
     for node in workflow["nodes"]:
-        if node["type"] in CORE_LOADERS:
+        if node["type"] in LOADERS:
             assert node["widgets_values"][0] in note
 
 
-def test_the_demo_needs_no_file(folder):
-    demo = json.loads((folder / "motioncache_demo.json").read_text("utf-8"))
-    assert not CORE_LOADERS & {node["type"] for node in demo["nodes"]}
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_demo_needs_no_file_and_has_the_demo_settings(workflow):
+    nodes = signatures.to_api(workflow).values()
+    assert not LOADERS & {node["class_type"] for node in nodes}
+    (given,) = (n["inputs"] for n in nodes if n["class_type"] == "MotionCacheSettings")
+    assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
+
+
+def runs_of(workflow):
+    """Latent frames, given frames, steps and options of every diffusion-forcing run."""
+    api = signatures.to_api(workflow)
+
+    def frames(number):
+        kind, inputs = api[number]["class_type"], api[number]["inputs"]
+        if kind == "EmptyHunyuanLatentVideo":
+            assert inputs["length"] % 4 == 1
+            return (inputs["length"] - 1) // 4 + 1, 0
+        if kind == "MotionCacheDemoModel":
+            return inputs["frames"], 0
+        if kind == "MotionCacheExtendVideo":
+            known = sum(frames(inputs["samples"][0]))
+            return inputs["frames"], known
+        return frames(inputs["latent_image"][0])
+
+    for node in api.values():
+        if node["class_type"] != "SamplerCustom":
+            continue
+        inputs = node["inputs"]
+        new, given = frames(inputs["latent_image"][0])
+        options = ForcingOptions(**api[inputs["sampler"][0]]["inputs"])
+        yield new + given, given, api[inputs["sigmas"][0]]["inputs"]["steps"], options
+
+
+@pytest.mark.parametrize(
+    ("name", "clips"),
+    [
+        ("motioncache_demo_df", [(12, 0, 1), (12, 0, 1)]),
+        ("skyreels_v2_df_motioncache", [(25, 0, 1)]),
+        ("skyreels_v2_df_long", [(45, 0, 2), (65, 45, 1)]),
+        ("causal_forcing_ar_motioncache", [(21, 0, 1)]),
+    ],
+)
+def test_chunks_and_windows_fit_the_clip(workflow, clips):
+    """`clips`: latent frames, given frames, windows that are sampled."""
+    found = []
+    for frames, given, steps, options in runs_of(workflow):
+        schedule = forcing_schedule(frames, steps, options, given)
+        assert frames % options.chunk_frames == 0
+        found.append((frames, given, len({it.window for it in schedule})))
+    assert found == clips
+
+
+def test_every_forcing_example_is_checked_for_its_clip(folder):
+    for name in EXAMPLES:
+        workflow = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        kinds = {node["type"] for node in workflow["nodes"]}
+        assert ("MotionCacheDiffusionForcing" in kinds) == (name in FORCING_EXAMPLES)
+
+
+def test_the_autoregressive_example_samples_one_chunk_after_the_other(folder):
+    file = folder / "causal_forcing_ar_motioncache.json"
+    ((frames, given, steps, options),) = runs_of(json.loads(file.read_text("utf-8")))
+    for it in forcing_schedule(frames, steps, options, given):
+        assert sum(step.role == "active" for step in it.steps) == 1
 
 
 @each

@@ -12,8 +12,7 @@ import urllib.request
 import pytest
 from motioncache_pack.tests.support import fake_comfy
 from motioncache_pack.tests.workflows import signatures
-from motioncache_pack.tests.workflows.examples import EXAMPLES
-from motioncache_pack.tests.workflows.record import FILES
+from motioncache_pack.tests.workflows.examples import DEMOS, EXAMPLES
 
 pytestmark = [
     pytest.mark.comfy,
@@ -23,7 +22,8 @@ pytestmark = [
     ),
 ]
 each = pytest.mark.parametrize("name", EXAMPLES)
-DEMO = "motioncache_demo"
+# diffusion forcing adds the delay of every chunk but the first
+EVALUATIONS = {"motioncache_demo": 24, "motioncache_demo_df": 24 + 3 * 6}
 STARTUP, SAMPLING = 180, 300
 
 
@@ -43,6 +43,15 @@ class Server:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.loads(error.read() or b"null")
+
+    def run(self, prompt):
+        """What the nodes of a prompt show, once it has run."""
+        status, answer = self.ask("/prompt", {"prompt": prompt})
+        assert status == 200, answer
+        key = answer["prompt_id"]
+        entry = self.wait(SAMPLING, lambda: self.ask(f"/history/{key}")[1].get(key))
+        assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+        return entry["outputs"]
 
     def wait(self, seconds, check):
         """What `check` returns as soon as that is not None."""
@@ -109,7 +118,7 @@ def test_the_server_knows_every_node_and_its_slots(server, workflow):
     for node in workflow["nodes"]:
         if node["type"] in signatures.NOTES:
             continue
-        live = signatures.from_info(server.infos[node["type"]], FILES)
+        live = signatures.from_info(server.infos[node["type"]])
         widgets = signatures.widgets(live)
         # the page goes by position; values of widgets that this version lacks come last
         needed = sum(not widget.get("optional") for widget in widgets)
@@ -125,7 +134,7 @@ def test_the_server_knows_every_node_and_its_slots(server, workflow):
         assert outputs == [(o["name"], o["type"]) for o in live["outputs"]], node["type"]
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != DEMO])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in DEMOS])
 def test_the_server_accepts_all_but_missing_files(server, workflow):
     status, answer = server.ask("/prompt", {"prompt": signatures.to_api(workflow)})
     assert status == 400
@@ -133,20 +142,66 @@ def test_the_server_accepts_all_but_missing_files(server, workflow):
     assert errors
     for error in errors:
         assert error["type"] == "value_not_in_list", error
-        assert error["extra_info"]["input_name"] in FILES, error
+        assert error["extra_info"]["input_name"] in signatures.FILES, error
 
 
-@pytest.mark.parametrize("name", [DEMO])
-def test_the_demo_runs(server, workflow):
-    status, answer = server.ask("/prompt", {"prompt": signatures.to_api(workflow)})
-    assert status == 200, answer
-    key = answer["prompt_id"]
-    entry = server.wait(SAMPLING, lambda: server.ask(f"/history/{key}")[1].get(key))
-    assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_demo_runs(server, workflow, name):
+    outputs = server.run(signatures.to_api(workflow))
     types = {str(node["id"]): node["type"] for node in workflow["nodes"]}
-    shown = {types[number]: output for number, output in entry["outputs"].items()}
+    shown = {types[number]: output for number, output in outputs.items()}
     frames = next(n for n in workflow["nodes"] if n["type"] == "MotionCacheDemoModel")
     assert len(shown["MotionCacheMotionMap"]["images"]) == frames["widgets_values"][1]
     assert len(shown["SaveAnimatedWEBP"]["images"]) == 1
     (words,) = shown["MotionCacheReport"]["text"]
-    assert "24 evaluations" in words and "nothing was reused" not in words
+    assert f"{EVALUATIONS[name]} evaluations" in words and "nothing was reused" not in words
+
+
+def with_the_demo_model(prompt):
+    """The prompt with the demo model for its files, on a small picture."""
+    kinds = {number: node["class_type"] for number, node in prompt.items()}
+    taken = {
+        "MotionCacheLoadSkyReels": ["demo", 0], "UNETLoader": ["demo", 0],
+        "ModelSamplingSD3": ["demo", 0], "VAELoader": None, "CLIPLoader": None,
+    }  # fmt: skip
+    demo = {"scene": "disc to the right", "frames": 3, "batch_size": 1}
+    out = {"demo": {"class_type": "MotionCacheDemoModel", "inputs": demo}}
+    for number, node in prompt.items():
+        kind, inputs = node["class_type"], dict(node["inputs"])
+        if kind in (*taken, "CLIPTextEncode", "CreateVideo", "SaveVideo", "PreviewAny"):
+            continue
+        for name, value in inputs.items():
+            if isinstance(value, list) and taken.get(kinds[value[0]]):
+                inputs[name] = taken[kinds[value[0]]]
+        if kind == "SamplerCustom":
+            inputs |= {"positive": ["demo", 1], "negative": ["demo", 2]}
+        elif kind == "EmptyHunyuanLatentVideo":
+            inputs |= {"width": 64, "height": 64}
+        elif kind == "VAEDecode":
+            kind, inputs = "MotionCacheDemoDecode", {"samples": inputs["samples"], "scale": 1}
+        out[number] = {"class_type": kind, "inputs": inputs}
+    return out
+
+
+# 50 steps and the delay of every chunk but the first: 5 in the first window, then 4 new ones;
+# preset paper decides for either branch
+@pytest.mark.parametrize(
+    ("name", "evaluations"),
+    [
+        ("skyreels_v2_df_motioncache", [2 * 70]),
+        ("skyreels_v2_df_long", [2 * (70 + 65), 2 * 65]),
+        ("causal_forcing_ar_motioncache", [7 * 50]),
+    ],
+)
+def test_the_rest_runs_with_the_demo_model_in_its_place(server, workflow, evaluations):
+    prompt = with_the_demo_model(signatures.to_api(workflow))
+    outputs = server.run(prompt)
+    words = {
+        number: output["text"][0]
+        for number, output in outputs.items()
+        if prompt[number]["class_type"] == "MotionCacheReport"
+    }
+    told = [words[number] for number in sorted(words, key=int)]
+    assert len(told) == len(evaluations)
+    for count, text in zip(evaluations, told, strict=True):
+        assert f"{count} evaluations" in text and "nothing was reused" not in text

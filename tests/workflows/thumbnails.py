@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (640, 360)
 LIMIT = 80_000
-BACK, BOX, EDGE, ACCENT, WORDS, FAINT = (
+LEFT, WIDTH = 24, 592
+BACK, BOX, EDGE, ACCENT, WORDS, FAINT, STEPS = (
     "#1b1d21",
     "#2d3036",
     "#565b64",
     "#4c6f7d",
     "#eee",
     "#9aa1ab",
+    "#b5507c",
 )
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "run.py"
 
@@ -38,9 +40,41 @@ SCHEMES = {
 }
 
 
+# first and last step of each chunk
+Bars = tuple[tuple[int, int], ...]
+
+
+def _delayed(chunks: int, steps: int, delay: int, start: int = 0) -> Bars:
+    return tuple((start + i * delay, start + i * delay + steps) for i in range(chunks))
+
+
+STAIRCASES: dict[str, tuple[str, tuple[str, ...], Bars]] = {
+    "skyreels_v2_df_motioncache": (
+        "SkyReels-V2: chunks that denoise one behind the other",
+        ("SkyReels-V2", "*MotionCache", "*Forcing", "Video"),
+        _delayed(5, 50, 5),
+    ),
+    "skyreels_v2_df_long": (
+        "SkyReels-V2: a long video in windows, and an extension of it",
+        ("SkyReels-V2", "*MotionCache", "*Extend Video", "Long video"),
+        (*_delayed(5, 50, 5), *_delayed(4, 50, 5, 70), *_delayed(4, 50, 5, 135)),
+    ),
+    "causal_forcing_ar_motioncache": (
+        "Autoregressive Wan: 50 steps, one chunk after the other",
+        ("Wan 1.3B AR", "*MotionCache", "*Forcing", "Video"),
+        _delayed(7, 50, 50),
+    ),
+}
+
+
 def draw(name: str, path: Path) -> int:
     """Write the thumbnail of an example; returns its size in bytes."""
-    picture = _scheme(*SCHEMES[name]) if name in SCHEMES else _demo()
+    if name in SCHEMES:
+        picture = _scheme(*SCHEMES[name])
+    elif name in STAIRCASES:
+        picture = _staircase(*STAIRCASES[name])
+    else:
+        picture = _forcing_demo() if name.endswith("_df") else _demo()
     for quality in (90, 80, 70, 60):
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=quality, optimize=True)
@@ -88,12 +122,51 @@ def _scheme(title: str, rows: tuple[tuple[str, ...], ...]) -> Image.Image:
     return picture
 
 
-def _demo() -> Image.Image:
+def _staircase(title: str, boxes: tuple[str, ...], bars: Bars) -> Image.Image:
+    picture, pen = _canvas(title)
+    width, height, gap, top = 130, 52, 24, 104
+    for i, words in enumerate(boxes):
+        x = LEFT + i * (width + gap)
+        if i:
+            pen.line((x - gap, top + height / 2, x, top + height / 2), fill=EDGE, width=3)
+        fill = ACCENT if words.startswith("*") else BOX
+        pen.rounded_rectangle((x, top, x + width, top + height), 9, fill=fill, outline=EDGE)
+        middle = (x + width / 2, top + height / 2)
+        pen.text(middle, words.lstrip("*"), fill=WORDS, font=_font(18), anchor="mm")
+    top, row, unit = 184, 152 / len(bars), WIDTH / max(last for _, last in bars)
+    for i, (first, last) in enumerate(bars):
+        y = top + i * row
+        box = (LEFT + first * unit, y, LEFT + last * unit, y + row - 4)
+        pen.rounded_rectangle(box, min(4, row / 4), fill=STEPS)
+    return picture
+
+
+def _sampled(*files: str) -> list[Image.Image]:
+    """Pictures of a real run of the demo; of an animation its middle."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(DEMO), "--out", folder, "--steps", "24"]
         subprocess.run(command, check=True)
-        files = ("without.webp", "with.webp", "motion_map.webp")
-        panels = [_frame(Path(folder) / file) for file in files]
+        return [_frame(Path(folder) / file) for file in files]
+
+
+def _forcing_demo() -> Image.Image:
+    """A frame of every chunk above the timeline."""
+    frames, steps = _sampled("forcing_with.png", "forcing_timeline.png")
+    picture, _ = _canvas("Diffusion forcing: chunks that denoise one behind the other")
+    side, gap = 140, (WIDTH - 4 * 140) / 3
+    # a row of 12 frames with gaps of 4 pixels
+    width = (frames.width + 4) / 12
+    for i in range(4):
+        left = round((3 * i + 1) * width)
+        frame = frames.crop((left, 0, left + frames.height, frames.height))
+        place = (round(LEFT + i * (side + gap)), 96)
+        picture.paste(frame.resize((side, side), Image.Resampling.LANCZOS), place)
+    picture.paste(steps.resize((WIDTH, 100), Image.Resampling.LANCZOS), (LEFT, 246))
+    return picture
+
+
+def _demo() -> Image.Image:
+    panels = _sampled("without.webp", "with.webp", "motion_map.webp")
     picture, pen = _canvas("The small model that ships with the pack")
     for i, (panel, words) in enumerate(zip(panels, ("Without", "With", "Motion map"), strict=True)):
         x = 24 + i * 202
