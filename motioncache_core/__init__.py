@@ -3,7 +3,7 @@
 Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
-from .adapters import ADAPTERS, find_adapter
+from .adapters import ADAPTERS, find_adapter, takes_frame_levels
 from .call import ForcingCall, ModelCall, RunFacts
 from .distance import CalibratedProfile
 from .errors import (
@@ -40,4 +40,5 @@ __all__ = [
     "find_adapter",
     "forcing_schedule",
     "sample_forcing",
+    "takes_frame_levels",
 ]

@@ -85,9 +85,9 @@ def block_causal(
     """
     q, k, v = qkv
     kv.grow(block, k, plan.end)
-    shift = kv.shift(block)
-    # padding stays negative
-    at = torch.where(rows < 0, rows, rows + shift) if shift else rows
+    shift, gone = kv.shift(block), kv.compressed_rows(block)
+    # padding stays negative; rows that are compressed already have no place of their own
+    at = torch.where(rows < gone, -1, rows + shift) if shift or gone else rows
     keys, values = kv.scatter(block, k, v, at, ops)
     segments = plan.segments
     if len(segments) == 1 and segments[0].queries.stop == q.shape[1]:

@@ -27,12 +27,12 @@ from .plan import (
     compression,
     scope_plan,
 )
-from .policy import DENSE
-from .sampling import DONE, UNSTARTED
+from .recording import call_record
+from .sampling import UNSTARTED
 from .scope import Circumstances, Scope, advance, measure, records
 from .settings import MotionCacheSettings
 from .state import BranchKey, BranchRows, BranchTable
-from .trace import CallRecord, EvaluationRecord, Trace
+from .trace import EvaluationRecord, Trace
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Clip:
             facts, layout, settings.clamp_distance
         )
         trace.model, trace.distance = adapter.name, self._distance.name
-        trace.grid, trace.chunks = (layout.frames, layout.height, layout.width), layout.chunks
+        trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
@@ -81,10 +81,11 @@ class Clip:
             return
         rows = moved * self.layout.spatial
         for scope in self._scopes.values():
-            scope.slide(rows, layout, max(scope.sigmas, default=1.0))
+            scope.slide(rows, layout, forcing.sigmas[-1])
         for table in self._tables.values():
             table.slide(rows, layout.tokens, forcing.kv_keep > 0)
         self.layout = layout
+        self._trace.show(layout)
 
     def plan(self, call: ModelCall, x: Tensor, vec: Tensor) -> tuple[CallPlan, BranchRows]:
         """Decide for the call that has just reached its first block.
@@ -106,6 +107,8 @@ class Clip:
         if state is None:
             state = self._new_rows(call, x, self._placement.store)
             table.put(state)
+        if call.forcing is not None:
+            state.take_part(call.forcing.iteration.index)
         sigmas = self._sigmas(call)
         parts, scopes = [], []
         for rows, keys in self._groups(call):
@@ -119,9 +122,10 @@ class Clip:
             scopes.append(scope)
             parts.append(Part(rows, scope.plan))
         if call.forcing is not None and call.causal:
-            return self._causal_plan(call.forcing, parts, state, x), state
-        plan = call_plan(parts, state, x)
-        if plan.note and state.filled:
+            plan = self._causal_plan(call.forcing, parts, state, x)
+        else:
+            plan = call_plan(parts, state, x)
+        if plan.note and (state.filled or call.causal):
             for scope in scopes:
                 scope.computed_in_full()
         return plan, state
@@ -139,7 +143,8 @@ class Clip:
             plan = scope_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
                 note = "a new branch has nothing stored yet"
-                parts = [Part(p.rows, plan.timed_as(p.plan)) for p in parts]
+            # there is no residual to learn a slope from either
+            parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
         chunk = max(self.layout.chunks) * self.layout.spatial
         keep = forcing.kv_keep * chunk
         return causal_call_plan(
@@ -167,7 +172,7 @@ class Clip:
         plan, record = evaluation.plan, groups[0][0].record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        record.calls.append(self._record(call, plan, evaluation.block_calls, seconds))
+        record.calls.append(call_record(call, plan, self.layout, evaluation.block_calls, seconds))
         if not any(scope.wants_maps(self._settings) for scope, _, _ in groups):
             return
         if not self._partial:
@@ -192,29 +197,6 @@ class Clip:
         """Whether single tokens may be computed."""
         stored = self._placement is not None and self._placement.store
         return stored and self._settings.kv_cache != "off"
-
-    def _record(self, call: ModelCall, plan: CallPlan, blocks: int, seconds: float) -> CallRecord:
-        tokens = self.layout.tokens
-        needed, pairs, kind = tokens, tokens * tokens, plan.kind
-        if call.forcing is not None and call.causal:
-            wanted = as_computed(self.layout, call.forcing.iteration, UNSTARTED, DONE)
-            spans = self.layout.chunk_rows()
-            needed = sum(d.active for d in wanted)
-            pairs = sum(d.active * r.stop for d, r in zip(wanted, spans, strict=True))
-            kind = DENSE if plan.computed >= needed else kind
-        return CallRecord(
-            kind,
-            len(call.branches),
-            call.x.shape[0],
-            plan.computed,
-            blocks,
-            seconds,
-            plan.note,
-            needed,
-            plan.pairs,
-            pairs,
-            tokens,
-        )
 
     def _decide(
         self, scope: Scope, tokens: Tensor, modulation: Tensor, sigmas: tuple[float, ...]
@@ -271,7 +253,8 @@ class Clip:
         return BranchRows(call.branches, call.samples, residual, slope, kv)
 
     def _place(self, x: Tensor, call: ModelCall) -> Placement:
-        if self.layout.frames == 1 and self._settings.policy in ("motion", "random"):
+        one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
+        if one_frame and not call.causal:
             reason = "one latent frame has no motion: it is reused or computed as a whole"
             self._trace.kv_reason = reason
             return Placement(False, 0, reason)

@@ -77,6 +77,10 @@ class KVStore:
         """Row of the store minus row of the clip."""
         return self.finished[block].shift if block in self.finished else 0
 
+    def compressed_rows(self, block: int) -> int:
+        """Rows of the clip, from its first one, that are held in another form."""
+        return self.finished[block].rows if block in self.finished else 0
+
     def grow(self, block: int, like: Tensor, end: int) -> None:
         """Make room for the clip's rows up to `end`. New memory is not written to."""
         size = end + self.shift(block)

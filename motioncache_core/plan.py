@@ -41,9 +41,11 @@ class ScopePlan:
         """Rows to compute."""
         return sum(self.chunks)
 
-    def timed_as(self, other: ScopePlan) -> ScopePlan:
-        """This plan with the forecast factors of another one."""
-        return replace(self, gain=other.gain, inverse_interval=other.inverse_interval)
+    def without_slope(self, gain: Tensor | None) -> ScopePlan:
+        """This plan for rows whose forecast slope is not to be learned from this evaluation."""
+        return replace(
+            self, gain=gain, inverse_interval=None if gain is None else torch.zeros_like(gain)
+        )
 
 
 def scope_plan(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .distance import Distance, DistanceMeasure
+from .distance import Distance, DistanceMeasure, Signal
 from .layout import TokenLayout
 from .motion import merge_maps, motion_weights
 from .ops import TokenOps
@@ -125,10 +125,16 @@ def measure(
             out.append(None)
             continue
         e = modulation if modulation.shape[0] == 1 else modulation[frames]
-        signal = distance.signal(tokens[:, chunk.rows], e, sigma)
-        out.append(None if chunk.signal is None else distance.between(chunk.signal, signal))
+        before, signal = chunk.signal, distance.signal(tokens[:, chunk.rows], e, sigma)
+        # another number of samples cannot be compared
+        comparable = before is not None and _shape(before) == _shape(signal)
+        out.append(distance.between(before, signal) if before is not None and comparable else None)
         chunk.signal = signal
     return out
+
+
+def _shape(signal: Signal) -> tuple[int, ...]:
+    return tuple(signal.shape) if isinstance(signal, Tensor) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class BranchRows:
         slope: change of the residual per unit of sigma, same shape, where a forecast is on.
         kv: keys and values, None where none are kept.
         filled: whether a full evaluation has stored residuals.
+        iteration: the last diffusion-forcing iteration that the branches took part in.
     """
 
     keys: tuple[BranchKey, ...]
@@ -117,6 +118,16 @@ class BranchRows:
     slope: Tensor | None
     kv: KVStore | None
     filled: bool = False
+    iteration: int = -1
+
+    def take_part(self, iteration: int) -> None:
+        """The branches are called in this iteration. Ones that missed the iteration before know
+        nothing of chunks that started, finished or moved meanwhile, and start afresh."""
+        if self.filled and self.iteration not in (iteration, iteration - 1):
+            self.filled = False
+            if self.slope is not None:
+                self.slope.zero_()
+        self.iteration = iteration
 
     def fits(self, x: Tensor) -> bool:
         """Whether the cache was made for tokens like `x`."""
@@ -145,7 +156,15 @@ class BranchRows:
             slope = None if self.slope is None else self.slope[rows]
             kv = None if self.kv is None else self.kv.rows(rows)
             parts.append(
-                BranchRows((key,), self.samples, self.residual[rows], slope, kv, self.filled)
+                BranchRows(
+                    (key,),
+                    self.samples,
+                    self.residual[rows],
+                    slope,
+                    kv,
+                    self.filled,
+                    self.iteration,
+                )
             )
         return parts
 
@@ -161,6 +180,7 @@ class BranchRows:
             torch.cat(slopes) if len(slopes) == len(parts) else None,
             KVStore.join(stores) if len(stores) == len(parts) else None,
             all(p.filled for p in parts),
+            min(p.iteration for p in parts),
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .layout import TokenLayout
 from .sampling import DONE, UNSTARTED
 
 Bytes = npt.NDArray[np.uint8]
@@ -128,6 +129,11 @@ class Trace:
     declined_calls: list[CallRecord] = field(default_factory=list)
     finished: bool = False
 
+    def show(self, layout: TokenLayout) -> None:
+        """Describe the clip, or the window of it that the model sees from now on."""
+        self.grid = (layout.frames, layout.height, layout.width)
+        self.chunks = layout.chunks
+
     @property
     def tokens(self) -> int:
         """Token rows of the clip."""
@@ -142,11 +148,12 @@ class Trace:
         self.reason = self.reason or reason
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
-        """Rows computed in evaluation `index`, `(L,)` bool."""
+        """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""
         record = self.evaluations[index]
         if record.active is None:
             return np.concatenate([np.full(c.tokens, c.kind == "dense") for c in record.chunks])
-        return np.unpackbits(record.active, count=self.tokens).astype(np.bool_)
+        tokens = sum(c.tokens for c in record.chunks)
+        return np.unpackbits(record.active, count=tokens).astype(np.bool_)
 
 
 @dataclass(slots=True, eq=False)

@@ -26,9 +26,9 @@ from ..motioncache_core import (
     SettingsError,
     Trace,
     UnsupportedModelError,
-    find_adapter,
     forcing_schedule,
     sample_forcing,
+    takes_frame_levels,
 )
 from ..motioncache_core.sampling import WindowCall
 from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
@@ -49,6 +49,7 @@ class ForcingSampler(comfy.samplers.Sampler):
     def __init__(self, options: ForcingOptions) -> None:
         self.options = options
 
+    @torch.no_grad()
     def sample(
         self,
         model_wrap: Any,
@@ -170,12 +171,7 @@ def _check(
     """Everything that can be known before the first step."""
     check_conflicts(model_options, already=False)
     network = model_wrap.inner_model.diffusion_model
-    adapter, declined = find_adapter(network)
-    if declined is not None:
-        raise UnsupportedModelError(
-            f"diffusion forcing needs a model that takes a noise level per frame: {declined}. Use "
-            "an ordinary sampler for it"
-        )
+    adapter = takes_frame_levels(network)
     if not isinstance(model_wrap.inner_model.model_sampling, comfy.model_sampling.CONST):
         raise UnsupportedModelError(
             "diffusion forcing needs a flow model; this one's noise schedule is of another kind. "

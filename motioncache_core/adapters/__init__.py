@@ -23,13 +23,41 @@ def find_adapter(network: object) -> tuple[Adapter, str | None]:
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")
             return adapter, f"{short} is not supported yet: {why}. The model runs unpatched"
-    supported = ", ".join(
-        f"{a.name} ({', '.join(c.rpartition('.')[2] for c in a.classes)})" for a in ADAPTERS
-    )
     raise UnsupportedModelError(
-        f"MotionCache does not know the model {name}. Supported: {supported}. "
+        f"MotionCache does not know the model {name}. Supported: {supported()}. "
         "Remove the node for this model."
     )
 
 
-__all__ = ["ADAPTERS", "Adapter", "ModelFacts", "find_adapter", "qualified_name"]
+def supported() -> str:
+    """The families and classes that are known, for messages."""
+    return ", ".join(
+        f"{a.name} ({', '.join(c.rpartition('.')[2] for c in a.classes)})" for a in ADAPTERS
+    )
+
+
+def takes_frame_levels(network: object) -> Adapter:
+    """The adapter of a network that takes a noise level per frame, for diffusion forcing.
+
+    Raises:
+        UnsupportedModelError: it does not, or is not known to.
+    """
+    name = qualified_name(network)
+    for adapter in ADAPTERS:
+        if name in adapter.classes:
+            return adapter
+    raise UnsupportedModelError(
+        "diffusion forcing needs a model that takes a noise level per frame; that is not known of "
+        f"{name}. Supported: {supported()}. Use an ordinary sampler for this model"
+    )
+
+
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "ModelFacts",
+    "find_adapter",
+    "qualified_name",
+    "supported",
+    "takes_frame_levels",
+]

@@ -162,8 +162,10 @@ def _check_counts(frames: int, steps: int, prefix: int) -> None:
 
 def _check_rolling(frames: int, steps: int, options: ForcingOptions) -> None:
     chunks = options.window_frames // options.chunk_frames
-    # a chunk must be finished when the window moves past it
-    smallest = -(-steps // chunks)
+    # a chunk must be finished when the window moves past it, and if its keys are to be kept, they
+    # must be the clean ones of the evaluation after that
+    needed = steps + 1 if options.kv_keep else steps
+    smallest = -(-needed // chunks)
     if options.chunk_delay < smallest:
         raise SettingsError(
             f"chunk_delay is {options.chunk_delay}; a rolling window of {chunks} chunks needs at "
