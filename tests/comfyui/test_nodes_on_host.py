@@ -8,7 +8,10 @@ from motioncache_pack.tests.support.node_runs import kept, one_thread, pack, sup
 
 pytestmark = pytest.mark.comfy
 
-MODULES = ("schema", "life_cycle", "conflicts", "sampling", "report", "chaining", "demo")
+MODULES = (
+    "schema", "life_cycle", "conflicts", "sampling", "report", "chaining", "demo", "forcing",
+    "forcing_cached", "forcing_errors",
+)  # fmt: skip
 
 
 def is_fixture(value):

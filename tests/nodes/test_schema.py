@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
+from motioncache_pack.motioncache_core import PRESETS, ForcingOptions, MotionCacheSettings
 
 MODEL, TRACE = ("MODEL", {}), ("MOTIONCACHE_TRACE", {})
 LATENT, IMAGE = ("LATENT", {}), ("IMAGE", {})
@@ -79,6 +79,39 @@ CONTRACT = {
         {},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
+    "MotionCacheDiffusionForcing": (
+        "MotionCache Diffusion Forcing",
+        {
+            "chunk_frames": whole(5, 1, 256, **PLAIN),
+            "chunk_delay": whole(5, 0, 1000, **PLAIN),
+            "solver": combo("unipc", "unipc", "euler"),
+            "attention": combo("block_causal", "block_causal", "bidirectional"),
+            "condition_noise": real(0.0, 0.0, 0.2, 0.005),
+            "window_frames": whole(0, 0, 4096, **MORE),
+            "overlap_frames": whole(0, 0, 4096, **MORE),
+            "kv_keep": whole(0, 0, 1000, **MORE),
+        },
+        {},
+        [("SAMPLER", "SAMPLER")],
+    ),
+    "MotionCacheExtendVideo": (
+        "MotionCache Extend Video",
+        {"samples": LATENT, "frames": whole(20, 1, 4096)},
+        {},
+        [("LATENT", "LATENT")],
+    ),
+    "MotionCacheLoadSkyReels": (
+        "MotionCache Load SkyReels",
+        {
+            "model_name": ("COMBO", {}),
+            "fps": combo("24", "24", "16"),
+            "weight_dtype": combo(
+                "default", "default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2", **MORE
+            ),
+        },
+        {},
+        [("MODEL", "MODEL"), ("STRING", "text")],
+    ),
     "MotionCacheDemoModel": (
         "MotionCache Demo Model",
         {
@@ -101,16 +134,31 @@ CONTRACT = {
     ),
 }  # fmt: skip
 
+# the others are side by side
+FOLDERS = {
+    "MotionCacheDiffusionForcing": "sampling", "MotionCacheExtendVideo": "sampling",
+    "MotionCacheLoadSkyReels": "sampling", "MotionCacheDemoModel": "demo",
+    "MotionCacheDemoDecode": "demo",
+}  # fmt: skip
+
 every_node = pytest.mark.parametrize("node_id", CONTRACT)
 SETTINGS = CONTRACT["MotionCacheSettings"][1]
 
 
 def contract_inputs(info):
-    """Required and optional inputs as the server tells them, without what may be reworded."""
+    """Required and optional inputs as the server tells them, without what may be reworded and
+    without the names of files."""
     told = ("tooltip", "multiselect")
     return [
         {
-            name: (kind, {k: v for k, v in said.items() if k not in told})
+            name: (
+                kind,
+                {
+                    k: v
+                    for k, v in said.items()
+                    if k not in told and (name, k) != ("model_name", "options")
+                },
+            )
             for name, (kind, said) in info["input"].get(group, {}).items()
         }
         for group in ("required", "optional")
@@ -150,9 +198,7 @@ def test_everything_is_explained_and_found(pack, node_id):
     ] == []
     assert schema.description
     assert schema.search_aliases
-    assert schema.category.split("/")[0] == "MotionCache"
-    # the nodes of the example are kept apart, the others are side by side
-    assert ("/" in schema.category) == ("Demo" in node_id)
+    assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
     assert schema.is_output_node == (node_id in ("MotionCacheMotionMap", "MotionCacheReport"))
 
 
@@ -182,6 +228,26 @@ def test_every_widget_reaches_its_setting(pack, name):
     (made,) = pack.execute("MotionCacheSettings", **{**defaults(), name: other})
     assert made == MotionCacheSettings.preset("balanced", **{name: other})
     assert made != PRESETS["balanced"]
+
+
+FORCING = CONTRACT["MotionCacheDiffusionForcing"][1]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"chunk_frames": 3, "chunk_delay": 7, "solver": "euler", "condition_noise": 0.02,
+         "window_frames": 9, "overlap_frames": 6, "kv_keep": 2},
+        {"attention": "bidirectional"},
+    ],
+    ids=["none", "most", "attention"],
+)  # fmt: skip
+def test_every_widget_reaches_its_option(pack, changed):
+    given = {**{name: said["default"] for name, (_, said) in FORCING.items()}, **changed}
+    (sampler,) = pack.execute("MotionCacheDiffusionForcing", **given)
+    assert sampler.options == ForcingOptions(**changed)
+    assert isinstance(sampler, pack.host.samplers.Sampler)
 
 
 def test_every_preset_of_the_patcher_exists_and_patches(pack):
