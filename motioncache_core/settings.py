@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .errors import SettingsError
+from .validation import check_field
 
 POLICIES = ("motion", "chunk", "step", "random")
 MOTION_SOURCES = ("predicted_x0", "features")
@@ -82,7 +82,9 @@ class MotionCacheSettings:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name), str(field.type))
+            hint = " (the vote needs more than this share)" if field.name == "agreement" else ""
+            value = getattr(self, field.name)
+            check_field(field.name, value, str(field.type), CHOICES, RANGES, hint)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MotionCacheSettings:
@@ -105,26 +107,6 @@ class MotionCacheSettings:
     def as_dict(self) -> dict[str, Any]:
         """All fields, for reports."""
         return asdict(self)
-
-
-def _check(name: str, value: object, kind: str) -> None:
-    if kind == "bool":
-        if not isinstance(value, bool):
-            raise SettingsError(f"{name} is {value!r}; give True or False")
-    elif kind == "str":
-        if value not in CHOICES[name]:
-            allowed = ", ".join(map(repr, CHOICES[name]))
-            raise SettingsError(f"{name} is {value!r}; allowed are {allowed}")
-    else:
-        low, high = RANGES[name]
-        number = isinstance(value, int if kind == "int" else (int, float))
-        endless = isinstance(value, float) and not math.isfinite(value)
-        if not number or isinstance(value, bool) or endless:
-            wanted = "a whole number" if kind == "int" else "a number"
-            raise SettingsError(f"{name} is {value!r}; give {wanted} from {low:g} to {high:g}")
-        if not low <= value <= high:  # type: ignore[operator]
-            hint = " (the vote needs more than this share)" if name == "agreement" else ""
-            raise SettingsError(f"{name} is {value}; allowed are {low:g} to {high:g}{hint}")
 
 
 _TUNED = MotionCacheSettings(motion_sensitivity=0.3, min_update_ratio=0.4, forecast=0.75)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from ..errors import SettingsError
+from ..validation import check_field
 
 SOLVERS = ("unipc", "euler")
 ATTENTIONS = ("block_causal", "bidirectional")
@@ -57,7 +57,8 @@ class ForcingOptions:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name), str(field.type))
+            value = getattr(self, field.name)
+            check_field(field.name, value, str(field.type), FORCING_CHOICES, FORCING_RANGES)
         for name in ("window_frames", "overlap_frames"):
             value = getattr(self, name)
             if value % self.chunk_frames:
@@ -81,19 +82,3 @@ class ForcingOptions:
                 f"kv_keep is {self.kv_keep} with {self.attention} attention, which stores no keys "
                 "and values of finished chunks; set attention to block_causal, or kv_keep to 0"
             )
-
-
-def _check(name: str, value: object, kind: str) -> None:
-    if kind == "str":
-        if value not in FORCING_CHOICES[name]:
-            allowed = ", ".join(map(repr, FORCING_CHOICES[name]))
-            raise SettingsError(f"{name} is {value!r}; allowed are {allowed}")
-        return
-    low, high = FORCING_RANGES[name]
-    number = isinstance(value, int if kind == "int" else (int, float))
-    endless = isinstance(value, float) and not math.isfinite(value)
-    if not number or isinstance(value, bool) or endless:
-        wanted = "a whole number" if kind == "int" else "a number"
-        raise SettingsError(f"{name} is {value!r}; give {wanted} from {low:g} to {high:g}")
-    if not low <= value <= high:  # type: ignore[operator]
-        raise SettingsError(f"{name} is {value}; allowed are {low:g} to {high:g}")

@@ -7,7 +7,14 @@ from typing import Any
 
 from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
 from motioncache_pack.tests.workflows.graph import Graph, Output
-from motioncache_pack.tests.workflows.parts import ACCENT, GROUP, NOTE, report, text_and_latent
+from motioncache_pack.tests.workflows.parts import (
+    ACCENT,
+    GROUP,
+    NOTE,
+    compare,
+    report,
+    text_and_latent,
+)
 
 DEMO_NOTE = """\
 ## MotionCache in half a minute
@@ -101,31 +108,7 @@ def demo() -> Graph:
     column.y += 200
     plain = column.add("KSampler", 270, title="Without MotionCache", model=model["MODEL"], **both)
 
-    column = g.column(900, 480)
-    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached["LATENT"])
-    motion = column.add(
-        "MotionCacheMotionMap", 580, trace=cache["trace"], samples=cached["LATENT"],
-        images=after["IMAGE"],
-    )  # fmt: skip
-    before = column.add(
-        "MotionCacheDemoDecode", 110, title="Decode: without", samples=plain["LATENT"]
-    )
-
-    column = g.column(1460, 260)
-    pair = column.add(
-        "ImageStitch", 160, title="Without | With", image1=before["IMAGE"], image2=after["IMAGE"],
-        spacing_width=8,
-    )  # fmt: skip
-    three = column.add(
-        "ImageStitch", 160, title="... | Motion map", image1=pair["IMAGE"], image2=motion["IMAGE"],
-        spacing_width=8,
-    )  # fmt: skip
-
-    column = g.column(1800, 800)
-    column.add(
-        "SaveAnimatedWEBP", 470, title="Without | With | Motion map", images=three["IMAGE"],
-        filename_prefix="motioncache_demo", lossless=False, quality=90,
-    )  # fmt: skip
+    column = compare(g, 900, cache["trace"], plain["LATENT"], cached["LATENT"], "motioncache_demo")
     report(column, cache["trace"], cached["LATENT"])
     return g
 

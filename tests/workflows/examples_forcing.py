@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from motioncache_pack.tests.workflows import notes_forcing as notes
 from motioncache_pack.tests.workflows.graph import Column, Graph, Node, Output
-from motioncache_pack.tests.workflows.parts import ACCENT, GROUP, NOTE, report, text_and_latent
+from motioncache_pack.tests.workflows.parts import (
+    ACCENT,
+    GROUP,
+    NOTE,
+    compare,
+    report,
+    text_and_latent,
+)
 
 FORCING, SAMPLER, SCHEDULER = 300, 270, 130
 SKYREELS_FILE = "SkyReels-V2-DF-1.3B-540P.safetensors"
@@ -50,31 +57,9 @@ def demo() -> Graph:
         "SamplerCustom", SAMPLER, title="Without MotionCache", model=model["MODEL"], **both
     )
 
-    column = g.column(1320, 480)
-    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached["output"])
-    motion = column.add(
-        "MotionCacheMotionMap", 580, trace=cache["trace"], samples=cached["output"],
-        images=after["IMAGE"],
-    )  # fmt: skip
-    before = column.add(
-        "MotionCacheDemoDecode", 110, title="Decode: without", samples=plain["output"]
+    column = compare(
+        g, 1320, cache["trace"], plain["output"], cached["output"], "motioncache_demo_df"
     )
-
-    column = g.column(1880, 260)
-    pair = column.add(
-        "ImageStitch", 160, title="Without | With", image1=before["IMAGE"], image2=after["IMAGE"],
-        spacing_width=8,
-    )  # fmt: skip
-    three = column.add(
-        "ImageStitch", 160, title="... | Motion map", image1=pair["IMAGE"], image2=motion["IMAGE"],
-        spacing_width=8,
-    )  # fmt: skip
-
-    column = g.column(2220, 800)
-    column.add(
-        "SaveAnimatedWEBP", 470, title="Without | With | Motion map", images=three["IMAGE"],
-        filename_prefix="motioncache_demo_df", lossless=False, quality=90,
-    )  # fmt: skip
     report(column, cache["trace"], cached["output"], timeline=330)
     return g
 

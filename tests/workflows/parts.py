@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from motioncache_pack.tests.workflows.graph import Column, Output
+from motioncache_pack.tests.workflows.graph import Column, Graph, Output
 
 # title bar and body
 ACCENT = ("#2a363b", "#3f5159")
@@ -48,3 +48,32 @@ def text_and_latent(column: Column, width: int, height: int, length: int = 81) -
         "negative": negative["CONDITIONING"],
         "latent_image": latent["LATENT"],
     }
+
+
+def compare(
+    g: Graph, x: int, trace: Output, without: Output, cached: Output, prefix: str
+) -> Column:
+    """Decode two results of the demo model and show them beside the motion map, from `x` on."""
+    column = g.column(x, 480)
+    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached)
+    motion = column.add(
+        "MotionCacheMotionMap", 580, trace=trace, samples=cached, images=after["IMAGE"]
+    )
+    before = column.add("MotionCacheDemoDecode", 110, title="Decode: without", samples=without)
+
+    column = g.column(x + 560, 260)
+    pair = column.add(
+        "ImageStitch", 160, title="Without | With", image1=before["IMAGE"], image2=after["IMAGE"],
+        spacing_width=8,
+    )  # fmt: skip
+    three = column.add(
+        "ImageStitch", 160, title="... | Motion map", image1=pair["IMAGE"], image2=motion["IMAGE"],
+        spacing_width=8,
+    )  # fmt: skip
+
+    column = g.column(x + 900, 800)
+    column.add(
+        "SaveAnimatedWEBP", 470, title="Without | With | Motion map", images=three["IMAGE"],
+        filename_prefix=prefix, lossless=False, quality=90,
+    )  # fmt: skip
+    return column
