@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import combinations
 from statistics import median
 from typing import Any
 
@@ -15,6 +16,8 @@ from .trace import CallRecord, Trace
 SCHEMA = 1
 
 _COUNTED = (DENSE, PARTIAL, REUSE)
+# calls that an estimate of seconds looks at, at most
+_FITTED_CALLS = 300
 
 
 def block_macs(trace: Trace, rows: int, pairs: int) -> int:
@@ -64,20 +67,23 @@ def _done(trace: Trace, call: CallRecord) -> tuple[int, int]:
 
 
 def seconds_saved(trace: Trace) -> float | None:
-    """Estimate: what the cheaper calls would have taken at the full ones' median rate."""
-    rates = [
-        c.seconds / (c.rows * block_macs(trace, *_needed(trace, c)) or 1)
-        for c in trace.calls()
-        if c.kind == DENSE and c.seconds > 0
-    ]
-    if not rates:
+    """Estimate: the work that was left out, times what a unit of work took.
+
+    That rate is the median slope of seconds over work between any two calls (Theil-Sen), so that
+    neither a call's fixed cost nor a slow first call counts as saved. None where seconds are not
+    known or all calls did the same work.
+    """
+    timed = [c for c in trace.calls() if c.seconds > 0]
+    timed = timed[:: 1 + len(timed) // _FITTED_CALLS]
+    points = [(c.rows * block_macs(trace, *_done(trace, c)), c.seconds) for c in timed]
+    slopes = [(t1 - t0) / (w1 - w0) for (w0, t0), (w1, t1) in combinations(points, 2) if w0 != w1]
+    if not slopes:
         return None
-    rate = median(rates)
-    return sum(
-        rate * (c.rows * block_macs(trace, *_needed(trace, c)) or 1) - c.seconds
+    left_out = sum(
+        c.rows * (block_macs(trace, *_needed(trace, c)) - block_macs(trace, *_done(trace, c)))
         for c in trace.calls()
-        if c.kind in (PARTIAL, REUSE)
     )
+    return max(0.0, median(slopes)) * left_out
 
 
 def explain(trace: Trace) -> str | None:

@@ -72,13 +72,24 @@ def test_shares_by_hand(trace):
     assert flops_share(trace) == pytest.approx(130 / 200)
 
 
-def test_saved_seconds_are_counted_from_the_median_of_full_calls(trace):
-    # full calls took 1, 2, 1.5 and 1.5 seconds a batch row: the median is 1.5, so 3 for two rows
-    assert seconds_saved(trace) == pytest.approx((3 - 1.0) + (3 - 0.5))
+def test_saved_seconds_are_the_work_left_out_at_the_median_slope(trace):
+    # in units of a full batch row: 2, 2, 1/2, 0, 1 and 1 took 2, 4, 1, 0.5, 1.5 and 1.5 seconds.
+    # The slopes between any two of them have the median 1; 3/2 and 2 were left out
+    assert seconds_saved(trace) == pytest.approx(1.5 + 2)
 
 
-def test_nothing_is_estimated_without_a_full_call():
+def test_a_fixed_cost_is_not_saved(trace):
+    work = {"dense": 2.0, "partial": 0.5, "reuse": 0.0}
+    for record in trace.evaluations[:4]:
+        record.calls[0].seconds = 10 + 3 * work[record.calls[0].kind]
+    trace.evaluations = trace.evaluations[:4]
+    assert seconds_saved(trace) == pytest.approx(3 * (1.5 + 2))
+
+
+def test_nothing_is_estimated_from_calls_that_are_all_alike(trace):
     assert seconds_saved(Trace({})) is None
+    trace.evaluations = trace.evaluations[:2]
+    assert seconds_saved(trace) is None
     assert compute_share(Trace({})) == flops_share(Trace({})) == 1.0
 
 
@@ -91,7 +102,7 @@ def test_the_summary_is_json_and_complete(trace):
     assert counts == {"evaluations": 5, "dense": 3, "partial": 1, "reuse": 1, "calls": 6}
     assert totals["block_calls"] == 15
     assert totals["compute_share"] == 0.65
-    assert totals["seconds_saved"] == 4.5
+    assert totals["seconds_saved"] == 3.5
     assert data["memory"]["kv_bytes"] == 2**21
     assert data["reason"] is None
     assert [e["kind"] for e in data["evaluations"]] == [
@@ -116,7 +127,7 @@ def test_the_line_and_the_text_say_what_was_saved(trace):
     report = text(trace)
     assert "3 blocks, 5x2x2 tokens in 1 chunk(s)" in report
     assert "residuals 3.0 MiB, keys and values 2.0 MiB (2 MiB on the model's device)" in report
-    assert "about 4.50 s saved (estimate)" in report
+    assert "about 3.50 s saved (estimate)" in report
     assert "all branches: DD2.D" in report
     assert "Note: new (2 calls)" in report
 
