@@ -23,7 +23,7 @@ class ForcingCall:
         kv_keep: finished chunks' worth of keys and values to keep; 0 keeps all.
         active_sigmas: the same for frames that are being denoised, 0 for all others.
         level: the highest of these.
-        first_chunk: number of the input's first chunk in the clip.
+        chunk_frames: latent frames of a whole chunk; the clip's last one may be shorter.
         first_position: rotary position of the input's first frame. Keys that are kept while a
             window rolls stay valid, because positions go on with the clip.
     """
@@ -34,7 +34,7 @@ class ForcingCall:
     kv_keep: int = 0
     active_sigmas: tuple[float, ...] = ()
     level: float = 1.0
-    first_chunk: int = 0
+    chunk_frames: int = 1
     first_position: int = 0
 
     @classmethod
@@ -50,9 +50,14 @@ class ForcingCall:
             options.kv_keep,
             call.active_sigmas,
             call.level,
-            it.start // options.chunk_frames,
+            options.chunk_frames,
             position,
         )
+
+    @property
+    def first_chunk(self) -> int:
+        """Number of the input's first chunk in the clip."""
+        return self.iteration.start // self.chunk_frames
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Transformer options with the rotary positions of the input."""

@@ -145,8 +145,7 @@ class Clip:
                 note = "a new branch has nothing stored yet"
             # there is no residual to learn a slope from either
             parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
-        chunk = max(self.layout.chunks) * self.layout.spatial
-        keep = forcing.kv_keep * chunk
+        keep = forcing.kv_keep * forcing.chunk_frames * self.layout.spatial
         return causal_call_plan(
             parts,
             self.layout,

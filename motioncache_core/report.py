@@ -234,9 +234,9 @@ def _engine(trace: Trace) -> list[str]:
 def _marks(trace: Trace) -> dict[str, str]:
     marks: dict[str, str] = {}
     counts: Counter[str] = Counter()
+    alone = all(len(e.chunks) == 1 and e.first_chunk == 0 for e in trace.evaluations)
     for e in trace.evaluations:
         for i, c in enumerate(e.chunks, start=e.first_chunk):
-            alone = len(e.chunks) == 1 and e.first_chunk == 0
             name = e.scope if alone else f"{e.scope}, chunk {i}"
             tenth = str(min(9, int(10 * c.active / c.tokens)))
             mark = " " if c.idle else {DENSE: "D", REUSE: "."}.get(c.kind, tenth)

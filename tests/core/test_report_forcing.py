@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core.call import ForcingCall
 from motioncache_pack.motioncache_core.heatmap import render, timeline, values
 from motioncache_pack.motioncache_core.report import (
     compute_share,
@@ -10,6 +11,11 @@ from motioncache_pack.motioncache_core.report import (
     line,
     summary,
     text,
+)
+from motioncache_pack.motioncache_core.sampling import (
+    ForcingOptions,
+    WindowCall,
+    forcing_schedule,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.motioncache_core.trace import (
@@ -98,6 +104,23 @@ def test_marks_stand_in_the_column_of_their_evaluation(trace):
         "  all branches, chunk 1:  D.DD",
         "  all branches, chunk 2:     D.",
     ]
+
+
+def test_a_window_of_one_chunk_names_every_chunk(trace):
+    for number in (0, 1):
+        trace.evaluations[number].chunks = trace.evaluations[number].chunks[number:][:1]
+        trace.evaluations[number].first_chunk = number
+    trace.evaluations = trace.evaluations[:2]
+    rows = [row for row in text(trace).splitlines() if row.startswith("  all branches")]
+    assert rows == ["  all branches, chunk 0: D", "  all branches, chunk 1:  D"]
+
+
+def test_a_short_last_chunk_alone_in_its_window_keeps_its_number():
+    options = ForcingOptions(2, 4, window_frames=2)
+    last = forcing_schedule(5, 4, options)[-1]
+    assert (last.start, last.chunks) == (4, (1,))
+    call = WindowCall(last, (0.5,), 0.5, 12)
+    assert ForcingCall.of(call, options).first_chunk == 2
 
 
 def test_the_timeline_has_a_row_for_every_chunk_of_the_clip(trace):
