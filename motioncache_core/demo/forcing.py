@@ -30,6 +30,7 @@ def forcing_sample(
     *,
     cfg: float = 2.0,
     start: Tensor | None = None,
+    given: Tensor | None = None,
     prefix: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -39,6 +40,7 @@ def forcing_sample(
     Args:
         start: latents of the noise's shape: the first `prefix` frames are given, the others show
             where the schedule starts below 1.
+        given: image conditions `(B, 20, F, H, W)` of a model that takes them (`conditions.py`).
         session: carries out the model calls, and the block-causal attention.
     """
     names = ("cond",) if cfg == 1 else ("uncond", "cond")
@@ -46,7 +48,12 @@ def forcing_sample(
 
     def evaluate(x: Tensor, call: WindowCall) -> Tensor:
         forcing = ForcingCall.of(call, options)
-        doubled = torch.cat([x] * len(names))
+        if given is not None:
+            window = slice(call.iteration.start, call.iteration.start + x.shape[2])
+            shown = torch.cat((x, given[:, :, window]), dim=1)
+        else:
+            shown = x
+        doubled = torch.cat([shown] * len(names))
         t = torch.tensor(call.sigmas, device=x.device).mul(1000).expand(len(doubled), -1)
 
         def run(given: dict[str, Any]) -> Tensor:

@@ -1,8 +1,9 @@
 """Generated scenes for the demo model: shapes moving over a static or panned textured background.
 
 A scene is described by classes only (kind, colour, start cell, direction, speed ...), which are
-also what the model is conditioned on: each class is one axis of the text space, so the "text
-states" of a scene need no text encoder and no stored table.
+also what the model is told: each class is one axis of the text space, so the "text states" of a
+scene need no text encoder and no stored table. Classes leave the exact places and velocities
+open; a `Take` fixes them.
 """
 
 from __future__ import annotations
@@ -31,14 +32,22 @@ _RGB = torch.tensor(
 _GROUND = torch.tensor(
     [[0.32, 0.37, 0.44], [0.40, 0.42, 0.30], [0.45, 0.35, 0.28], [0.40, 0.30, 0.40]]
 )
-_PIXELS_PER_FRAME = (0.0, 1.5, 3.0)
-_PAN = (0.0, 1.0, -1.0)
+# pixels per frame, and radius in pixels
+_SPEED = ((0.0, 0.0), (1.0, 1.8), (2.2, 3.4))
+_PAN = (0.7, 1.5)
 _RADIUS = (9.0, 14.0)
+# directions are octants; a take may be this far off their middle
+_ANGLE = math.radians(15)
+_START = 3.0
 
-_SHAPE_CLASSES = (len(KINDS), len(COLOURS), len(SIZES), CELLS, len(DIRECTIONS), len(SPEEDS))
+_SHAPE_CLASSES = (len(KINDS), len(COLOURS), len(SIZES), CELLS, len(DIRECTIONS), len(SPEEDS), 3)
 _GROUND_CLASSES = (len(TEXTURES), len(PALETTES), len(PANS), 4)
 TEXT_DIM = 4096
+# the axes that are used: the constant one and one per class
+TEXT_AXES = 1 + sum(_GROUND_CLASSES) + sum(_SHAPE_CLASSES)
 _TEXT_SCALE = 8.0
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -52,19 +61,18 @@ class Shape:
     direction: int
     speed: int
 
-    def classes(self) -> tuple[int, ...]:
-        return (self.kind, self.colour, self.size, self.cell, self.direction, self.speed)
+    def classes(self, layer: int) -> tuple[int, ...]:
+        """Class indices; `layer` is the shape's place in the scene, later ones in front."""
+        return (self.kind, self.colour, self.size, self.cell, self.direction, self.speed, layer)
 
-    def start(self) -> tuple[float, float]:
-        """Centre `(x, y)` in pixels at frame 0."""
+    def start(self) -> Point:
+        """Middle of the start cell `(x, y)` in pixels."""
         step = SIZE / 4
         return ((self.cell % 4 + 0.5) * step, (self.cell // 4 + 0.5) * step)
 
-    def velocity(self) -> tuple[float, float]:
-        """Pixels per frame `(x, y)`."""
-        angle = self.direction * math.pi / 4
-        speed = _PIXELS_PER_FRAME[self.speed]
-        return (speed * math.cos(angle), speed * math.sin(angle))
+    def velocity(self) -> Point:
+        """Middle of the velocities the classes allow, pixels per frame `(x, y)`."""
+        return _polar(sum(_SPEED[self.speed]) / 2, self.direction * math.pi / 4)
 
     def radius(self) -> float:
         return _RADIUS[self.size]
@@ -82,23 +90,58 @@ class Scene:
     def classes(self) -> tuple[int, ...]:
         return (self.texture, self.palette, self.pan, len(self.shapes))
 
-    def moving_mask(self, frames: int, size: int = SIZE) -> Tensor:
-        """Where a moving shape is, `(frames, size, size)` bool: the scene's known motion."""
-        mask = torch.zeros(frames, size, size, dtype=torch.bool)
-        for shape in self.shapes:
-            if _PIXELS_PER_FRAME[shape.speed] > 0:
-                mask |= coverage(shape, frames, size) > 0.5
-        return mask
+
+@dataclass(frozen=True)
+class Take:
+    """What a scene's classes leave open.
+
+    Attributes:
+        starts: centre of each shape at frame 0, pixels `(x, y)`.
+        velocities: pixels per frame `(x, y)`.
+        pan: shift of the ground's coordinates, pixels per frame.
+        phase: four phases of the texture, radians.
+    """
+
+    starts: tuple[Point, ...]
+    velocities: tuple[Point, ...]
+    pan: float
+    phase: tuple[float, ...]
+
+    def centre(self, shape: int, frame: int) -> Point:
+        """Where a shape is, pixels `(x, y)`."""
+        (x, y), (dx, dy) = self.starts[shape], self.velocities[shape]
+        return (x + dx * frame, y + dy * frame)
 
 
-def coverage(shape: Shape, frames: int, size: int = SIZE, jitter: Tensor | None = None) -> Tensor:
-    """Antialiased coverage `(frames, size, size)` in 0..1."""
+def _polar(length: float, angle: float) -> Point:
+    return (length * math.cos(angle), length * math.sin(angle))
+
+
+def draw_take(scene: Scene, rng: torch.Generator) -> Take:
+    """Random places, velocities and texture within the scene's classes."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=rng))
+
+    starts, velocities = [], []
+    for shape in scene.shapes:
+        x, y = shape.start()
+        starts.append((x + uniform(-_START, _START), y + uniform(-_START, _START)))
+        angle = shape.direction * math.pi / 4 + uniform(-_ANGLE, _ANGLE)
+        velocities.append(_polar(uniform(*_SPEED[shape.speed]), angle))
+    pan = (0.0, 1.0, -1.0)[scene.pan] * uniform(*_PAN)
+    phase = tuple(uniform(0, 2 * math.pi) for _ in range(4))
+    return Take(tuple(starts), tuple(velocities), pan, phase)
+
+
+def coverage(scene: Scene, take: Take, index: int, frames: int, size: int = SIZE) -> Tensor:
+    """Antialiased coverage `(frames, size, size)` in 0..1 of one shape, hidden parts too."""
+    shape = scene.shapes[index]
     t = torch.arange(frames).float()[:, None, None]
-    (x0, y0), (vx, vy) = shape.start(), shape.velocity()
-    dx, dy = (0.0, 0.0) if jitter is None else (float(jitter[0]), float(jitter[1]))
+    (x0, y0), (vx, vy) = take.starts[index], take.velocities[index]
     axis = torch.arange(size).float() + 0.5
-    x = axis[None, None, :] - (x0 + dx + vx * t)
-    y = axis[None, :, None] - (y0 + dy + vy * t)
+    x = axis[None, None, :] - (x0 + vx * t)
+    y = axis[None, :, None] - (y0 + vy * t)
     r = shape.radius()
     if shape.kind == 0:
         distance = (x**2 + y**2).sqrt() - r
@@ -111,12 +154,21 @@ def coverage(shape: Shape, frames: int, size: int = SIZE, jitter: Tensor | None 
     return torch.sigmoid(-distance / 0.6)
 
 
-def background(scene: Scene, frames: int, rng: torch.Generator, size: int = SIZE) -> Tensor:
+def moving_mask(scene: Scene, take: Take, frames: int, size: int = SIZE) -> Tensor:
+    """Where a moving shape is, `(frames, size, size)` bool: the take's known motion."""
+    mask = torch.zeros(frames, size, size, dtype=torch.bool)
+    for i, velocity in enumerate(take.velocities):
+        if velocity != (0.0, 0.0):
+            mask |= coverage(scene, take, i, frames, size) > 0.5
+    return mask
+
+
+def background(scene: Scene, take: Take, frames: int, size: int = SIZE) -> Tensor:
     """Textured ground `(frames, size, size, 3)`, shifted over time when the camera pans."""
-    phase = torch.rand(4, generator=rng) * 2 * math.pi
+    phase = take.phase
     axis = torch.arange(size).float() + 0.5
     t = torch.arange(frames).float()[:, None, None]
-    x = axis[None, None, :] + _PAN[scene.pan] * t
+    x = axis[None, None, :] + take.pan * t
     y = axis[None, :, None].expand(frames, size, 1)
     k = 2 * math.pi / size
     if scene.texture == 0:
@@ -126,50 +178,48 @@ def background(scene: Scene, frames: int, rng: torch.Generator, size: int = SIZE
     elif scene.texture == 2:
         pattern = 1.2 * torch.sin(3 * k * x + phase[0]) * torch.sin(3 * k * y + phase[1])
     else:
-        pattern = torch.sin(k * (3 * x + 2 * y) + phase[0]).expand(frames, size, size)
-    ground = _GROUND[scene.palette] * (1 + 0.28 * pattern.expand(frames, size, size)[..., None])
-    return ground.clamp(0, 1)
+        pattern = torch.sin(k * (3 * x + 2 * y) + phase[0])
+    pattern = pattern.expand(frames, size, size)[..., None]
+    return (_GROUND[scene.palette] * (1 + 0.28 * pattern)).clamp(0, 1)
 
 
-def render(scene: Scene, frames: int, rng: torch.Generator) -> Tensor:
-    """RGB `(frames, 64, 64, 3)` in 0..1; texture phases and start jitter come from `rng`."""
-    video = background(scene, frames, rng)
-    for shape in scene.shapes:
-        jitter = (torch.rand(2, generator=rng) - 0.5) * 6
-        alpha = coverage(shape, frames, jitter=jitter)[..., None]
+def render(scene: Scene, take: Take, frames: int) -> Tensor:
+    """RGB `(frames, 64, 64, 3)` in 0..1."""
+    video = background(scene, take, frames)
+    for i, shape in enumerate(scene.shapes):
+        alpha = coverage(scene, take, i, frames)[..., None]
         video = video * (1 - alpha) + _RGB[shape.colour] * alpha
     return video
 
 
-def sketch(scene: Scene, frames: int) -> Tensor:
-    """Flat shapes on a flat ground, `(frames, 64, 64, 3)`: where things are, not how they look."""
-    video = _GROUND[scene.palette].expand(frames, SIZE, SIZE, 3)
-    for shape in scene.shapes:
-        alpha = coverage(shape, frames)[..., None]
-        video = video * (1 - alpha) + _RGB[shape.colour] * alpha
-    return video
+def colour(shape: Shape) -> Tensor:
+    """The shape's colour, RGB `(3,)` in 0..1."""
+    return _RGB[shape.colour]
 
 
 def sample_scene(frames: int, rng: torch.Generator) -> Scene:
-    """A random scene whose moving shapes stay in the picture for `frames` frames."""
+    """A random scene whose moving shapes stay in the picture for `frames` frames.
+
+    Colours differ within a scene: they are what binds a shape's text to its pixels.
+    """
 
     def pick(n: int) -> int:
         return int(torch.randint(n, (), generator=rng))
 
     shapes: list[Shape] = []
-    count = 1 + int(torch.multinomial(torch.tensor([0.7, 0.25, 0.05]), 1, generator=rng))
+    count = 1 + int(torch.multinomial(torch.tensor([0.35, 0.45, 0.2]), 1, generator=rng))
+    colours = torch.randperm(len(COLOURS), generator=rng).tolist()
     # the speed is drawn first: rejection over all classes would favour shapes that stand still
     speeds = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, True, generator=rng).tolist()
-    for speed in speeds:
+    for shade, speed in zip(colours, speeds, strict=False):
         while True:
-            kind, colour, size, cell, direction = (pick(n) for n in _SHAPE_CLASSES[:-1])
-            shape = Shape(kind, colour, size, cell, direction, speed)
+            kind, size, cell, direction = pick(3), pick(2), pick(CELLS), pick(len(DIRECTIONS))
+            shape = Shape(kind, shade, size, cell, direction, speed)
             (x, y), (dx, dy) = shape.start(), shape.velocity()
-            end = (x + dx * (frames - 1), y + dy * (frames - 1))
-            if all(2 <= p <= SIZE - 2 for p in end):
+            if all(2 <= p <= SIZE - 2 for p in (x + dx * (frames - 1), y + dy * (frames - 1))):
                 break
         shapes.append(shape)
-    pan = pick(len(PANS)) if pick(8) == 0 else 0
+    pan = 1 + pick(2) if pick(3) == 0 else 0
     return Scene(tuple(shapes), pick(len(TEXTURES)), pick(len(PALETTES)), pan)
 
 
@@ -194,7 +244,7 @@ def text_states(scene: Scene | None, keep: Tensor | None = None) -> Tensor:
     if scene is None:
         return states
     flags = iter(keep.tolist()) if keep is not None else None
-    shapes = [(s.classes(), _SHAPE_CLASSES) for s in scene.shapes]
+    shapes = [(s.classes(i), _SHAPE_CLASSES) for i, s in enumerate(scene.shapes)]
     rows = [(scene.classes(), _GROUND_CLASSES), *shapes]
     for row, (values, sizes) in enumerate(rows):
         axis = 1 if row == 0 else 1 + sum(_GROUND_CLASSES)

@@ -1,197 +1,197 @@
-"""Train the demo model on generated scenes (see `scenes.py`).
+"""Train the demo model on generated scenes (see `scenes.py`, `conditions.py`, `batches.py`).
 
-    python -m motioncache_core.demo.train --steps 5400 --out demo_wan.safetensors
+    python -m motioncache_core.demo.train --run runs/demo
 
-Flow matching on velocity. Two thirds of the clips carry one noise level, the others one level per
-chunk of three latent frames; a fifth of all batches is trained under a block-causal mask, so the
-model also serves diffusion forcing. Seeded, resumable (`--state`), learning rate constant and
-then linear to zero over the last fifth.
-
-The shipped file took 5400 steps, under two hours on two cores that had other work as well. Clip
-lengths, noise levels and scenes were adjusted on the way (at steps 1000, 1500 and 2500), so a new
-run gives a similar file, not the same.
+Flow matching on velocity. Runs until it is stopped, and continues from `state.pt` of its folder
+when started again; `--steps` ends it. The learning rate is constant: `--cooldown N` takes the
+state as it is, anneals to zero over N more steps and writes `demo_wan.safetensors` (averaged
+weights, fp16), leaving the state to be trained on. `loss.txt` has the loss by noise level.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
+import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from . import codec, scenes
-from .attention import scaled_dot_product
+from . import batches, codec, conditions, scenes
+from .muon import Muon, split_parameters
 from .wan import DemoWan
 
 log = logging.getLogger(__name__)
-CHUNK = 3
-FRAMES = 9
+# frames of a clip, and how often each length is drawn
+LENGTHS = (3, 6, 9, 12)
+SHARES = (0.2, 0.25, 0.3, 0.25)
+# one batch in so many is trained under block-causal attention
+CAUSAL = 0.4
+# what each block adds to its tokens, and the biases at both ends
+_ZERO = (
+    "o.weight", "o.bias", "ffn.2.weight", "ffn.2.bias", "patch_embedding.bias", "head.head.bias",
+)  # fmt: skip
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalised updates for matrices (Jordan et al. 2024), in fp32."""
+@torch.no_grad()
+def pass_through(model: DemoWan) -> None:
+    """Start with an output near the noisy input, most of a velocity at high noise.
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                buffer = state.setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                g = p.grad.lerp(buffer, group["momentum"])
-                wide = g.T if g.shape[0] > g.shape[1] else g
-                x = wide / (wide.norm() + 1e-7)
-                for _ in range(5):
-                    a = x @ x.T
-                    x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-                x = x.T if g.shape[0] > g.shape[1] else x
-                scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * 0.01).add_(x, alpha=-group["lr"] * scale)
-
-
-def split_parameters(model: DemoWan) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Matrices inside the blocks for Muon; everything else for AdamW."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, p in model.named_parameters():
-        (matrices if name.startswith("blocks.") and p.ndim == 2 else rest).append(p)
-    return matrices, rest
-
-
-def batch(n: int, frames: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Latents `(n, 16, F, 16, 16)` and text states `(n, 4, 4096)` of random scenes."""
-    videos, states = [], []
-    for _ in range(n):
-        scene = scenes.sample_scene(frames, rng)
-        videos.append(scenes.render(scene, frames, rng))
-        dropped = float(torch.rand((), generator=rng))
-        keep = torch.rand(64, generator=rng) > (0.15 if dropped < 0.15 else 0.0)
-        states.append(scenes.text_states(None if dropped > 0.9 else scene, keep))
-    return codec.encode(torch.stack(videos)), torch.stack(states)
-
-
-def noise_levels(n: int, frames: int, rng: torch.Generator) -> Tensor:
-    """Sigma `(n, F)` shifted by 5, half uniform, half logit-normal; a third have one per chunk.
-
-    Where a shape will be is decided above sigma 0.95, so that range needs its share.
+    The patch embedding gets orthogonal columns, apart for the noise and the given latents, the
+    head the transpose of the noise's, and blocks add nothing at first: a small network need not
+    learn to carry 64 numbers of noise through every token.
     """
-    chunks = -(-frames // CHUNK)
-    middle = torch.sigmoid(1.1 * torch.randn(n, chunks, generator=rng))
-    u = torch.where(
-        torch.rand(n, 1, generator=rng) < 0.5, middle, torch.rand(n, chunks, generator=rng)
-    )
-    same = torch.rand(n, 1, generator=rng) < 0.65
-    u = torch.where(same, u[:, :1], u)
-    sigma = 5 * u / (1 + 4 * u)
-    return sigma.repeat_interleave(CHUNK, dim=1)[:, :frames]
+    embedding, head = model.patch_embedding, model.head.head
+    size = (model.out_dim, *model.patch_size)
+    side = math.prod(size)
+    # tokens of about unit deviation: the given latents have half the noise's variance
+    gain = math.sqrt(model.dim / (1.5 * side))
+    columns = nn.init.orthogonal_(torch.empty(model.dim, 2 * side)).split(side, dim=1)
+    noise, given = (c.unflatten(1, size) for c in columns)
+    embedding.weight[:, : model.out_dim] = noise * gain
+    embedding.weight[:, -model.out_dim :] = given * gain
+    head.weight.copy_(noise.permute(2, 3, 4, 1, 0).reshape(side, model.dim) / gain)
+    for name, p in model.named_parameters():
+        if name.endswith(_ZERO):
+            nn.init.zeros_(p)
 
 
-def block_causal_options(frames: int, tokens_per_frame: int) -> dict[str, object]:
-    """Hooks that make self-attention block-causal over chunks of frames."""
-    chunk = (torch.arange(frames * tokens_per_frame) // tokens_per_frame) // CHUNK
-    mask = chunk[:, None] >= chunk[None, :]
+class Run:
+    """Model, optimizers, averages and random state: all that a checkpoint holds."""
 
-    def attention(func: object, q: Tensor, k: Tensor, v: Tensor, heads: int, **_: object) -> Tensor:
-        is_self = k.shape[1] == mask.shape[0]
-        return scaled_dot_product(q, k, v, heads, mask=mask if is_self else None)
+    def __init__(self, args: argparse.Namespace) -> None:
+        torch.manual_seed(args.seed)
+        self.args = args
+        self.rng = torch.Generator().manual_seed(args.seed)
+        self.model = DemoWan(
+            dim=args.dim,
+            ffn_dim=args.ffn_dim,
+            num_layers=args.layers,
+            in_dim=codec.CHANNELS + conditions.CHANNELS,
+            text_dim=scenes.TEXT_AXES,
+        ).to(args.device)
+        pass_through(self.model)
+        self.ema = {k: v.clone() for k, v in self.model.state_dict().items()}
+        matrices, rest = split_parameters(self.model)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            Muon(matrices, lr=args.lr),
+            torch.optim.AdamW(rest, lr=0.1 * args.lr, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        self.rates = [o.param_groups[0]["lr"] for o in self.optimizers]
+        self.step = 0
+        self.seconds = 0.0
+        self.state = Path(args.run) / "state.pt"
+        if self.state.exists():
+            self.restore(torch.load(self.state, weights_only=True, map_location=args.device))
 
-    return {"optimized_attention_override": attention}
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        for o, s in zip(self.optimizers, saved["optimizers"], strict=True):
+            o.load_state_dict(s)
+        self.ema, self.step, self.seconds = saved["ema"], saved["step"], saved["seconds"]
+        self.rng.set_state(saved["rng"].cpu())
 
+    def save(self) -> None:
+        """Replaces the state in one go, so that a kill leaves the old one."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "ema": self.ema,
+            "step": self.step,
+            "seconds": self.seconds,
+            "rng": self.rng.get_state(),
+        }
+        torch.save(state, self.state.with_suffix(".tmp"))
+        os.replace(self.state.with_suffix(".tmp"), self.state)
+        self.export(self.state.with_name("ema.safetensors"), torch.float32)
 
-def learning_rate(step: int, steps: int) -> float:
-    """Factor: 100 steps up, constant, linear to zero over the last fifth."""
-    return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.2 * steps)))
+    def export(self, path: Path, dtype: torch.dtype) -> None:
+        save_file({k: t.to("cpu", dtype).contiguous() for k, t in self.ema.items()}, path)
 
+    def train_step(self, rate: float, losses: batches.BinnedLoss) -> None:
+        """One optimizer step at `rate` times the base learning rates."""
+        for o, lr in zip(self.optimizers, self.rates, strict=True):
+            o.param_groups[0]["lr"] = lr * rate
+        sigma, error = self.error()
+        counted = sigma > 0
+        (error * counted).sum().div(counted.sum().clamp_min(1)).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for o in self.optimizers:
+            o.step()
+            o.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.args.ema, (self.step + 1) / (self.step + 10))
+        for k, value in self.model.state_dict().items():
+            self.ema[k].lerp_(value, 1 - decay)
+        losses.add(sigma.cpu(), error.detach().cpu())
 
-def clip_length(progress: float, u: float) -> int:
-    """Frames of this step's clips: short ones first (more scenes a second), long ones last."""
-    mix = (0.85, 0.1) if progress < 0.4 else (0.3, 0.5) if progress < 0.6 else (0.1, 0.1)
-    return 3 if u < mix[0] else 6 if u < sum(mix) else FRAMES
+    def error(self) -> tuple[Tensor, Tensor]:
+        """Noise levels and mean squared velocity errors `(n, F)` of a fresh batch."""
+        rng, device = self.rng, self.args.device
+        frames = LENGTHS[int(torch.multinomial(torch.tensor(SHARES), 1, generator=rng))]
+        given = batches.draw(max(1, self.args.frames // frames), frames, rng)
+        x0 = given.latents
+        sigma = batches.noise_levels(len(x0), frames, rng)
+        noise = torch.randn(x0.shape, generator=rng)
+        s = sigma[:, None, :, None, None]
+        x = torch.cat(((1 - s) * x0 + s * noise, given.given), dim=1).to(device)
+        options: dict[str, Any] = {}
+        if float(torch.rand((), generator=rng)) < CAUSAL:
+            options = batches.block_causal_options(frames, x0.shape[3] * x0.shape[4] // 4)
+        v = self.model(
+            x, 1000 * sigma.to(device), given.text.to(device), transformer_options=options
+        )
+        error = (v - (noise - x0).to(device)).square().mean(dim=(1, 3, 4))
+        return sigma.to(device), error
 
 
 def train(args: argparse.Namespace) -> None:
-    torch.manual_seed(args.seed)
-    rng = torch.Generator().manual_seed(args.seed)
-    model = DemoWan(dim=args.dim, ffn_dim=args.ffn_dim, num_layers=args.layers)
-    nn.init.zeros_(model.head.head.weight)
-    nn.init.zeros_(model.head.head.bias)
-    ema = {k: v.clone() for k, v in model.state_dict().items()}
-    matrices, rest = split_parameters(model)
-    optimizers: list[torch.optim.Optimizer] = [
-        Muon(matrices, lr=args.lr),
-        torch.optim.AdamW(rest, lr=0.1 * args.lr, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
-    base = [o.param_groups[0]["lr"] for o in optimizers]
-    first = 0
-    if args.state and Path(args.state).exists():
-        saved = torch.load(args.state, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for o, s in zip(optimizers, saved["optimizers"], strict=True):
-            o.load_state_dict(s)
-        ema, first = saved["ema"], saved["step"]
-        rng.set_state(saved["rng"])
-    mean, started = 0.0, time.monotonic()
-    for step in range(first, args.steps):
-        factor = learning_rate(step, args.steps)
-        for o, lr in zip(optimizers, base, strict=True):
-            o.param_groups[0]["lr"] = lr * factor
-        frames = clip_length(step / args.steps, float(torch.rand((), generator=rng)))
-        x0, states = batch(max(1, args.batch * 6 // (frames + 3)), frames, rng)
-        sigma = noise_levels(len(x0), frames, rng)
-        noise = torch.randn(x0.shape, generator=rng)
-        s = sigma[:, None, :, None, None]
-        causal = float(torch.rand((), generator=rng)) < 0.2
-        options = block_causal_options(frames, x0.shape[3] * x0.shape[4] // 4) if causal else {}
-        v = model((1 - s) * x0 + s * noise, 1000 * sigma, states, transformer_options=options)
-        loss = (v - (noise - x0)).square().mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in optimizers:
-            o.step()
-            o.zero_grad(set_to_none=True)
-        decay = min(args.ema, (step + 1) / (step + 10))
-        for k, value in model.state_dict().items():
-            ema[k].lerp_(value, 1 - decay)
-        mean = loss.item() if step == first else 0.98 * mean + 0.02 * loss.item()
-        if (step + 1) % 100 == 0:
-            rate = (time.monotonic() - started) / (step + 1 - first)
-            log.info("step %d loss %.4f %.2f s/step", step + 1, mean, rate)
-        if (step + 1) % 500 == 0 or step + 1 == args.steps:
-            save_file({k: t.to(torch.float16).contiguous() for k, t in ema.items()}, args.out)
-            if args.state:
-                state = {
-                    "model": model.state_dict(),
-                    "optimizers": [o.state_dict() for o in optimizers],
-                    "ema": ema,
-                    "step": step + 1,
-                    "rng": rng.get_state(),
-                }
-                torch.save(state, args.state)
+    Path(args.run).mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    losses = batches.BinnedLoss()
+    first = run.step
+    last = first + args.cooldown if args.cooldown else args.steps or 1 << 60
+    saved, started = time.monotonic(), time.process_time()
+    before = run.seconds
+    while run.step < last:
+        rate = (last - run.step) / args.cooldown if args.cooldown else min(1, (run.step + 1) / 100)
+        run.train_step(rate, losses)
+        now = time.monotonic()
+        # the processor's seconds: other work on the machine does not count
+        run.seconds = before + time.process_time() - started
+        if run.step % 50 == 0:
+            pace = (run.seconds - before) / (run.step - first)
+            line = f"{run.step} {run.seconds:.0f}s {pace:.2f}s/step {losses.line()}"
+            log.info("%s", line)
+            with (Path(args.run) / "loss.txt").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        if not args.cooldown and (now - saved > args.save_every or run.step == last):
+            run.save()
+            saved = now
+    if args.cooldown:
+        run.export(Path(args.run) / "demo_wan.safetensors", torch.float16)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=5400)
-    parser.add_argument("--batch", type=int, default=16, help="clips of 3 frames a step")
-    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--run", default="out/train", help="folder of state, weights and loss")
+    parser.add_argument("--steps", type=int, default=0, help="stop here; 0 goes on until stopped")
+    parser.add_argument("--cooldown", type=int, default=0, help="steps to anneal over, then stop")
+    parser.add_argument("--frames", type=int, default=36, help="latent frames a step")
+    parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--ffn-dim", type=int, default=512)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", default="demo_wan.safetensors")
-    parser.add_argument("--state", default="", help="file to resume from and save to")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--save-every", type=float, default=240.0, help="seconds between states")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
