@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .distance import DistanceMeasure
+from .distance import DistanceSource
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
 
@@ -122,7 +122,7 @@ class RunFacts:
     end_sigma: float | None = None
     branches: int = 2
     free_memory: Callable[[], int] | None = None
-    profile: DistanceMeasure | None = None
+    profile: DistanceSource | None = None
     chunks: tuple[int, ...] | None = None
     declined: str | None = None
 

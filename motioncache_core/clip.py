@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .adapters import Adapter, ModelFacts
 from .call import ForcingCall, ModelCall, RunFacts
-from .distance import DistanceMeasure
+from .decider import Decider, PendingMaps
 from .errors import CacheShapeError
-from .evaluation import Evaluation, modulation_row
+from .evaluation import Evaluation
 from .kv_store import KVStore, Placement, place, place_causal
 from .layout import TokenLayout
 from .motion import token_patches
@@ -29,10 +27,9 @@ from .plan import (
 )
 from .recording import call_record
 from .sampling import UNSTARTED
-from .scope import Circumstances, Scope, advance, measure, records
 from .settings import MotionCacheSettings
-from .state import BranchKey, BranchRows, BranchTable
-from .trace import EvaluationRecord, Trace
+from .state import BranchRows, BranchTable
+from .trace import CallRecord, Trace
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +43,7 @@ class Clip:
         ops: TokenOps,
         run: RunFacts,
         trace: Trace,
+        maps: PendingMaps,
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
@@ -54,16 +52,15 @@ class Clip:
         forcing: ForcingCall | None = None,
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
-        self._reuse, self._forcing = reuse, forcing
+        self._forcing = forcing
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
-        self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
         self._placement: Placement | None = None
-        self._pending: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
-        self._distance: DistanceMeasure = run.profile or adapter.distance(
-            facts, layout, settings.clamp_distance
+        source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
+        self._decider = Decider(
+            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
         )
-        trace.model, trace.distance = adapter.name, self._distance.name
+        trace.model, trace.distance = adapter.name, source.name
         trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 
@@ -80,8 +77,7 @@ class Clip:
         if moved == 0:
             return
         rows = moved * self.layout.spatial
-        for scope in self._scopes.values():
-            scope.slide(rows, layout, forcing.sigmas[-1])
+        self._decider.slide(rows, layout, forcing.sigmas[-1])
         for table in self._tables.values():
             table.slide(rows, layout.tokens, forcing.kv_keep > 0)
         self.layout = layout
@@ -109,25 +105,19 @@ class Clip:
             table.put(state)
         if call.forcing is not None:
             state.take_part(call.forcing.iteration.index)
-        sigmas = self._sigmas(call)
-        parts, scopes = [], []
-        for rows, keys in self._groups(call):
-            scope = self._scope(x.device, keys)
-            if not scope.is_current(sigmas, keys[0]):
-                tokens = x[rows][: call.samples]
-                self._decide(scope, tokens, modulation_row(vec, rows.start), sigmas)
-            scope.served.update(keys)
-            if scope.plan is None:
+        groups = self._decider.decide(call, self.layout, x, vec, self._partial)
+        parts = []
+        for g in groups:
+            if g.scope.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
-            scopes.append(scope)
-            parts.append(Part(rows, scope.plan))
+            parts.append(Part(g.rows, g.scope.plan))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
             plan = call_plan(parts, state, x)
         if plan.note and (state.filled or call.causal):
-            for scope in scopes:
-                scope.computed_in_full()
+            for g in groups:
+                g.scope.computed_in_full()
         return plan, state
 
     def _causal_plan(
@@ -159,80 +149,33 @@ class Clip:
             note=note,
         )
 
-    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor, seconds: float) -> None:
-        """Record the call, and read motion off it where the next evaluation will want it."""
+    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
+        """Record the call, and take motion off it where the next evaluation will want it."""
         sizes = [table.nbytes() for table in self._tables.values()]
         trace = self._trace
         trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
         trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes))
-        deciding = sum(scope.nbytes() for scope in self._scopes.values())
-        trace.deciding_bytes = max(trace.deciding_bytes, deciding)
-        groups = [(self._scope(call.x.device, k), rows, k) for rows, k in self._groups(call)]
-        plan, record = evaluation.plan, groups[0][0].record
+        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
+        groups = self._decider.groups(call, self.layout)
+        plan, record = evaluation.plan, groups[0].scope.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        record.calls.append(call_record(call, plan, self.layout, evaluation.block_calls, seconds))
-        if not any(scope.wants_maps(self._settings) for scope, _, _ in groups):
-            return
-        if not self._partial:
-            return
+        done = call_record(call, plan, self.layout, evaluation.block_calls)
+        record.calls.append(done)
+        if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
+            return done
         maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
-        for scope, rows, keys in groups:
-            for i, key in enumerate(keys):
-                start = rows.start + i * call.samples
-                scope.maps[key] = maps[start : start + call.samples]
-
-    def freeze(self) -> None:
-        """Move what the trace still holds on the device to numbers on the CPU."""
-        for record, weight, active in self._pending:
-            if weight is not None:
-                record.weight = (weight * 255).round().to(torch.uint8).cpu().numpy().copy()
-            if active is not None:
-                record.active = np.packbits(active.cpu().numpy().astype(bool))
-        self._pending.clear()
+        for g in groups:
+            for i, key in enumerate(g.keys):
+                start = g.rows.start + i * call.samples
+                g.scope.maps[key] = maps[start : start + call.samples]
+        return done
 
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
         stored = self._placement is not None and self._placement.store
         return stored and self._settings.kv_cache != "off"
-
-    def _decide(
-        self, scope: Scope, tokens: Tensor, modulation: Tensor, sigmas: tuple[float, ...]
-    ) -> None:
-        forcing = self._forcing
-        it = None if forcing is None else forcing.iteration
-        scope.given = 0 if it is None else it.prefix
-        given = Circumstances(
-            self._run.last_sigma,
-            self._run.end_sigma,
-            self._partial,
-            self._reuse,
-            it,
-            forcing is not None and forcing.block_causal,
-        )
-        distances = measure(scope, self._distance, tokens, modulation, sigmas, it)
-        decisions = advance(scope, self._settings, distances, sigmas, self._ops, given)
-        record = EvaluationRecord(
-            len(self._trace.evaluations), max(sigmas), scope.label, records(scope, decisions)
-        )
-        if forcing is not None and it is not None:
-            record.window, record.first_frame = it.window, it.start
-            record.first_chunk = forcing.first_chunk
-        self._trace.evaluations.append(record)
-        scope.record = record
-        weights = [c.weights for c in scope.chunks if c.weights is not None]
-        motion = any(d.phase == "motion" for d in decisions) and len(weights) == len(scope.chunks)
-        inverse = None if scope.plan is None else scope.plan.inverse
-        self._pending.append(
-            (
-                record,
-                torch.cat(weights) if motion else None,
-                None if inverse is None else inverse[0] >= 0,
-            )
-        )
-        if self._settings.verbose:
-            log.info("MotionCache - %s", record)
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
@@ -272,29 +215,3 @@ class Clip:
         )
         self._trace.kv_reason = placement.reason
         return placement
-
-    def _scope(self, device: torch.device, keys: Sequence[BranchKey]) -> Scope:
-        separate = self._settings.cfg_mask == "separate"
-        scope_key = (device, keys[0] if separate else None)
-        if scope_key not in self._scopes:
-            label = f"branch {len(self._scopes)}" if separate else "all branches"
-            self._scopes[scope_key] = Scope.start(label, self.layout, device)
-        return self._scopes[scope_key]
-
-    def _groups(self, call: ModelCall) -> list[tuple[slice, tuple[BranchKey, ...]]]:
-        """Batch rows and branches that follow one decision."""
-        n = call.samples
-        if self._settings.cfg_mask == "shared":
-            return [(slice(0, n * len(call.branches)), call.branches)]
-        return [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
-
-    def _sigmas(self, call: ModelCall) -> tuple[float, ...]:
-        if call.forcing is not None:
-            return call.forcing.sigmas
-        levels = (call.timestep[0].float().reshape(-1) / self.adapter.timestep_scale).tolist()
-        frames = self.layout.frames
-        if len(levels) not in (1, frames):
-            raise CacheShapeError(
-                f"{len(levels)} timesteps for {frames} latent frames; give one or one each"
-            )
-        return tuple(levels * frames if len(levels) == 1 else levels)

@@ -10,11 +10,14 @@ from torch import Tensor
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
 from .clip import Clip
+from .compiled import find_compiled
+from .decider import PendingMaps
 from .errors import SettingsError, UnsupportedModelError
 from .evaluation import Evaluation
 from .layout import TokenLayout
 from .ops import TokenOps
 from .settings import MotionCacheSettings
+from .timing import Stopwatch
 from .trace import CallRecord, Trace
 
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
@@ -34,6 +37,8 @@ class Session:
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._clip: Clip | None = None
+        self._maps = PendingMaps()
+        self._watches: list[tuple[CallRecord, Stopwatch]] = []
         self._started = time.perf_counter()
         steps = len(run.step_sigmas)
         if run.declined:
@@ -74,18 +79,28 @@ class Session:
             clip.layout.tokens,
             clip.facts.blocks,
             adapter.attention_call,
+            find_compiled(call.network),
         )
         options = evaluation.options(call.options, adapter.block_type)
-        started = time.perf_counter()
+        watch = Stopwatch(call.x.device)
         out = call.run(options)
-        clip.observe(call, evaluation, out, _elapsed(call, started))
+        watch.stop()
+        self._watches.append((clip.observe(call, evaluation, out), watch))
         return out
+
+    @property
+    def reached(self) -> bool:
+        """Whether the network was called through this session."""
+        return bool(self._watches)
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        if self._clip is not None:
-            self._clip.freeze()
         self._clip = None
+        self._maps.freeze()
+        # only now, as reading a watch waits for the device
+        for record, watch in self._watches:
+            record.seconds = watch.seconds()
+        self._watches.clear()
         self._trace.seconds = time.perf_counter() - self._started
         self._trace.finished = True
 
@@ -108,27 +123,21 @@ class Session:
             clip.move_to(forcing, layout)
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
-            if clip is not None:
-                clip.freeze()
             settings = replace(self._settings, forecast=0.0) if self._off else self._settings
             self._clip = clip = Clip(
-                settings, self._ops, self._run, self._trace, adapter, facts, layout,
+                settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
                 reuse=not self._off, forcing=forcing,
             )  # fmt: skip
         return clip
 
     def _pass_through(self, call: ModelCall) -> Tensor:
-        started = time.perf_counter()
+        watch = Stopwatch(call.x.device)
         out = call.run(dict(call.options))
+        watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
-        record.seconds = _elapsed(call, started)
+        self._watches.append((record, watch))
         self._trace.declined_calls.append(record)
         return out
-
-
-def _elapsed(call: ModelCall, started: float) -> float:
-    """Seconds of a call; 0, for unknown, where the device works on after the call returned."""
-    return time.perf_counter() - started if call.x.device.type == "cpu" else 0.0
 
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:

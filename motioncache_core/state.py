@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .distance import Signal
 from .kv_store import KVStore
 
 BranchKey = Hashable
@@ -42,7 +41,7 @@ class ChunkState:
     accumulator: Tensor | None = None
     stale: Tensor | None = None
     weights: Tensor | None = None
-    signal: Signal | None = None
+    signal: Tensor | None = None
     sigma: float | None = None
     seen: bool = False
 
@@ -53,7 +52,7 @@ class ChunkState:
     def nbytes(self) -> int:
         """Bytes of the per-token arrays and of the signal."""
         kept = (self.accumulator, self.stale, self.weights, self.signal)
-        return sum(int(t.nbytes) for t in kept if isinstance(t, Tensor))
+        return sum(int(t.nbytes) for t in kept if t is not None)
 
 
 @dataclass(slots=True)

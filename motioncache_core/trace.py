@@ -41,7 +41,8 @@ class CallRecord:
         rows: batch rows in the call.
         computed: token rows that went through the blocks, per batch row.
         blocks: how often an original block was called.
-        seconds: wall-clock time on a CPU; 0 on other devices, which work asynchronously.
+        seconds: of the host on a CPU, of the device on CUDA; 0 where they are not known. Known
+            when the run is over.
         note: why this differs from the decision, where it does.
         needed: token rows the call computes when nothing is reused; 0 stands for the whole clip.
         pairs, needed_pairs: query-key pairs of a block's self-attention, alike.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..call import ForcingCall, ModelCall, RunFacts
 from ..ops import TokenOps
+from ..readback import upload
 from ..sampling import ForcingOptions, Progress, WindowCall, sample_forcing
 from ..session import Session
 from ..settings import MotionCacheSettings
@@ -47,7 +48,7 @@ def forcing_sample(
     def evaluate(x: Tensor, call: WindowCall) -> Tensor:
         forcing = ForcingCall.of(call, options)
         doubled = torch.cat([x] * len(names))
-        t = torch.tensor(call.sigmas, device=x.device).mul(1000).expand(len(doubled), -1)
+        t = upload(call.sigmas, x.device).mul(1000).expand(len(doubled), -1)
 
         def run(given: dict[str, Any]) -> Tensor:
             out: Tensor = model(doubled, t, context, transformer_options=given)
@@ -60,7 +61,7 @@ def forcing_sample(
         if cfg != 1:
             unconditional = out.chunk(2)[0]
             velocity = unconditional + cfg * (velocity - unconditional)
-        sigma = torch.tensor(call.active_sigmas, device=x.device)[:, None, None]
+        sigma = upload(call.active_sigmas, x.device)[:, None, None]
         return x - sigma * velocity
 
     latents = torch.zeros_like(noise) if start is None else start
