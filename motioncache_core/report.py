@@ -100,6 +100,9 @@ def explain(trace: Trace) -> str | None:
             f"all {len(trace.evaluations)} evaluations fell into warm-up or the protected end; "
             "use more steps, or lower warmup_steps"
         )
+    notes = [c.note for c in trace.calls() if c.note]
+    if notes and any(e.kind != DENSE for e in trace.evaluations):
+        return notes[0]
     largest = max((c.distance or 0.0 for e in trace.evaluations for c in e.chunks), default=0.0)
     return (
         f"the change per step (up to {largest:.3g}) reached reuse_threshold "

@@ -33,7 +33,18 @@ from ..motioncache_core import (
     UnsupportedModelError,
     find_adapter,
 )
+from ..motioncache_core.readback import upload
 from ..motioncache_core.report import line
+from .compiling import (
+    COMPILE_ARGUMENTS,
+    COMPILE_KEY,
+    FULLGRAPH,
+    STATIC,
+    WHOLE,
+    argument,
+    compiled_as_a_whole,
+    plain,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +79,7 @@ def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> An
         UnsupportedModelError: the model's family is not known.
         ConflictError: another cache is on the model already.
     """
-    adapter, declined = find_adapter(model.get_model_object("diffusion_model"))
+    adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
     clone = model.clone()
     if declined is not None:
@@ -116,12 +127,16 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
     trace = Trace(config.settings.as_dict())
     session = Session(config.settings, kernels, _run_facts(guider, config, sigmas), trace)
+    if not trace.reason and argument(outer, "dynamic") is False:
+        log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = outer
         session.close()
+    if not trace.calls() and COMPILE_ARGUMENTS in outer:
+        trace.decline(WHOLE)
     config.handle.runs.append(trace)
     log.info("MotionCache - %s", line(trace))
     return result
@@ -138,22 +153,23 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
         branches=max(1, sum(len(c) for c in conds)),
         free_memory=lambda: int(comfy.model_management.get_free_memory(patcher.load_device)),
         profile=guider.model_options["transformer_options"].get(_PROFILE),
-        declined=compiled_reason(guider.model_options),
+        declined=compiled_reason(patcher, guider.model_options),
     )
 
 
-def compiled_reason(model_options: Mapping[str, Any]) -> str | None:
-    """Why a model that is compiled as a whole cannot be helped; None if it is not."""
-    if "torch_compile_kwargs" not in model_options:
-        return None
-    return (
-        "the model is compiled as a whole, so blocks cannot be told apart. Remove the compile "
-        "node, or MotionCache"
-    )
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:
+    """Why a compiled model cannot be helped; None if it can, or is not compiled."""
+    if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
+        return WHOLE
+    return FULLGRAPH if argument(model_options, "fullgraph") else None
 
 
 def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """DIFFUSION_MODEL: one call of the network, by the session of its run."""
+    if torch.compiler.is_compiling():
+        # the network is compiled as a whole, and code of this call would serve all others
+        traced: Tensor = executor(x, timestep, *args, **kwargs)
+        return traced
     options = next(
         (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
     )
@@ -166,7 +182,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     adapter, _ = find_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
     if forcing is not None:
-        levels = torch.tensor(forcing.sigmas, device=x.device) * adapter.timestep_scale
+        levels = upload(forcing.sigmas, x.device) * adapter.timestep_scale
         timestep = levels.expand(x.shape[0], -1)
 
     def run(ours: dict[str, Any]) -> Tensor:
@@ -188,7 +204,7 @@ def _as_seen_by_host(velocity: Tensor, forcing: ForcingCall) -> Tensor:
 
     The host knows one noise level. Frames that are not being denoised are told to stay.
     """
-    share = torch.tensor(forcing.active_sigmas, device=velocity.device) / forcing.level
+    share = upload(forcing.active_sigmas, velocity.device) / forcing.level
     share = share[:, None, None]
     return torch.where(share > 0, velocity.float() * share, 0.0)
 
