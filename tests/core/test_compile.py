@@ -81,15 +81,14 @@ def test_fixed_shapes_are_compiled_for_two_numbers_of_rows(monkeypatch):
 
 
 def test_newly_compiled_blocks_start_afresh(monkeypatch):
-    network = CASE.network()
-    for _ in range(2):
+    for sizes in ([None, 20, 31], [None, 44, 7]):
         torch._dynamo.reset()
         counter = CompileCounterWithBackend("eager")
-        again = compiled(network, counter, dynamic=False)
-        sample(again, monkeypatch, [None])
+        network = compiled(CASE.network(), counter, dynamic=False)
+        sample(network, monkeypatch, [None])
         dense = counter.frame_count
-        sample(again, monkeypatch, [None, 20])
-        assert counter.frame_count == 2 * dense
+        sample(network, monkeypatch, sizes)
+        assert counter.frame_count == 3 * dense
 
 
 def compiler():
