@@ -64,7 +64,8 @@ def few_sizes(compiled: nn.Module, x: Tensor, vec: Tensor) -> Iterator[None]:
     rows = x.shape[1]
     kind = (x.shape[0], vec.ndim, min(2, vec.shape[1]))
     known = _sizes.setdefault(compiled, {}).setdefault(kind, set())
-    if rows in known or len(known) < SIZES:
+    # a torch before 2.6 cannot be told so, and compiles up to a limit of its own
+    if rows in known or len(known) < SIZES or not hasattr(torch.compiler, "set_stance"):
         known.add(rows)
         yield
         return
