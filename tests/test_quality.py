@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -12,18 +10,6 @@ import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.tests.bench import quality_metrics as metrics
-
-
-@pytest.fixture
-def bench(root, monkeypatch):
-    """Imports a module of the benches, which stand beside each other and bear common names."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if "." not in name and str(root) in (getattr(sys.modules[name], "__file__", "") or ""):
-            del sys.modules[name]
-
 
 # resuming
 
@@ -118,7 +104,7 @@ def test_the_gate(toy):
     runs, clip, grid, path, _ = toy
     store = make(runs, clip, grid, path)
     red, checked = runs.gate([(clip, grid)], store)
-    assert not red and checked["exact"] == 1 and checked["controls"] == 4
+    assert not red and checked["exact"] == 1 and checked["controls"] == 5
     key = grid["none"][0].key(clip, runs.fingerprint())
     store.records[key] |= {"exact": False}
     control = next(sweep for sweep in grid.values() if sweep[0].kind == "random")[0]
@@ -206,6 +192,22 @@ def test_a_real_clip_passes_the_gate(bench, monkeypatch, tmp_path, mode):
         [("motion", "random")],
     )  # fmt: skip
     assert "| motion over random |" in bench("quality_report").markdown(mode, figures)
+
+
+def test_a_run_that_reused_nothing_bends_no_curve(bench):
+    analysis = bench("quality_analysis")
+    names = ("ssim", "temporal_psnr", "psnr_moving", "psnr_static", "region_gap", "seconds",
+             "uncached_seconds", "cpu_seconds", "uncached_cpu_seconds")  # fmt: skip
+    sweep = [
+        {**dict.fromkeys(names, 1.0), "compute_share": x, "flops_share": x, "psnr": y}
+        for x, y in ((0.2, 30.0), (0.4, 40.0), (1.0, metrics.TOP_DB))
+    ]
+    assert analysis.at_equal_compute([sweep], "psnr", 0.3) == [pytest.approx(35.0)]
+    assert analysis.at_equal_compute([sweep], "psnr", 0.5) == [None]
+    found = analysis.policy_figures([sweep])
+    assert [run["psnr"] and run["psnr"]["mean"] for run in found["sweep"]] == [30, 40, None]
+    assert found["at"]["compute_share"]["0.50"]["psnr"] is None
+    assert found["distance_to_a_run"] == {"0.30": 0.1, "0.40": 0.0, "0.50": 0.1}
 
 
 def test_one_setting_at_a_time(bench):

@@ -139,10 +139,17 @@ def test_intervals_cover(kind, clips, least, monkeypatch):
     assert least <= hits / runs <= 0.98
 
 
-def test_the_interval_of_one_clip_and_of_none():
+@pytest.mark.parametrize("clips", [1, stats.LEAST_CLIPS - 1])
+def test_few_clips_have_a_mean_and_no_interval(clips):
+    found = stats.bootstrap([5.0] * clips)
+    assert found.mean == 5 and found.low is None and found.high is None and found.clips == clips
+    assert stats.bootstrap([5.0] * stats.LEAST_CLIPS).low == 5
     assert stats.bootstrap([]) is None
-    one = stats.bootstrap([5.0])
-    assert one.mean == 5 and one.low is None and one.high is None and one.clips == 1
+
+
+def test_the_nearest_run():
+    assert stats.distance_to_a_run([0.2, 0.45], 0.4) == pytest.approx(0.05)
+    assert stats.distance_to_a_run([], 0.4) == 1
 
 
 def test_pairs_are_narrower_than_clips():

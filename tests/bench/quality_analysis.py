@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
-from quality_stats import Estimate, at_share, bootstrap, paired
+from quality_stats import Estimate, at_share, bootstrap, distance_to_a_run, paired
 
 Record = dict[str, Any]
 # a clip's runs of one policy, in the order of its sweep
@@ -16,6 +17,7 @@ AXES = ("compute_share", "flops_share")
 MEASURES: dict[str, Callable[[Record], float | None]] = {
     "psnr": lambda r: r["psnr"],
     "ssim": lambda r: r["ssim"],
+    "ssim_loss": lambda r: 1 - r["ssim"],
     "temporal_psnr": lambda r: r["temporal_psnr"],
     "psnr_moving": lambda r: r["psnr_moving"],
     "psnr_static": lambda r: r["psnr_static"],
@@ -37,21 +39,28 @@ def at_equal_compute(
     the clip has no such measure."""
     found: list[float | None] = []
     for sweep in sweeps:
-        points = [(float(r[axis]), MEASURES[measure](r)) for r in sweep]
+        points = [(float(r[axis]), MEASURES[measure](r)) for r in reusing(sweep)]
         known = [(x, y) for x, y in points if y is not None]
         found.append(at_share(known, share) if len(known) == len(points) else None)
     return found
+
+
+def reusing(sweep: Sweep) -> Sweep:
+    """The runs that reused anything. One that did not is equal to the uncached video, for which
+    there are no decibels."""
+    return [r for r in sweep if r["compute_share"] < 1]
 
 
 def policy_figures(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """A policy's sweep, averaged over clips run by run, and its measures at equal compute."""
     runs = []
     for same in zip(*sweeps, strict=True):
+        drawn = reusing(same)
         row: dict[str, Any] = {
-            axis: _told(bootstrap([float(r[axis]) for r in same])) for axis in AXES
+            axis: _told(bootstrap([float(r[axis]) for r in drawn])) for axis in AXES
         }
         for name, measure in MEASURES.items():
-            values = [measure(r) for r in same]
+            values = [measure(r) for r in drawn]
             row[name] = _told(bootstrap([v for v in values if v is not None]))
         runs.append(row)
 
@@ -59,7 +68,16 @@ def policy_figures(sweeps: Sequence[Sweep]) -> dict[str, Any]:
         values = at_equal_compute(sweeps, name, share, axis)
         return _told(bootstrap([v for v in values if v is not None]))
 
-    return {"sweep": runs, "at": _everywhere(of_clips)}
+    nearest = {
+        level(share): round(
+            fmean(
+                distance_to_a_run([r["compute_share"] for r in reusing(s)], share) for s in sweeps
+            ),
+            4,
+        )
+        for share in TARGETS
+    }
+    return {"sweep": runs, "at": _everywhere(of_clips), "distance_to_a_run": nearest}
 
 
 def difference_figures(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> dict[str, Any]:

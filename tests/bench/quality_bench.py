@@ -30,7 +30,7 @@ def parser(what: str, seeds: int) -> argparse.ArgumentParser:
     )
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
     given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
-    given.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given.set_defaults(usual_seeds=seeds)
     return given
 

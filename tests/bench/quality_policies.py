@@ -22,9 +22,9 @@ CONTROL = "random (counts of ours)"
 # reuse thresholds in mean steps' worth of change, from two thirds of the tokens to the floor that
 # warm-up and the last step leave
 SWEEP = (1.0, 1.5, 2.2, 3.2, 4.6, 7.0, 13.0)
-QUICK_SWEEP = (1.5, 3.2, 5.5, 13.0)
+QUICK_SWEEP = (1.5, 2.2, 3.2, 7.0, 13.0)
 # ComfyUI's own caches measure another change; their thresholds are as they are
-PEER_SWEEP = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+PEER_SWEEP = (0.02, 0.035, 0.05, 0.1, 0.2, 0.4)
 QUICK_PEER_SWEEP = (0.02, 0.05, 0.1, 0.4)
 # evaluations that are computed in full whatever happens: more than any run has
 NEVER_REUSE = 100

@@ -26,7 +26,7 @@ LOOKS = (
 PANELS = {
     "psnr": "PSNR, dB",
     "temporal_psnr": "PSNR of frame differences, dB",
-    "ssim": "SSIM",
+    "ssim_loss": "1 - SSIM",
     "psnr_moving": "PSNR where it moves, dB",
     "psnr_static": "PSNR where it does not, dB",
     "cpu_speedup": "speed-up by CPU time",
@@ -44,8 +44,10 @@ DETAILED = 0.40
 NOTE = (
     "PSNR is to the uncached video of the same clip. Equal compute: of every clip, linear in the "
     "share of tokens between the two runs of its sweep next to it, never beyond the sweep; then "
-    "the mean over clips with its 95 % bootstrap interval. Differences are taken clip by clip. A "
-    "count behind a figure says how many clips reach that share, where not all do."
+    "the mean over clips with its 95 % bootstrap interval, of six clips or more. Differences are "
+    "taken clip by clip. A count behind a figure says how many clips reach that share, where not "
+    "all do. Curves bend down: between runs that are far apart a figure is too low, so look at how "
+    "far the nearest run is."
 )
 
 
@@ -86,6 +88,7 @@ def markdown(mode: str, figures: dict[str, Any]) -> str:
     details = [
         [
             name,
+            f"{p['distance_to_a_run'][level(DETAILED)]:.3f}",
             *(
                 cell(p["at"][at][level(DETAILED)][measure], clips, digits)
                 for measure, (_, digits) in DETAILS.items()
@@ -99,7 +102,10 @@ def markdown(mode: str, figures: dict[str, Any]) -> str:
             f"## {mode.capitalize()}, {clips} clips",
             table(["PSNR, dB", *told], policies),
             table(["PSNR, dB", *told, f"static less moving at {DETAILED:.2f}"], differences),
-            table([f"at {DETAILED:.2f}", *(title for title, _ in DETAILS.values())], details),
+            table(
+                [f"at {DETAILED:.2f}", "nearest run", *(title for title, _ in DETAILS.values())],
+                details,
+            ),
         ]
     )
 
@@ -141,6 +147,8 @@ def grid_of_panels(
 
 def draw(place: Any, policies: dict[str, Any], measure: str) -> None:
     """The mean over clips of each run of a sweep, with its interval."""
+    if measure == "ssim_loss":
+        place.set_yscale("log")
     for i, (name, policy) in enumerate(policies.items()):
         colour, mark = LOOKS[i % len(LOOKS)]
         runs = [r for r in policy["sweep"] if r[measure] is not None]

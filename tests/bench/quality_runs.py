@@ -30,7 +30,7 @@ from motioncache_pack.motioncache_core.trace import Trace  # noqa: E402
 from quality_cases import Case, case, model_hash  # noqa: E402
 from quality_control import Player, Recorder  # noqa: E402
 from quality_host import HostCase  # noqa: E402
-from quality_metrics import compare, timed  # noqa: E402
+from quality_metrics import compare, quicker, timed  # noqa: E402
 from quality_policies import CACHED, EASY, LAZY, NONE, RANDOM, Job  # noqa: E402
 
 Record = dict[str, Any]
@@ -136,12 +136,6 @@ def run_clip(work: Work) -> int:
     return len(work.jobs)
 
 
-@functools.cache
-def _warm_up(mode: str) -> None:
-    # the first run of a process is slower than those that are compared with it
-    case(mode, 0).uncached()
-
-
 @dataclass
 class Runner:
     """Runs of one clip."""
@@ -150,8 +144,7 @@ class Runner:
     tapes: dict[Job, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _warm_up(self.clip.mode)
-        self.latents, self.seconds = timed(self.clip.uncached)
+        self.latents, self.seconds = quicker(self.clip.uncached)
         self.video = self.clip.decode(self.latents)
 
     def run(self, job: Job) -> Record:

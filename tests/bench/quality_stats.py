@@ -12,6 +12,8 @@ import numpy as np
 from scipy.stats import t as student
 
 RESAMPLES = 4000
+# of fewer clips hardly any interval is wide enough
+LEAST_CLIPS = 6
 
 
 def at_share(points: Sequence[tuple[float, float]], share: float) -> float | None:
@@ -33,9 +35,17 @@ def at_share(points: Sequence[tuple[float, float]], share: float) -> float | Non
     return float(np.interp(share, xs, [float(np.mean(found[x])) for x in xs]))
 
 
+def distance_to_a_run(shares: Sequence[float], share: float) -> float:
+    """How far the nearest run of a sweep is from a compute share; 1 where there is none.
+
+    Curves bend down, so that a straight line is too low where this is large.
+    """
+    return min((abs(x - share) for x in shares), default=1.0)
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over clips and its 95 % interval, which one clip alone does not give."""
+    """A mean over clips and its 95 % interval, which few clips do not give."""
 
     mean: float
     low: float | None
@@ -56,8 +66,8 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate | None:
     """
     data = np.asarray(values, dtype=float)
     n = len(data)
-    if n < 2:
-        return Estimate(float(data[0]), None, None, 1) if n else None
+    if n < LEAST_CLIPS:
+        return Estimate(float(data.mean()), None, None, n) if n else None
     rng = np.random.default_rng(seed)
     means = data[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
     tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * float(student.ppf(0.975, n - 1)))
