@@ -6,7 +6,6 @@ The code that a GPU session runs is tried here at tiny sizes, so that no session
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import subprocess
 import sys
@@ -15,17 +14,6 @@ import pytest
 import torch
 from motioncache_pack import kernels
 from motioncache_pack.tests.bench.kernel_cases import CASES, Sizes
-
-
-@pytest.fixture
-def bench(root, monkeypatch):
-    """Imports a module of the benches, which stand beside each other and bear common names."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if "." not in name and str(root) in (getattr(sys.modules[name], "__file__", "") or ""):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
