@@ -82,7 +82,7 @@ class Decider:
         self._scale, self._reuse = timestep_scale, reuse
         self._measures: dict[torch.device, DistanceMeasure] = {}
         self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
-        self._read: tuple[Tensor, int, tuple[float, ...]] | None = None
+        self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
 
     def groups(self, call: ModelCall, layout: TokenLayout) -> list[Group]:
         """The call's parts, with the states that decide for them."""
@@ -166,14 +166,16 @@ class Decider:
         if self._read is None or marker is not self._read[0]:
             return levels, None
         # a sampler may write a new level into the tensor it has
-        return levels, self._read[2] if marker._version == self._read[1] else None
+        version = _version(marker)
+        same = version is not None and version == self._read[1]
+        return levels, self._read[2] if same else None
 
     def _remember(self, call: ModelCall, sigmas: tuple[float, ...]) -> tuple[float, ...]:
         """The branches of an evaluation that come one by one share the host's tensor of levels,
         so that only the first has to read it."""
         marker = call.options.get("sigmas")
         if isinstance(marker, Tensor):
-            self._read = (marker, marker._version, sigmas)
+            self._read = (marker, _version(marker), sigmas)
         return sigmas
 
     def _circumstances(self, forcing: ForcingCall | None, allow_partial: bool) -> Circumstances:
@@ -221,6 +223,11 @@ class Decider:
         )
         if self._settings.verbose:
             log.info("MotionCache - %s", record)
+
+
+def _version(x: Tensor) -> int | None:
+    """Changes when the tensor is written to; None where torch does not count (inference mode)."""
+    return None if x.is_inference() else x._version
 
 
 def _numbers(unread: Sequence[Tensor]) -> Iterator[float]:
