@@ -1,4 +1,4 @@
-"""A trace as pictures: the motion map per latent frame, and the timeline of a run."""
+"""A trace as pictures: the motion map per latent frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from .errors import MotionCacheError, NoMapError
-from .policy import DENSE, REUSE
 from .report import explain
 from .trace import EvaluationRecord, Trace
 
@@ -62,7 +61,7 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
         raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
     if trace.grid is None or not trace.evaluations:
         raise NoMapError(f"there is nothing to show: {explain(trace)}")
-    records = _of_first_scope(trace)
+    records = of_first_scope(trace)
     # after a change of size or place in mid-run only evaluations like the last one fit the grid
     place = (records[-1].window, records[-1].first_chunk)
     records = [
@@ -112,7 +111,7 @@ def render(
             f"images have shape {tuple(images.shape)}; connect decoded frames (N, H, W, 3)"
         )
     # the last window of a longer clip ends where the clip does
-    start = _of_first_scope(trace)[-1].first_frame
+    start = of_first_scope(trace)[-1].first_frame
     frames = start + maps.shape[0]
     at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start:]
     under = images[at, ..., :3].float().cpu()
@@ -122,33 +121,8 @@ def render(
     return under * (1 - opacity) + over * opacity
 
 
-def timeline(trace: Trace, cell: int = 16) -> Tensor:
-    """Chunks down, evaluations across, `(1, H, W, 3)`.
-
-    A cell is filled from the bottom by the share of its tokens that was computed: full for
-    dense, empty for reused. A chunk that is not at work has no cell.
-    """
-    back, gap = (0.13, 0.13, 0.15), 2
-    colour = {DENSE: (0.98, 0.53, 0.38), REUSE: (0.2, 0.2, 0.24)}
-    records = _of_first_scope(trace)
-    rows = max((r.first_chunk + len(r.chunks) for r in records), default=1)
-    picture = torch.tensor(back).expand(rows * (3 * cell), max(1, len(records)) * cell, 3).clone()
-    for column, record in enumerate(records):
-        for row, chunk in enumerate(record.chunks, start=record.first_chunk):
-            if chunk.idle:
-                continue
-            left, top, bottom = column * cell, row * 3 * cell + gap, (row + 1) * 3 * cell - gap
-            box = picture[top:bottom, left + gap // 2 : left + cell - gap // 2]
-            box[:] = torch.tensor(colour[REUSE])
-            filled = round((bottom - top) * chunk.active / chunk.tokens)
-            if filled:
-                shade = colour.get(chunk.kind, (0.71, 0.31, 0.62))
-                box[bottom - top - filled :] = torch.tensor(shade)
-    return picture[None]
-
-
-def _of_first_scope(trace: Trace) -> list[EvaluationRecord]:
-    # with separate decisions per branch the maps of one branch are shown, not a mixture
+def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
+    """The evaluations of one scope: decisions of several branches are not to be mixed."""
     scope = trace.evaluations[0].scope if trace.evaluations else ""
     return [e for e in trace.evaluations if e.scope == scope]
 

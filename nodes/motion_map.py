@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from typing import Any
 
-import numpy as np
-import torch
 from comfy_api.latest import io, ui
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..motioncache_core import NoMapError, TraceHandle
 from ..motioncache_core.heatmap import COLORMAPS, VIEWS, render
 from .host import intermediate_device
+from .pictures import notice
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
 log = logging.getLogger(__name__)
-
-
-def _notice(words: str) -> Tensor:
-    """One picture `(1, H, W, 3)` that says why there is no map."""
-    picture = Image.new("RGB", (512, 256), (32, 32, 36))
-    text = textwrap.fill(words, 58)
-    ImageDraw.Draw(picture).text((24, 24), text, fill=(230, 230, 230), font_size=16)
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
 
 
 class MotionCacheMotionMap(io.ComfyNode):
@@ -100,6 +89,6 @@ class MotionCacheMotionMap(io.ComfyNode):
         except NoMapError as why:
             # a debug node must not cost the run its video: other outputs may not be saved yet
             log.warning("MotionCache - %s.", why)
-            pictures = _notice(str(why))
+            pictures = notice(str(why))
         pictures = pictures.to(intermediate_device())
         return io.NodeOutput(pictures, ui=ui.PreviewImage(pictures, cls=cls))

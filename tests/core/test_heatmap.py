@@ -9,7 +9,6 @@ from motioncache_pack.motioncache_core.heatmap import (
     VIEWS,
     colourise,
     render,
-    timeline,
     values,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -71,11 +70,6 @@ def test_only_the_first_scope_is_shown(trace):
     for i, e in enumerate(trace.evaluations):
         e.index = i
     assert values(trace, "active", 1).sum() == 0
-    assert timeline(trace).shape == timeline_of(4)
-
-
-def timeline_of(evaluations, chunks=1):
-    return (1, 48 * chunks, 16 * evaluations, 3)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -110,23 +104,6 @@ def test_colours_run_from_the_first_to_the_last_anchor():
         assert bool((np.diff(steps) > 0).all()), f"{name} is not brighter for larger values"
 
 
-def test_the_timeline_fills_cells_by_the_computed_share(trace):
-    picture = timeline(trace)
-    assert picture.shape == timeline_of(4)
-    cells = [picture[0, 2:46, 16 * i + 8] for i in range(4)]
-    assert [len(c.unique(dim=0)) for c in cells] == [1, 1, 2, 1]
-    assert not torch.equal(cells[0][0], cells[1][0])
-    # a quarter of 44 pixels, from the bottom
-    assert int((cells[2] == cells[2][-1]).all(dim=1).sum()) == 11
-    assert torch.equal(cells[2][0], cells[1][0])
-
-
-def test_chunks_lie_below_each_other(trace):
-    for e in trace.evaluations:
-        e.chunks = e.chunks * 3
-    assert timeline(trace).shape == timeline_of(4, chunks=3)
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -151,7 +128,3 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
     assert "Lower warmup_steps" in str(error.value)
     with pytest.raises(MotionCacheError, match="nothing to show"):
         values(Trace(MotionCacheSettings().as_dict()), "active")
-
-
-def test_a_timeline_of_nothing_is_still_a_picture():
-    assert timeline(Trace({})).shape == timeline_of(1)

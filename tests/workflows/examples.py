@@ -26,7 +26,8 @@ starts from a flat sketch under 86% noise (**denoise** 0.55).
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
 - *MotionCache Motion Map*: one picture per frame, bright where the model saw motion. Bright \
 tokens are computed again soon, dark ones are reused.
-- *What was saved*: D is a full evaluation, a digit is tenths computed, a dot is reused.
+- *What was saved*: one cell an evaluation. Orange is computed in full, darker in part, grey is \
+reused.
 
 **Turn**
 - **reuse_threshold**: higher is faster and less exact; 0 never reuses.

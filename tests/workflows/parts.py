@@ -21,13 +21,10 @@ def report(
     trace: Output,
     samples: Output,
     title: str = "What was saved",
-    timeline: int = 0,
+    height: int = 440,
 ) -> None:
-    """The report as text and, `timeline` high, as a picture."""
-    node = column.add("MotionCacheReport", 120, trace=trace, samples=samples)
-    column.add("PreviewAny", 270, title=title, source=node["text"])
-    if timeline:
-        column.add("PreviewImage", timeline, title="Timeline", images=node["timeline"])
+    """The report, which shows its text and the timeline on its node."""
+    column.add("MotionCacheReport", height, title=title, trace=trace, samples=samples)
 
 
 def text_and_latent(column: Column, width: int, height: int, length: int = 81) -> dict[str, Output]:
