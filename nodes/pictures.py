@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..motioncache_core import Trace
-from ..motioncache_core.policy import REUSE
+from ..motioncache_core.policy import PARTIAL
 from ..motioncache_core.report import line
 from ..motioncache_core.timeline import BACK, REUSED, Cell, cells, shade, size, timeline
 
@@ -94,7 +94,7 @@ def labelled_timeline(trace: Trace) -> Tensor:
     """The timeline with its legend and its numbers, `(1, H, W, 3)` in 0..1.
 
     Rows are chunks, columns evaluations; a number is the percentage of the cell's tokens that was
-    decided to be computed.
+    decided to be computed, behind a row it is the percentage of all its cells' tokens.
     """
     grid = Grid(*size(trace))
     picture = Image.new("RGB", grid.picture, colour(BACK))
@@ -110,11 +110,12 @@ def labelled_timeline(trace: Trace) -> Tensor:
 
 
 def _numbers(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell]) -> None:
+    """The percentages of partial cells; full and empty ones are known by their colour."""
     if grid.width < _NUMBERED:
         return
     points = min(13, grid.width // 2)
     for cell in found:
-        if cell.kind != REUSE:
+        if cell.kind == PARTIAL:
             ink = (0, 0, 0) if cell.share > 0.6 else WORDS
             words = f"{100 * cell.share:.0f}"
             place = grid.middle(cell.row, cell.column)

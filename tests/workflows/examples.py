@@ -97,7 +97,7 @@ def demo() -> Graph:
 
     column = g.column(520, 300)
     cache = column.add(
-        "MotionCachePatcher", 140, colours=ACCENT, model=model["MODEL"],
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
     )  # fmt: skip
     both = {
@@ -123,7 +123,7 @@ def wan21() -> Graph:
     column = g.column(940, 360)
     loader = column.add("UNETLoader", 100, unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
     shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
-    cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=shifted["MODEL"])
+    cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=shifted["MODEL"])
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
 
     column = g.column(1360, 320)
@@ -166,7 +166,7 @@ def wan22() -> Graph:
         )  # fmt: skip
         shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
         cache = column.add(
-            "MotionCachePatcher", 140, title=f"MotionCache: {name} noise", colours=ACCENT,
+            "MotionCachePatcher", 175, title=f"MotionCache: {name} noise", colours=ACCENT,
             model=shifted["MODEL"], settings=settings["settings"],
         )  # fmt: skip
         sampler = g.column(1420, 340, y).add(

@@ -33,7 +33,7 @@ def demo() -> Graph:
 
     column = g.column(520, 320)
     cache = column.add(
-        "MotionCachePatcher", 140, colours=ACCENT, model=model["MODEL"],
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
     )  # fmt: skip
     forcing = column.add(
@@ -112,7 +112,7 @@ def long_video() -> Graph:
         title: str, column: Column, first: list[Node], latent: Output, seed: int, name: str
     ) -> Output:
         top = first[0].box[1] if first else column.y
-        cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=model, preset="paper")
+        cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=model, preset="paper")
         sampler = column.add(
             "SamplerCustom", SAMPLER, model=cache["MODEL"], latent_image=latent, noise_seed=seed,
             cfg=6.0, **shared,
@@ -159,7 +159,7 @@ def _one_clip(
     **forcing: int,
 ) -> None:
     """From the model to the video and what is to be seen of the run, in 50 steps."""
-    cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=model, preset=preset)
+    cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=model, preset=preset)
     vae = column.add("VAELoader", 80, vae_name=VAE_FILE)
 
     column = g.column(1360, 360)

@@ -21,7 +21,7 @@ def report(
     trace: Output,
     samples: Output,
     title: str = "What was saved",
-    height: int = 440,
+    height: int = 520,
 ) -> None:
     """The report, which shows its text and the timeline on its node."""
     column.add("MotionCacheReport", height, title=title, trace=trace, samples=samples)
