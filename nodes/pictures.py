@@ -16,6 +16,8 @@ from ..motioncache_core.policy import PARTIAL
 from ..motioncache_core.report import line
 from ..motioncache_core.timeline import BACK, REUSED, Cell, cells, shade, size, timeline
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 WORDS, FAINT = (232, 232, 236), (160, 160, 170)
 MARGIN = 16
 # room left of the cells for the chunks' names, and right of them for their shares
@@ -31,7 +33,7 @@ def colour(rgb: tuple[float, float, float]) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(points: int) -> Font:
     return ImageFont.load_default(points)
 
 
@@ -148,7 +150,7 @@ def _legend(pen: ImageDraw.ImageDraw, y: int) -> None:
         x += 96
     pen.text((x, y + 7), "partial, % computed", fill=WORDS, font=small, anchor="lm")
     x += 136
-    bar(pen, (x + 16, y, 200, 14), shade, ("0", "100"))
+    bar(pen, (x + 16, y, 200, 14), shade, ("0", "100"), small)
     x += 272
     pen.rectangle((x, y, x + 18, y + 14), outline=FAINT)
     pen.text((x + 26, y + 7), "not at work", fill=WORDS, font=small, anchor="lm")
@@ -159,6 +161,7 @@ def bar(
     box: tuple[int, int, int, int],
     shades: Callable[[float], tuple[float, float, float]],
     ends: tuple[str, str],
+    letters: Font,
 ) -> None:
     """A colour bar in `box` (left, top, width, height), with what its two ends mean beside it."""
     left, top, width, height = box
@@ -166,5 +169,5 @@ def bar(
         fill = colour(shades(i / (width - 1)))
         pen.line((left + i, top, left + i, top + height), fill=fill)
     y = top + height / 2
-    pen.text((left - 6, y), ends[0], fill=FAINT, font=font(13), anchor="rm")
-    pen.text((left + width + 6, y), ends[1], fill=FAINT, font=font(13), anchor="lm")
+    pen.text((left - 6, y), ends[0], fill=FAINT, font=letters, anchor="rm")
+    pen.text((left + width + 6, y), ends[1], fill=FAINT, font=letters, anchor="lm")

@@ -7,9 +7,14 @@ from motioncache_pack.motioncache_core.errors import MotionCacheError
 from motioncache_pack.motioncache_core.heatmap import (
     COLORMAPS,
     VIEWS,
+    Scale,
     colourise,
+    mapped_steps,
+    oldest_at,
     render,
+    scale,
     values,
+    which_step,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord, Trace
@@ -128,3 +133,27 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
     assert "Lower warmup_steps" in str(error.value)
     with pytest.raises(MotionCacheError, match="nothing to show"):
         values(Trace(MotionCacheSettings().as_dict()), "active")
+
+
+def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
+    assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
+    assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
+    assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
+    for view in VIEWS:
+        legend = scale(trace, view, 2)
+        assert legend.title and legend.low != legend.high
+
+
+def test_staleness_of_several_evaluations_shares_a_scale(trace):
+    oldest = oldest_at(trace, [1, 2, 3])
+    assert oldest == 3
+    assert values(trace, "staleness", 1, oldest).reshape(-1).tolist() == pytest.approx([1 / 3] * 12)
+    ages = [1 / 3 if a else 1.0 for a in ACTIVE]
+    assert values(trace, "staleness", 3, oldest).reshape(-1).tolist() == pytest.approx(ages)
+
+
+def test_which_evaluations_have_a_map(trace):
+    assert mapped_steps(trace, "motion") == [2]
+    assert mapped_steps(trace, "active") == [0, 1, 2, 3]
+    assert [which_step(trace, view, -1) for view in VIEWS] == [2, 3, 3, 3]
+    assert which_step(trace, "active", 1) == 1

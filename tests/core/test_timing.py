@@ -88,8 +88,6 @@ def test_whether_a_watch_is_ready_is_known_without_waiting(queue):
 class Watch:
     """A stand-in for a watch whose device is done with a call when the next but one is made."""
 
-    made = []
-
     def __init__(self, device):
         self.made.append(self)
 

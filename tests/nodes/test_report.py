@@ -204,10 +204,10 @@ def test_the_map_over_images(pack, finished):
     assert torch.equal(over[:, ::5, ::6], show(pack, finished)[0][:, ::16, ::16])
 
 
-def test_the_map_is_previewed_on_the_node(pack, finished):
+def test_the_maps_are_previewed_on_one_sheet(pack, finished):
     node = pack.nodes["MotionCacheMotionMap"]
     out = node.execute(finished, {}, "motion", -1, "gray", 0.6)
-    assert len(out.ui.as_dict()["images"]) == 3
+    assert len(out.ui.as_dict()["images"]) == 1
 
 
 @pytest.mark.parametrize(
