@@ -41,7 +41,8 @@ def frames_sheet(
     index = which_step(trace, view, step)
     maps = render(trace, view, step, colormap, images, opacity)
     start, count = first_frame(trace), maps.shape[0]
-    columns = math.ceil(math.sqrt(1.6 * count))
+    # nodes have more room to the side than down
+    columns = math.ceil(math.sqrt(2.4 * count * maps.shape[1] / maps.shape[2]))
     # no more columns than the rows need
     columns = math.ceil(count / math.ceil(count / columns))
     names = [f"frame {start + i}" for i in range(count)]

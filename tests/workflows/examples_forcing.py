@@ -60,7 +60,7 @@ def demo() -> Graph:
     column = compare(
         g, 1320, cache["trace"], plain["output"], cached["output"], "motioncache_demo_df"
     )
-    report(column, cache["trace"], cached["output"], height=620)
+    report(column, cache["trace"], cached["output"], height=680)
     return g
 
 
@@ -122,7 +122,7 @@ def long_video() -> Graph:
         save = g.column(1860, 560, top).add(
             "SaveVideo", 500, video=video["VIDEO"], filename_prefix=f"video/{name}"
         )
-        report(g.column(2460, 560, top), cache["trace"], sampler["output"], height=560)
+        report(g.column(2460, 560, top), cache["trace"], sampler["output"], height=620)
         last = g.column(3060, 480, top).add(
             "MotionCacheMotionMap", 560, trace=cache["trace"], samples=sampler["output"]
         )
@@ -175,7 +175,7 @@ def _one_clip(
     column = g.column(1780, 560)
     column.add("SaveVideo", 500, video=video["VIDEO"], filename_prefix=f"video/{g.name}")
     column = g.column(2400, 560)
-    report(column, cache["trace"], sampler["output"], height=560)
+    report(column, cache["trace"], sampler["output"], height=620)
     g.column(3020, 560).add(
         "MotionCacheMotionMap", 640, trace=cache["trace"], samples=sampler["output"],
         images=frames["IMAGE"],

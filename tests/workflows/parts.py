@@ -21,7 +21,7 @@ def report(
     trace: Output,
     samples: Output,
     title: str = "What was saved",
-    height: int = 520,
+    height: int = 580,
 ) -> None:
     """The report, which shows its text and the timeline on its node."""
     column.add("MotionCacheReport", height, title=title, trace=trace, samples=samples)
@@ -54,7 +54,7 @@ def compare(
     column = g.column(x, 480)
     after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached)
     motion = column.add(
-        "MotionCacheMotionMap", 580, trace=trace, samples=cached, images=after["IMAGE"]
+        "MotionCacheMotionMap", 620, trace=trace, samples=cached, images=after["IMAGE"]
     )
     before = column.add("MotionCacheDemoDecode", 110, title="Decode: without", samples=without)
 
