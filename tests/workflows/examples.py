@@ -175,7 +175,7 @@ def wan22() -> Graph:
             **conditioning, **steps,
         )  # fmt: skip
         trace = {"trace": cache["trace"], "samples": sampler["LATENT"]}
-        report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise")
+        report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise", height=560)
         last = g.column(2360, 480, y).add(
             "MotionCacheMotionMap", 560, title=f"Motion map: {name} noise", view="updates", **trace
         )

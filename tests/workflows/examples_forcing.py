@@ -122,7 +122,7 @@ def long_video() -> Graph:
         save = g.column(1860, 560, top).add(
             "SaveVideo", 500, video=video["VIDEO"], filename_prefix=f"video/{name}"
         )
-        report(g.column(2460, 560, top), cache["trace"], sampler["output"], height=620)
+        report(g.column(2460, 560, top), cache["trace"], sampler["output"], height=560)
         last = g.column(3060, 480, top).add(
             "MotionCacheMotionMap", 560, trace=cache["trace"], samples=sampler["output"]
         )
