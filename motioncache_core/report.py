@@ -18,6 +18,8 @@ SCHEMA = 1
 _COUNTED = (DENSE, PARTIAL, REUSE)
 # calls that an estimate of seconds looks at, at most
 _FITTED_CALLS = 300
+# while the run goes on
+_FITTED_LIVE = 60
 
 
 def block_macs(trace: Trace, rows: int, pairs: int) -> int:
@@ -66,15 +68,15 @@ def _done(trace: Trace, call: CallRecord) -> tuple[int, int]:
     return call.computed, pairs
 
 
-def seconds_saved(trace: Trace) -> float | None:
+def seconds_saved(trace: Trace, fitted: int = _FITTED_CALLS) -> float | None:
     """Estimate: the work that was left out, times what a unit of work took.
 
     That rate is the median slope of seconds over work between any two calls (Theil-Sen), so that
     neither a call's fixed cost nor a slow first call counts as saved. None where seconds are not
-    known or all calls did the same work.
+    known or all calls did the same work. About `fitted` calls are looked at.
     """
     timed = [c for c in trace.calls() if c.seconds > 0]
-    timed = timed[:: 1 + len(timed) // _FITTED_CALLS]
+    timed = timed[:: 1 + len(timed) // fitted]
     points = [(c.rows * block_macs(trace, *_done(trace, c)), c.seconds) for c in timed]
     slopes = [(t1 - t0) / (w1 - w0) for (w0, t0), (w1, t1) in combinations(points, 2) if w0 != w1]
     if not slopes:
@@ -194,6 +196,17 @@ def line(trace: Trace) -> str:
         f"{len(trace.evaluations)} evaluations ({parts}); "
         f"{share:.0%} of the token work computed, {1 / share:.2f}x less than without."
     )
+
+
+def progress(trace: Trace) -> str:
+    """A few words about a run that goes on or has just ended."""
+    why = explain(trace) if trace.finished else trace.reason
+    if why:
+        return f"nothing {'was' if trace.finished else 'is'} reused: {why}"
+    saved = seconds_saved(trace, _FITTED_LIVE)
+    so_far = "" if trace.finished else " so far"
+    words = f"{len(trace.evaluations)} evaluations, {1 - compute_share(trace):.0%} reused{so_far}"
+    return words + (f", about {saved:.1f} s saved" if saved else "")
 
 
 def text(trace: Trace) -> str:

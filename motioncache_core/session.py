@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -30,15 +32,23 @@ class Session:
     Args:
         ops: the kernels, or anything that implements `TokenOps`.
         trace: is filled while the run goes on, and finished by `close`.
+        on_call: is given the trace after each call of the network, with the seconds of the calls
+            that the device is done with.
     """
 
     def __init__(
-        self, settings: MotionCacheSettings, ops: TokenOps, run: RunFacts, trace: Trace
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        trace: Trace,
+        on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._clip: Clip | None = None
         self._maps = PendingMaps()
-        self._watches: list[tuple[CallRecord, Stopwatch]] = []
+        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._reached, self._on_call = False, on_call
         self._started = time.perf_counter()
         steps = len(run.step_sigmas)
         if run.declined:
@@ -85,13 +95,13 @@ class Session:
         watch = Stopwatch(call.x.device)
         out = call.run(options)
         watch.stop()
-        self._watches.append((clip.observe(call, evaluation, out), watch))
+        self._called(clip.observe(call, evaluation, out), watch)
         return out
 
     @property
     def reached(self) -> bool:
         """Whether the network was called through this session."""
-        return bool(self._watches)
+        return self._reached
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
@@ -135,9 +145,19 @@ class Session:
         out = call.run(dict(call.options))
         watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
-        self._watches.append((record, watch))
         self._trace.declined_calls.append(record)
+        self._called(record, watch)
         return out
+
+    def _called(self, record: CallRecord, watch: Stopwatch) -> None:
+        self._reached = True
+        self._watches.append((record, watch))
+        if self._on_call is None:
+            return
+        while self._watches and self._watches[0][1].ready():
+            done, stopped = self._watches.popleft()
+            done.seconds = stopped.seconds()
+        self._on_call(self._trace)
 
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:

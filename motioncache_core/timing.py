@@ -33,6 +33,10 @@ class Stopwatch:
         if self._events is not None:
             self._events[1].record(self._stream)
 
+    def ready(self) -> bool:
+        """Whether `seconds` would not have to wait."""
+        return self._events is None or bool(self._events[1].query())
+
     def seconds(self) -> float:
         """Seconds of a stopped watch, 0 where they are not known. Waits for the device."""
         if self._events is not None:

@@ -34,7 +34,7 @@ from ..motioncache_core import (
     find_adapter,
 )
 from ..motioncache_core.readback import upload
-from ..motioncache_core.report import line
+from ..motioncache_core.report import line, progress
 from .compiling import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -45,6 +45,7 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
+from .live import LiveText
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +68,19 @@ class PatchConfig:
 
     settings: MotionCacheSettings
     handle: TraceHandle
+    node_id: str | None = None
 
 
-def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> Any:
+def attach(
+    model: Any, settings: MotionCacheSettings, handle: TraceHandle, node_id: str | None = None
+) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     Models of a supported family whose class is declined come back unpatched, with a warning and
     the reason in the trace.
+
+    Args:
+        node_id: the node that shows how a run goes.
 
     Raises:
         UnsupportedModelError: the model's family is not known.
@@ -84,12 +91,13 @@ def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> An
     clone = model.clone()
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
+        LiveText(node_id).show(declined)
         handle.runs.append(
             Trace(settings.as_dict(), model=adapter.name, reason=declined, finished=True)
         )
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(settings, handle)
+    options[KEY] = PatchConfig(settings, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
@@ -126,7 +134,9 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
             "frames, height, width). Connect an empty video latent."
         )
     trace = Trace(config.settings.as_dict())
-    session = Session(config.settings, kernels, _run_facts(guider, config, sigmas), trace)
+    live = LiveText(config.node_id)
+    facts = _run_facts(guider, config, sigmas)
+    session = Session(config.settings, kernels, facts, trace, live.on_call)
     if not trace.reason and argument(outer, "dynamic") is False:
         log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
@@ -138,6 +148,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     if not trace.calls() and COMPILE_ARGUMENTS in outer:
         trace.decline(WHOLE)
     config.handle.runs.append(trace)
+    live.show(progress(trace))
     log.info("MotionCache - %s", line(trace))
     return result
 

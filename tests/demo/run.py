@@ -53,8 +53,9 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     cached_sample,
     sample,
 )
-from motioncache_pack.motioncache_core.heatmap import render, timeline  # noqa: E402
+from motioncache_pack.motioncache_core.heatmap import render  # noqa: E402
 from motioncache_pack.motioncache_core.report import compute_share, summary, text  # noqa: E402
+from motioncache_pack.motioncache_core.timeline import timeline  # noqa: E402
 
 FORCING_FRAMES = 12
 FORCING: dict[str, Any] = {"chunk_frames": 3, "chunk_delay": 6}

@@ -70,7 +70,11 @@ CONTRACT = {
             "colormap": combo("magma", "magma", "viridis", "gray"),
             "opacity": real(0.6, 0.0, 1.0, 0.05),
         },
-        {"images": IMAGE},
+        {
+            "images": IMAGE,
+            "layout": combo("frames", "frames", "steps"),
+            "legend": ("BOOLEAN", {"default": False}),
+        },
         [PICTURE],
     ),
     "MotionCacheReport": (
