@@ -99,7 +99,7 @@ def markdown(mode: str, figures: dict[str, Any]) -> str:
     told = [f"{s} of the tokens" for s in shares]
     return "\n\n".join(
         [
-            f"## {mode.capitalize()}, {clips} clips",
+            f"## {mode.capitalize()}, clips: {clips}",
             table(["PSNR, dB", *told], policies),
             table(["PSNR, dB", *told, f"static less moving at {DETAILED:.2f}"], differences),
             table(

@@ -54,8 +54,10 @@ class Estimate:
 
     def rounded(self) -> dict[str, float | int | None]:
         """For a result file."""
-        low, high = (None if b is None else round(b, 4) for b in (self.low, self.high))
-        return {"mean": round(self.mean, 4), "low": low, "high": high, "clips": self.clips}
+        mean, low, high = (
+            None if b is None else float(f"{b:.6g}") for b in (self.mean, self.low, self.high)
+        )
+        return {"mean": mean, "low": low, "high": high, "clips": self.clips}
 
 
 def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate | None:
