@@ -172,6 +172,7 @@ class KVStore:
     def drop(self) -> None:
         """Keep nothing."""
         self.entries, self.fresh, self.finished = {}, set(), {}
+        self.home.shared.transfers.release()
 
     def rows(self, rows: slice) -> KVStore:
         """A view of some batch rows."""

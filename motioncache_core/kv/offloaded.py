@@ -39,6 +39,7 @@ class Offloaded(BlockKV):
     def write(self, k: Tensor, v: Tensor) -> None:
         transfers, fresh = self.shared.transfers, (k.contiguous(), v.contiguous())
         transfers.forget(self)
+        transfers.reserve(self, self.form.device)
         side = transfers.side(self.form.device)
         side.run(lambda: copy_rows(fresh, self.host, k.shape[1]), fresh)
 

@@ -82,8 +82,10 @@ class Slot:
     def load(self, block: Stored, length: int, device: torch.device, side: SideStream) -> None:
         """Start to copy a block's first rows here."""
         self.holds = None
+        self.reserve(block, device)
         batch, _, width = block.host[0].shape
-        k, v = self._room((batch, length, width), block.host[0].dtype, device)
+        count = batch * length * width
+        k, v = (m[:count].view(batch, length, width) for m in self._memory)
 
         def copy() -> None:
             copy_rows(block.host, (k, v), length)
@@ -91,19 +93,20 @@ class Slot:
         self.ready = side.run(copy, (k, v))
         self.tensors, self.holds = (k, v), block
 
-    def nbytes(self) -> int:
-        return sum(m.nbytes for m in self._memory)
-
-    def _room(
-        self, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        count = shape[0] * shape[1] * shape[2]
+    def reserve(self, block: Stored, device: torch.device) -> None:
+        """Make room for all rows of a block."""
+        like = block.host[0]
         have = self._memory[0] if self._memory else None
-        if have is None or have.numel() < count or (have.dtype, have.device) != (dtype, device):
-            self._memory, self.tensors, have = (), None, None
-            self._memory = tuple(torch.empty(count, dtype=dtype, device=device) for _ in range(2))
-        k, v = (m[:count].view(shape) for m in self._memory)
-        return k, v
+        fits = have is not None and (have.dtype, have.device) == (like.dtype, device)
+        if have is None or not fits or have.numel() < like.numel():
+            self._memory, self.holds, self.tensors, have = (), None, None, None
+            self._memory = tuple(
+                torch.empty(like.numel(), dtype=like.dtype, device=device) for _ in range(2)
+            )
+
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return sum(m.nbytes for m in self._memory)
 
 
 class Transfers:
@@ -132,6 +135,11 @@ class Transfers:
         slot.load(block, length, device, self.side(device))
         return slot
 
+    def reserve(self, block: Stored, device: torch.device) -> None:
+        """Make room for all rows of a block now, while it can be done without."""
+        for slot in self._slots:
+            slot.reserve(block, device)
+
     def take(self, block: Stored, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """A block's first rows on the device, to be read and written until the second next."""
         slot = self.prefetch(block, length, device)
@@ -151,6 +159,10 @@ class Transfers:
         """The host waits for all copies."""
         if self._side is not None:
             self._side.settle()
+
+    def release(self) -> None:
+        """Give the slots' memory back."""
+        self._slots = (Slot(), Slot())
 
     def nbytes(self) -> int:
         """Bytes on the device."""

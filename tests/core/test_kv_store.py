@@ -226,3 +226,15 @@ def test_without_a_store_nothing_is_kept_and_nothing_is_partial():
     assert run.kinds == ["dense", *["reuse", "dense"] * 3]
     assert run.trace.kv_bytes + run.trace.kv_host_bytes == 0
     assert "kv_cache is off" in run.trace.kv_reason
+
+
+def test_rows_that_were_read_ahead_are_not_used_after_they_changed():
+    kv = store(blocks=1, place="cpu", seed=5)
+    kv.entries[0].prefetch(4)
+    k, v = torch.randn(2, 4, 6), torch.randn(2, 4, 6)
+    entry = kv.entries[0]
+    kv.put(0, k, v)
+    assert kv.entries[0] is entry
+    got = entry.read(4)
+    assert torch.equal(got[0], k)
+    assert torch.equal(got[1], v)
