@@ -13,7 +13,7 @@ from .errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-GPU, FP8, CPU = "gpu", "gpu_fp8", "cpu"
+GPU, EIGHT, CPU = "gpu", "gpu_8bit", "cpu"
 # share of the device's free memory that may be taken; the host keeps the rest for its estimates
 _MEMORY_SHARE = 0.8
 # of the host's: locked memory cannot be swapped out
@@ -25,10 +25,10 @@ FreeMemory = Callable[[], int]
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """The places that a device has for keys and values of this dtype, best first."""
     if device.type == "mps":
-        # its memory is the host's, and it has no fp8
+        # its memory is the host's, and it lacks some of the types
         return (GPU,)
     known = dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return (GPU, FP8, CPU) if known else (GPU, CPU)
+    return (GPU, EIGHT, CPU) if known else (GPU, CPU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class Need:
 
     Attributes:
         full: in the model's dtype.
-        fp8: as float8_e4m3fn with its scales.
+        coded: in 8 bits with its scales.
         places: what the model's device has, best first.
     """
 
     blocks: int
     full: int
-    fp8: int
-    places: tuple[str, ...] = (GPU, FP8, CPU)
+    coded: int
+    places: tuple[str, ...] = (GPU, EIGHT, CPU)
 
     @classmethod
     def of(cls, x: Tensor, blocks: int, heads: int, rows: int) -> Need:
@@ -52,19 +52,19 @@ class Need:
         _, length, width = x.shape
         full = 2 * rows * length * width * x.element_size()
         # a code for each number and a scale, fp32, for each head
-        fp8 = 2 * rows * length * (width + 4 * heads)
-        return cls(blocks, full, fp8, usable(x.device, x.dtype))
+        coded = 2 * rows * length * (width + 4 * heads)
+        return cls(blocks, full, coded, usable(x.device, x.dtype))
 
     def kept(self, place: str) -> int:
         """Bytes that are kept of all blocks in one place."""
-        return self.blocks * (self.fp8 if place == FP8 else self.full)
+        return self.blocks * (self.coded if place == EIGHT else self.full)
 
     def on_device(self, quantized: int) -> int:
-        """Bytes on the device with so many blocks as fp8 and the others on the host: what is
+        """Bytes on the device with so many blocks in 8 bits and the others on the host: what is
         kept, one block read back, two slots to read the host's through."""
         back = self.full if quantized else 0
         slots = 2 * self.full if quantized < self.blocks else 0
-        return quantized * self.fp8 + back + slots
+        return quantized * self.coded + back + slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def place(
     """Choose before the run.
 
     Args:
-        kv_cache: "gpu", "gpu_fp8", "cpu", "off" or "auto".
+        kv_cache: "gpu", "gpu_8bit", "cpu", "off" or "auto".
         free_memory: free bytes on the model's device; None where the host cannot tell.
         free_host_memory: free bytes of the host; where it cannot tell, "auto" leaves it alone.
         make_room: asks the host for so many free bytes on the device.
@@ -124,7 +124,7 @@ def place(
         return found
     return nothing(
         f"keys and values need {tried}: whole chunks are reused or computed. Use a smaller video, "
-        "or force kv_cache 'gpu_fp8' or 'cpu'"
+        "or force kv_cache 'gpu_8bit' or 'cpu'"
     )
 
 
@@ -154,7 +154,7 @@ def place_causal(
         if set(found.places) != {GPU}:
             log.warning("MotionCache - keys and values: %s.", placement.reason)
         return placement
-    last = FP8 if FP8 in need.places else GPU
+    last = EIGHT if EIGHT in need.places else GPU
     reason = f"{tried}; {why}: set window_frames or kv_keep if memory runs out"
     log.warning("MotionCache - keys and values: %s.", reason)
     return Placement((last,) * need.blocks, need.kept(last), reason)
@@ -169,7 +169,7 @@ def _forced(kv_cache: str, need: Need) -> Placement:
     size = _mib(need.kept(kv_cache))
     where = {
         GPU: f"{size} on the model's device",
-        FP8: f"{size} on the model's device as fp8",
+        EIGHT: f"{size} on the model's device in 8 bits",
         CPU: f"{size} in the host's memory",
     }
     return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), where[kv_cache])
@@ -192,14 +192,16 @@ def _fitting(
     if full <= room:
         return Placement((GPU,) * blocks, full, f"{_mib(full)} {has}"), ""
     tried = f"{_mib(full)}, {_mib(free)} are free"
-    if FP8 in need.places and need.on_device(blocks) <= room:
-        kept = need.kept(FP8)
-        return Placement((FP8,) * blocks, kept, f"{_mib(kept)} as fp8 {has}; exact, {tried}"), ""
+    if EIGHT in need.places and need.on_device(blocks) <= room:
+        kept = need.kept(EIGHT)
+        return Placement(
+            (EIGHT,) * blocks, kept, f"{_mib(kept)} in 8 bits {has}; exact, {tried}"
+        ), ""
     if CPU not in need.places or free_host_memory is None:
         return None, tried
     host = free_host_memory()
     quantized = 0
-    if FP8 in need.places:
+    if EIGHT in need.places:
         quantized = max((n for n in range(blocks) if need.on_device(n) <= room), default=0)
     offloaded = (blocks - quantized) * need.full
     tried += f", {_mib(host)} in the host's memory"
@@ -207,15 +209,17 @@ def _fitting(
         return None, tried
     reason = f"{_mib(offloaded)} of {_mib(host)} free in the host's memory"
     if quantized:
-        kept = quantized * need.fp8
-        reason = f"{quantized} of {blocks} blocks as fp8, {_mib(kept)} {has}; the others {reason}"
-    return Placement(_spread(blocks, quantized), quantized * need.fp8 + offloaded, reason), ""
+        kept = quantized * need.coded
+        reason = (
+            f"{quantized} of {blocks} blocks in 8 bits, {_mib(kept)} {has}; the others {reason}"
+        )
+    return Placement(_spread(blocks, quantized), quantized * need.coded + offloaded, reason), ""
 
 
 def _spread(blocks: int, quantized: int) -> tuple[str, ...]:
     """Blocks of both kinds in turn, so that each copy has as much work as possible beside it."""
     return tuple(
-        FP8 if (i + 1) * quantized // blocks > i * quantized // blocks else CPU
+        EIGHT if (i + 1) * quantized // blocks > i * quantized // blocks else CPU
         for i in range(blocks)
     )
 

@@ -12,18 +12,18 @@ from motioncache_pack.motioncache_core.kv import quantized
 from motioncache_pack.motioncache_core.trace import Trace
 from torch import Tensor
 
-PLACES = ("gpu", "gpu_fp8", "cpu")
+PLACES = ("gpu", "gpu_8bit", "cpu")
 
 
 @pytest.fixture(params=PLACES)
 def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where "auto" puts keys and values; fp8 is one that does not round."""
+    """Where "auto" puts keys and values; 8 bits are some that do not round."""
 
     def fitting(need: Any, *_: Any) -> tuple[Any, str]:
         return kv_place._forced(request.param, need), ""
 
     monkeypatch.setattr(kv_place, "_fitting", fitting)
-    if request.param == "gpu_fp8":
+    if request.param == "gpu_8bit":
         without_rounding(monkeypatch)
     return str(request.param)
 
@@ -33,16 +33,17 @@ def kept_bytes(trace: Trace, kept_in: str) -> int:
     if kept_in == "cpu":
         return trace.kv_host_bytes
     # one head of 128 channels, and its scale
-    return trace.kv_bytes * 128 // 129 if kept_in == "gpu_fp8" else trace.kv_bytes
+    return trace.kv_bytes * 128 // 129 if kept_in == "gpu_8bit" else trace.kv_bytes
 
 
 def without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fp8 keeps is divided by a scale that is a power of two, and not rounded.
+    """What is kept in 8 bits is divided by a scale that is a power of two, and not rounded.
 
     The scale differs by token and head, so that one in the wrong place spoils the result.
     """
     scatter = kernels.scatter_kv
-    monkeypatch.setattr(quantized, "E4M3", torch.float32)
+    monkeypatch.setattr(quantized, "KEYS", torch.float32)
+    monkeypatch.setattr(quantized, "VALUES", torch.float32)
 
     def scatter_kv(k: Tensor, v: Tensor, rows: Tensor, *stores: Tensor) -> None:
         if len(stores) == 2:
