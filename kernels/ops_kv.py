@@ -1,10 +1,11 @@
 """The public ops on stored keys and values. Conventions: `ops`.
 
-A float8_e4m3fn store has one fp32 scale for each token and head, `amax(|head|) / 448`, and holds
-`value * (448 / amax)`, rounded to nearest even; a number is read as `code * scale` (per-token,
-per-head symmetric quantisation). A head below 2^-100 has scale 1 and is stored as zeros. A head
-that holds a NaN or an infinity reads as NaN throughout. Both back ends write the same codes, but
-for the sign of NaN.
+A store of 8 bits has one fp32 scale for each token and head, `amax(|head|) / largest`, and holds
+`value * (largest / amax)`, rounded to nearest even; largest is 448 for float8_e4m3fn and 127 for
+int8; a number is read as `code * scale` (per-token, per-head symmetric quantisation). int8 suits
+keys: its steps are the same for all numbers, and in a product with a query the large ones count.
+A head below 2^-100 has scale 1 and is stored as zeros. A head that holds a NaN or an infinity reads
+as NaN throughout. Both back ends write the same codes, but for the sign of NaN.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from . import checks
 from .library import call
 
 E4M3 = torch.float8_e4m3fn
+CODES = (E4M3, torch.int8)
 
 
 def scatter_kv(
@@ -35,9 +37,9 @@ def scatter_kv(
         k_new: [B, n, C] float, C = heads * head width.
         v_new: [B, n, C] float.
         rows: [R, n] int32, R = 1 or B.
-        k_store: [B, L, C] float or float8_e4m3fn, in place.
-        v_store: [B, L, C] of the same dtype, in place.
-        k_scale: [B, L, heads] float32, in place: given with a float8_e4m3fn store, else None.
+        k_store: [B, L, C] float, float8_e4m3fn or int8, in place.
+        v_store: [B, L, C] of the same float dtype, or also of 8 bits, in place.
+        k_scale: [B, L, heads] float32, in place: given with stores of 8 bits, else None.
         v_scale: [B, L, heads] float32, in place, or None.
     """
     op = "scatter_kv"
@@ -50,15 +52,16 @@ def scatter_kv(
     for name, tensor in (("k_new", k_new), ("v_new", v_new)):
         checks.floating(op, name, tensor)
         checks.contiguous(op, name, tensor)
-    if k_store.dtype == E4M3 or k_scale is not None or v_scale is not None:
+    if k_store.dtype in CODES or k_scale is not None or v_scale is not None:
         k_scale, v_scale = _scaled(op, k_store, v_store, k_scale, v_scale, written=True)
     else:
         if not k_store.is_floating_point() or k_store.dtype in checks.FP8:
             raise ValueError(
                 f"{op}: k_store is {k_store.dtype}; it must be float32, bfloat16, float16, "
-                f"float64, or {E4M3} with scales. Allocate the stores in one of these."
+                f"float64, or {E4M3} or int8 with scales. Allocate the stores in one of these."
             )
         _twin(op, k_store, v_store)
+        checks.dtype(op, "v_store", v_store, k_store.dtype)
         for name, tensor in (("k_store", k_store), ("v_store", v_store)):
             checks.contiguous(op, name, tensor, written=True)
     call(op, k_new, v_new, rows.contiguous(), k_store, v_store, k_scale, v_scale)
@@ -73,11 +76,11 @@ def read_kv(
     dtype: torch.dtype,
     length: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Read keys and values from float8_e4m3fn stores: `code * scale`, in fp32, rounded once.
+    """Read keys and values from stores of 8 bits: `code * scale`, in fp32, rounded once.
 
     Args:
-        k_store: [B, L, C] float8_e4m3fn.
-        v_store: [B, L, C] float8_e4m3fn.
+        k_store: [B, L, C] float8_e4m3fn or int8.
+        v_store: [B, L, C] float8_e4m3fn or int8.
         k_scale: [B, L, heads] float32, as `scatter_kv` left it.
         v_scale: [B, L, heads] float32.
         dtype: float32, bfloat16 or float16.
@@ -102,7 +105,6 @@ def read_kv(
 
 def _twin(op: str, k_store: Tensor, v_store: Tensor) -> None:
     checks.shape(op, "v_store", v_store, "[B, L, C]", *k_store.shape)
-    checks.dtype(op, "v_store", v_store, k_store.dtype)
     checks.device(op, k_store, v_store=v_store)
 
 
@@ -116,15 +118,16 @@ def _scaled(
     written: bool,
 ) -> tuple[Tensor, Tensor]:
     """The scales, once they are known to belong to these stores."""
-    if k_store.dtype != E4M3:
-        raise ValueError(
-            f"{op}: k_store is {k_store.dtype}, and scales are given; they belong to {E4M3}. "
-            "Pass a store of that dtype, or no scales."
-        )
+    for name, tensor in (("k_store", k_store), ("v_store", v_store)):
+        if tensor.dtype not in CODES:
+            raise ValueError(
+                f"{op}: {name} is {tensor.dtype}, and scales are given; they belong to {E4M3} and "
+                "int8. Pass stores of these dtypes, or no scales."
+            )
     if k_scale is None or v_scale is None:
         raise ValueError(
-            f"{op}: the stores are {E4M3}, and k_scale or v_scale is None. Pass both, "
-            "[B, L, heads] float32; without a scale fp8 would cut off what is above 448."
+            f"{op}: k_store is {k_store.dtype}, and k_scale or v_scale is None. Pass both, "
+            "[B, L, heads] float32; without a scale the codes would be cut off."
         )
     _twin(op, k_store, v_store)
     batch, length, channels = k_store.shape

@@ -12,7 +12,10 @@ from .call import ForcingCall, ModelCall, RunFacts
 from .decider import Decider, PendingMaps
 from .errors import CacheShapeError
 from .evaluation import Evaluation
-from .kv_store import KVStore, Placement, place, place_causal
+from .kv import Resources
+from .kv_home import Home
+from .kv_place import Need, Placement, nothing, place, place_causal, usable
+from .kv_store import KVStore
 from .layout import TokenLayout
 from .motion import token_patches
 from .ops import TokenOps
@@ -56,6 +59,7 @@ class Clip:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
         self._placement: Placement | None = None
+        self._homes: dict[torch.device, Home] = {}
         source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
         self._decider = Decider(
             settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
@@ -96,12 +100,16 @@ class Clip:
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
                 f"from a grid of {grid}"
             )
-        table = self._tables.setdefault(x.device, BranchTable())
-        state = table.find(call.branches, x)
         if self._placement is None:
             self._placement = self._place(x, call)
+            self._trace.kv_reason = self._placement.reason
+        table = self._tables.setdefault(x.device, BranchTable())
+        home = self._home(self._placement, x, call.causal)
+        if home.lost:
+            table.forget_kv()
+        state = table.find(call.branches, x)
         if state is None:
-            state = self._new_rows(call, x, self._placement.store)
+            state = self._new_rows(call, x, home)
             table.put(state)
         if call.forcing is not None:
             state.take_part(call.forcing.iteration.index)
@@ -128,7 +136,7 @@ class Clip:
             raise CacheShapeError("block-causal attention without a store for keys and values")
         note = ""
         if not state.filled or not state.kv.complete:
-            state.kv = KVStore(self.facts.blocks)
+            state.kv = KVStore(self.facts.blocks, state.kv.home)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
             plan = scope_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
@@ -151,11 +159,7 @@ class Clip:
 
     def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
-        sizes = [table.nbytes() for table in self._tables.values()]
-        trace = self._trace
-        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
-        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes))
-        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
+        self._observe_memory()
         groups = self._decider.groups(call, self.layout)
         plan, record = evaluation.plan, groups[0].scope.record
         if record is None:
@@ -171,10 +175,22 @@ class Clip:
                 g.scope.maps[key] = maps[start : start + call.samples]
         return done
 
+    def _observe_memory(self) -> None:
+        sizes = [table.nbytes() for table in self._tables.values()]
+        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
+        trace = self._trace
+        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
+        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
+        trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
+        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
+        if self._placement is not None:
+            notes = (note for home in self._homes.values() for note in home.notes)
+            trace.kv_reason = "; ".join([self._placement.reason, *notes])
+
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        stored = self._placement is not None and self._placement.store
+        stored = any(home.places and not home.lost for home in self._homes.values())
         return stored and self._settings.kv_cache != "off"
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
@@ -187,31 +203,29 @@ class Clip:
         x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, store: bool) -> BranchRows:
+    def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
         slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
-        kv = KVStore(self.facts.blocks) if store else None
+        kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
         # rows of chunks that have not started are read before they are written
         residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
         return BranchRows(call.branches, call.samples, residual, slope, kv)
 
+    def _home(self, placement: Placement, x: Tensor, causal: bool) -> Home:
+        if x.device not in self._homes:
+            shared = Resources(self.facts.heads, self._ops)
+            places = usable(x.device, x.dtype)
+            self._homes[x.device] = Home(shared, list(placement.places), causal, places)
+        return self._homes[x.device]
+
     def _place(self, x: Tensor, call: ModelCall) -> Placement:
         one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
         if one_frame and not call.causal:
-            reason = "one latent frame has no motion: it is reused or computed as a whole"
-            self._trace.kv_reason = reason
-            return Placement(False, 0, reason)
+            return nothing("one latent frame has no motion: it is reused or computed as a whole")
         branches = max(self._run.branches, len(call.branches))
-        nbytes = 2 * self.facts.blocks * x[0].nbytes * call.samples * branches
+        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
+        run, kv_cache = self._run, self._settings.kv_cache
+        memory = (run.free_memory, run.free_host_memory, run.make_room)
         if call.causal:
-            placement = place_causal(nbytes, self._run.free_memory)
-            self._trace.kv_reason = placement.reason
-            return placement
-        placement = place(
-            self._settings.kv_cache,
-            nbytes,
-            self._settings.policy,
-            self._run.free_memory,
-            len(self.layout.chunks),
-        )
-        self._trace.kv_reason = placement.reason
-        return placement
+            return place_causal(kv_cache, need, *memory)
+        chunks = len(self.layout.chunks)
+        return place(kv_cache, need, self._settings.policy, *memory, chunks=chunks)

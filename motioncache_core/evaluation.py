@@ -97,10 +97,8 @@ class Evaluation:
             original = extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
-                self._block, self._attention_calls = index, 0
                 self.block_calls += 1
-                with self._running(call):
-                    out = original(call)
+                out = self._run_original(index, original, call)
                 self._check_attended()
                 return out
 
@@ -125,6 +123,25 @@ class Evaluation:
                 yield
         finally:
             _RUNNING.reset(token)
+
+    def _run_original(
+        self, index: int, original: BlockFunction, call: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The model's own block; where it runs out of memory, once more after stored keys and
+        values have given some."""
+        while True:
+            self._block, self._attention_calls = index, 0
+            kv = None if self._state is None else self._state.kv
+            try:
+                with self._running(call):
+                    return original(call)
+            except torch.OutOfMemoryError as error:
+                if kv is None or not kv.entries:
+                    raise
+                # what the block had made is held by the traceback until this clause ends
+                message = str(error)
+            if not kv.make_room():
+                raise torch.OutOfMemoryError(message)
 
     def _check_attended(self) -> None:
         """A block that attends to its active rows alone gives a wrong answer."""
@@ -226,9 +243,9 @@ class Evaluation:
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
+        # CUDA graphs use their outputs' memory again in the next block
+        kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
         if plan.rows is None:
-            # CUDA graphs use their outputs' memory again in the next block
-            kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
             kv.put(self._block, *kept)
             return self._host_attention(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None:
@@ -236,11 +253,11 @@ class Evaluation:
         attend = partial(self._host_attention, func)
         if plan.causal is not None:
             return block_causal(
-                plan.causal, plan.rows, kv, self._block, (q, k, v), self._ops,
+                plan.causal, plan.rows, kv, self._block, (q, *kept),
                 lambda *qkv: attend(*qkv, *args[3:], **kwargs),
             )  # fmt: skip
         kv.grow(self._block, k, self._tokens)
-        k, v = kv.scatter(self._block, k, v, plan.rows, self._ops)
+        k, v = kv.update(self._block, *kept, plan.rows, self._tokens)
         return attend(q, k, v, *args[3:], **kwargs)
 
     def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

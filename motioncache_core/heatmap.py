@@ -226,7 +226,7 @@ def _why_no_motion(trace: Trace) -> str:
         return f"policy {policy!r} does not weigh tokens. Choose view 'updates'"
     if trace.reason:
         return trace.reason
-    if trace.kv_bytes == 0 and trace.kv_reason:
+    if trace.kv_bytes + trace.kv_host_bytes == 0 and trace.kv_reason:
         return trace.kv_reason
     return (
         "the run never reached the motion phase. Lower warmup_steps or uniform_updates, raise the "

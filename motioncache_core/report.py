@@ -137,6 +137,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "memory": {
             "residual_bytes": trace.residual_bytes,
             "kv_bytes": trace.kv_bytes,
+            "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
             "kv_reason": trace.kv_reason,
         },
@@ -228,7 +229,9 @@ def text(trace: Trace) -> str:
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "
-            f"{trace.kv_bytes / 2**20:.1f} MiB ({trace.kv_reason})",
+            f"{trace.kv_bytes / 2**20:.1f} MiB"
+            + (f" and {trace.kv_host_bytes / 2**20:.1f} MiB on the cpu" * bool(trace.kv_host_bytes))
+            + f" ({trace.kv_reason})",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]

@@ -106,8 +106,9 @@ class Trace:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
         seconds: wall-clock time inside the sampler.
-        residual_bytes, kv_bytes, deciding_bytes: the most memory held by residuals (and slopes),
-            by keys and values, and by the per-token arrays that decisions are made from.
+        residual_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most memory held by residuals
+            (and slopes), by keys and values on the model's device and in the host's memory, and by
+            the per-token arrays that decisions are made from.
         kv_reason: where keys and values were kept, and why.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
     """
@@ -124,6 +125,7 @@ class Trace:
     seconds: float = 0.0
     residual_bytes: int = 0
     kv_bytes: int = 0
+    kv_host_bytes: int = 0
     deciding_bytes: int = 0
     kv_reason: str = ""
     evaluations: list[EvaluationRecord] = field(default_factory=list)

@@ -162,10 +162,26 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
         sigmas=sigmas.tolist(),
         end_sigma=float(sampling.percent_to_sigma(percent)) if percent < 1 else None,
         branches=max(1, sum(len(c) for c in conds)),
-        free_memory=lambda: int(comfy.model_management.get_free_memory(patcher.load_device)),
+        **memory_facts(patcher.load_device),
         profile=guider.model_options["transformer_options"].get(_PROFILE),
         declined=compiled_reason(patcher, guider.model_options),
     )
+
+
+def memory_facts(device: torch.device) -> dict[str, Any]:
+    """`RunFacts` on memory: how much is free, and how to ask for more."""
+    management = comfy.model_management
+
+    def make_room(nbytes: int) -> None:
+        # models of this run stay; text encoders and the like make way
+        used = [m for m in management.current_loaded_models if m.currently_used]
+        management.free_memory(nbytes, device, keep_loaded=used)
+
+    return {
+        "free_memory": lambda: int(management.get_free_memory(device)),
+        "free_host_memory": lambda: int(management.get_free_memory(torch.device("cpu"))),
+        "make_room": make_room,
+    }
 
 
 def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:

@@ -32,7 +32,7 @@ from ..motioncache_core import (
 )
 from ..motioncache_core.sampling import WindowCall
 from .compiling import WHOLE, plain
-from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
+from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate, memory_facts
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _engine_session(model_wrap: Any, model_options: dict[str, Any], sigmas: Tens
     device = model_wrap.model_patcher.load_device
     facts = RunFacts(
         sigmas=sigmas.tolist(),
-        free_memory=lambda: int(comfy.model_management.get_free_memory(device)),
+        **memory_facts(device),
         declined=compiled_reason(model_wrap.model_patcher, model_options),
     )
     return Session(settings, kernels, facts, Trace(settings.as_dict()))

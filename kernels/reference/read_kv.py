@@ -33,7 +33,7 @@ def _decode(store: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _numbers(codes: Tensor) -> Tensor:
-    if not codes.is_cpu:
+    if not codes.is_cpu or codes.dtype == torch.int8:
         return codes.to(torch.float32)
     # on a CPU, looking numbers up is five times faster than torch's conversion
     table = torch.arange(256, dtype=torch.uint8, device=codes.device).view(codes.dtype)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-LARGEST = 448.0
+LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
 # below it, the reciprocal of a scale would overflow
 TINY = 2.0**-100
 
@@ -67,10 +67,14 @@ def _encode(new: Tensor, store: Tensor, scale: Tensor) -> list[tuple[Tensor, Ten
     """Codes and scales, each with the tensor that they go to."""
     heads = new.unflatten(2, (scale.shape[2], -1)).to(torch.float32)
     amax = heads.abs().amax(-1)
-    amax.masked_fill_(amax < TINY, LARGEST)
+    amax.masked_fill_(amax < TINY, LARGEST[store.dtype])
     # torch multiplies by the reciprocal where one side is a number, which rounds twice
-    largest = torch.full_like(amax, LARGEST)
-    codes = (heads * (largest / amax)[..., None]).to(store.dtype).view(torch.uint8).view(new.shape)
+    largest = torch.full_like(amax, LARGEST[store.dtype])
+    numbers = heads * (largest / amax)[..., None]
+    if store.dtype == torch.int8:
+        # what a NaN is as an integer is left open
+        numbers = numbers.round_().nan_to_num_(nan=0.0)
+    codes = numbers.to(store.dtype).view(torch.uint8).view(new.shape)
     pairs = (codes, store.view(torch.uint8))
     # torch copies rows of words ten times faster than rows of bytes
     if new.shape[2] % 4 == 0 and store.storage_offset() % 4 == 0:

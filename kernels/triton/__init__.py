@@ -13,7 +13,7 @@ from ..registry import Backend, Capability
 
 MINIMUM_VERSION = (3, 3)
 FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
-E4M3 = frozenset({torch.float8_e4m3fn})
+CODES = frozenset({torch.float8_e4m3fn, torch.int8})
 
 
 def interpreting() -> bool:
@@ -82,11 +82,11 @@ BACKEND = Backend(
             dtypes={
                 "k_new": FLOATS,
                 "v_new": FLOATS,
-                "k_store": FLOATS | E4M3,
-                "v_store": FLOATS | E4M3,
+                "k_store": FLOATS | CODES,
+                "v_store": FLOATS | CODES,
             }
         ),
-        "read_kv": Capability(dtypes={"k_store": E4M3, "v_store": E4M3}),
+        "read_kv": Capability(dtypes={"k_store": CODES, "v_store": CODES}),
     },
     # on a CPU only the interpreter could run them: a test tool, never an automatic choice
     automatic_on=frozenset({"cuda"}),

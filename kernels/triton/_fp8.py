@@ -6,8 +6,10 @@ hardware, and what gfx942 calls e4m3 is another format.
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from . import interpreting
 
@@ -38,6 +40,11 @@ def decode(b_code, NATIVE: tl.constexpr):
     b_bits = ((b_wide & 0x7F) << 7) | ((b_wide & 0x80) << 8)
     b_x = b_bits.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
     return tl.where((b_wide & 0x7F) == 0x7F, float("nan"), b_x)
+
+
+def codes(store: Tensor) -> Tensor:
+    """A store's memory as kernels take it: int8 as it is, fp8 as bytes."""
+    return store if store.dtype == torch.int8 else store.view(torch.uint8)
 
 
 def native() -> bool:

@@ -5,8 +5,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._fp8 import decode, native
+from ._fp8 import codes, decode, native
 from ._tuning import LAUNCH, head_tile, on_device
+
+
+@triton.jit
+def read_codes(b_code, INT8: tl.constexpr, NATIVE: tl.constexpr):
+    """Codes -> fp32, exact."""
+    if INT8:
+        return b_code.to(tl.float32)
+    else:
+        return decode(b_code, NATIVE)
 
 
 @triton.jit(do_not_specialize=["L", "n"])
@@ -23,6 +32,8 @@ def read_kv_fwd_kernel(
     D: tl.constexpr,
     BH: tl.constexpr,
     BD: tl.constexpr,
+    K_INT8: tl.constexpr,
+    V_INT8: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     i_h, i_b = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -35,10 +46,10 @@ def read_kv_fwd_kernel(
     o_store = o_scale[:, None] * D + o_d[None, :]
     o_x = (i_b * n * H + o_h)[:, None] * D + o_d[None, :]
     # [BH, BD]
-    b_k = decode(tl.load(k_store + o_store, mask=m, other=0), NATIVE)
+    b_k = read_codes(tl.load(k_store + o_store, mask=m, other=0), K_INT8, NATIVE)
     b_k *= tl.load(k_scale + o_scale, mask=m_h, other=0.0)[:, None]
     tl.store(k + o_x, b_k.to(k.dtype.element_ty), mask=m)
-    b_v = decode(tl.load(v_store + o_store, mask=m, other=0), NATIVE)
+    b_v = read_codes(tl.load(v_store + o_store, mask=m, other=0), V_INT8, NATIVE)
     b_v *= tl.load(v_scale + o_scale, mask=m_h, other=0.0)[:, None]
     tl.store(v + o_x, b_v.to(v.dtype.element_ty), mask=m)
 
@@ -60,8 +71,8 @@ def read_kv(
     block_h, block_d = head_tile(channels // heads)
     with on_device(k):
         read_kv_fwd_kernel[(triton.cdiv(length * heads, block_h), batch)](
-            k_store.view(torch.uint8),
-            v_store.view(torch.uint8),
+            codes(k_store),
+            codes(v_store),
             k_scale,
             v_scale,
             k,
@@ -72,6 +83,8 @@ def read_kv(
             D=channels // heads,
             BH=block_h,
             BD=block_d,
+            K_INT8=k_store.dtype == torch.int8,
+            V_INT8=v_store.dtype == torch.int8,
             NATIVE=native(),
             num_warps=4,
             **LAUNCH,

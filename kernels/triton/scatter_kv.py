@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._fp8 import encode, native
+from ._fp8 import codes, encode, native
 from ._tuning import LAUNCH, channel_block, head_tile, on_device, row_block
 
 
@@ -40,20 +40,26 @@ def scatter_kv_fwd_kernel(
 
 
 @triton.jit
-def store_heads(b_x, p_store, p_scale, m, m_h, NATIVE: tl.constexpr):
+def store_heads(b_x, p_store, p_scale, m, m_h, INT8: tl.constexpr, NATIVE: tl.constexpr):
     """Store heads [BH, BD] as codes, and their scales [BH]."""
     # as integers, sizes have the order of the numbers, and a NaN is the largest
     b_size = b_x.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     b_amax = tl.max(b_size, axis=1).to(tl.float32, bitcast=True)
     # below 2^-100 the reciprocal would overflow
-    b_amax = tl.where(b_amax < 7.888609052210118e-31, 448.0, b_amax)
-    tl.store(p_scale, tl.div_rn(b_amax, 448.0), mask=m_h)
-    b_y = b_x * tl.div_rn(448.0, b_amax)[:, None]
-    tl.store(p_store, encode(b_y, NATIVE), mask=m)
+    LARGEST: tl.constexpr = 127.0 if INT8 else 448.0
+    b_amax = tl.where(b_amax < 7.888609052210118e-31, LARGEST, b_amax)
+    tl.store(p_scale, tl.div_rn(b_amax, LARGEST), mask=m_h)
+    b_y = b_x * tl.div_rn(LARGEST, b_amax)[:, None]
+    if INT8:
+        # numbers of this size have steps of 1, so the sum is rounded to nearest even
+        b_y = (b_y + 12582912.0) - 12582912.0
+        tl.store(p_store, tl.where(b_y == b_y, b_y, 0.0).to(tl.int8), mask=m)
+    else:
+        tl.store(p_store, encode(b_y, NATIVE), mask=m)
 
 
 @triton.jit(do_not_specialize=["L", "n"])
-def scatter_kv_fp8_fwd_kernel(
+def scatter_kv_8bit_fwd_kernel(
     k_new,
     v_new,
     rows,
@@ -68,6 +74,8 @@ def scatter_kv_fp8_fwd_kernel(
     BH: tl.constexpr,
     BD: tl.constexpr,
     SHARED_ROWS: tl.constexpr,
+    K_INT8: tl.constexpr,
+    V_INT8: tl.constexpr,
     NATIVE: tl.constexpr,
 ):
     i_h, i_b = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -84,9 +92,9 @@ def scatter_kv_fp8_fwd_kernel(
     o_store = o_scale[:, None] * D + o_d[None, :]
     # [BH, BD]
     b_k = tl.load(k_new + o_new, mask=m, other=0.0).to(tl.float32)
-    store_heads(b_k, k_store + o_store, k_scale + o_scale, m, m_h, NATIVE)
+    store_heads(b_k, k_store + o_store, k_scale + o_scale, m, m_h, K_INT8, NATIVE)
     b_v = tl.load(v_new + o_new, mask=m, other=0.0).to(tl.float32)
-    store_heads(b_v, v_store + o_store, v_scale + o_scale, m, m_h, NATIVE)
+    store_heads(b_v, v_store + o_store, v_scale + o_scale, m, m_h, V_INT8, NATIVE)
 
 
 def scatter_kv(
@@ -125,12 +133,12 @@ def scatter_kv(
     heads = k_scale.shape[2]
     block_h, block_d = head_tile(channels // heads)
     with on_device(k_new):
-        scatter_kv_fp8_fwd_kernel[(triton.cdiv(count * heads, block_h), batch)](
+        scatter_kv_8bit_fwd_kernel[(triton.cdiv(count * heads, block_h), batch)](
             k_new,
             v_new,
             rows,
-            k_store.view(torch.uint8),
-            v_store.view(torch.uint8),
+            codes(k_store),
+            codes(v_store),
             k_scale,
             v_scale,
             length,
@@ -140,6 +148,8 @@ def scatter_kv(
             BH=block_h,
             BD=block_d,
             SHARED_ROWS=shared,
+            K_INT8=k_store.dtype == torch.int8,
+            V_INT8=v_store.dtype == torch.int8,
             NATIVE=native(),
             num_warps=4,
             # a product that is not rounded before the next sum would change codes

@@ -89,7 +89,9 @@ def wide_calls(clip: Clip, channels: int, dtype: torch.dtype) -> Iterator[Call]:
     yield "gather_rows", "one sample", (one, rows, rotary, None, 1)
     yield "gather_rows", "tokens alone", (one, rows, None, None, 1)
     yield "gather_rows", "modulation alone", (modulation, rows, None, None, 1)
+    keys = ints(BATCH, length, channels, dtype=torch.int8)
     yield "read_kv", "fp8", (codes, codes, scale, scale, dtype, length)
+    yield "read_kv", "int8 and fp8", (keys, codes, scale, scale, dtype, length)
     yield "reuse_residual", "", (x, x, None, None)
     yield "reuse_residual", "forecast", (x, x, x, rate)
     yield "store_residual", "", (x, x, x, None, None)
@@ -111,6 +113,8 @@ def listed_calls(clip: Clip, channels: int, dtype: torch.dtype, lists: int) -> I
     yield "scatter_residual", f"forecast {own}", (x, new, inverse, x, x, rate, rate)
     yield "scatter_kv", own, (new, new, rows, x, x, None, None)
     yield "scatter_kv", f"fp8 {own}", (new, new, rows, codes, codes, scale, scale)
+    keys = ints(BATCH, length, channels, dtype=torch.int8)
+    yield "scatter_kv", f"int8 and fp8 {own}", (new, new, rows, keys, codes, scale, scale)
 
 
 def all_calls() -> Iterator[tuple[Clip, str, int, Call]]:

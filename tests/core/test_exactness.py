@@ -20,6 +20,8 @@ from motioncache_pack.tests.support.assert_close import assert_close, assert_sam
 
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
+pytestmark = pytest.mark.usefixtures("kept_in")
+
 
 def bare(network, inputs):
     x, t, context, arguments = inputs

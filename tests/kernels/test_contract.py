@@ -57,14 +57,14 @@ def arguments(name):
             torch.rand(6),
         ),
         "store_residual": (x, x + 1, *(torch.randn_like(x) for _ in range(2)), torch.rand(6)),
-        "scatter_kv": (new, new + 1, rows, *fp8_stores()),
-        "read_kv": (*fp8_stores(), torch.bfloat16, 5),
+        "scatter_kv": (new, new + 1, rows, *coded_stores()),
+        "read_kv": (*coded_stores(), torch.bfloat16, 5),
     }[name]
 
 
-def fp8_stores():
+def coded_stores():
     """k, v and their scales for 2 heads."""
-    stores = [torch.randn(2, 6, 4).to(torch.float8_e4m3fn) for _ in range(2)]
+    stores = [torch.randn(2, 6, 4).to(dtype) for dtype in (torch.int8, torch.float8_e4m3fn)]
     return (*stores, *(torch.rand(2, 6, 2) for _ in range(2)))
 
 

@@ -57,6 +57,20 @@ def test_read_kv(backend, dtype, width, heads, length, guarded, assert_same):
     check(codes, [guarded(s) for s in scales], dtype, length, assert_same)
 
 
+@pytest.mark.parametrize("values_in", [torch.int8, E4M3], ids=str)
+@pytest.mark.parametrize("length", [0, 17, 29])
+@pytest.mark.parametrize(("width", "heads"), [(32, 3), (128, 5), (48, 2), (5, 7)], ids=str)
+def test_int8(backend, dtype, width, heads, length, values_in, guarded, assert_same):
+    k = guarded(torch.randint(-128, 128, (2, 29, width * heads)).to(torch.int8))
+    v = guarded(some_codes(2, 29, width * heads))
+    scales = [torch.rand(2, 29, heads) * 2.0 ** torch.randint(-9, 4, (2, 29, heads)) for _ in "kv"]
+    found = read_kv(k, v.view(values_in), *scales, dtype=dtype, length=length)
+    wanted = [(x.float().unflatten(2, (heads, -1)) * s[..., None]) for x, s in
+              ((k, scales[0]), (v.view(values_in), scales[1]))]  # fmt: skip
+    for name, whole, actual in zip("kv", wanted, found, strict=True):
+        assert_same(name, whole.to(dtype).flatten(2)[:, :length], actual)
+
+
 def test_more_numbers_than_are_taken_at_a_time(backend, monkeypatch, assert_same):
     monkeypatch.setattr(pieces, "ON_CPU", 1000)
     codes, scales = [some_codes(2, 29, 60) for _ in "kv"], [torch.rand(2, 29, 3) for _ in "kv"]
@@ -74,9 +88,9 @@ def test_every_code(backend, dtype):
         assert torch.equal(*signs)
 
 
-def written_and_read(x, heads):
+def written_and_read(x, heads, kept_as=E4M3):
     rows = torch.arange(x.shape[1], dtype=torch.int32)[None]
-    stores = [torch.zeros(x.shape).to(E4M3) for _ in "kv"]
+    stores = [torch.zeros(x.shape).to(kept_as) for _ in "kv"]
     scales = [torch.full((*x.shape[:2], heads), float("nan")) for _ in "kv"]
     scatter_kv(x, -x, rows, *stores, *scales)
     k, v = read_kv(*stores, *scales, dtype=x.dtype)
@@ -96,22 +110,33 @@ def test_what_is_written_is_read_to_half_a_step(backend, dtype):
     torch.testing.assert_close(kept, largest, rtol=torch.finfo(dtype).eps, atol=0)
 
 
+def test_int8_is_read_to_half_a_step(backend, dtype):
+    x = torch.randn(2, 17, 6 * 32).to(dtype)
+    read, scale = written_and_read(x, 6, torch.int8)
+    heads, error = (t.float().view(2, 17, 6, 32) for t in (x, read.float() - x.float()))
+    allowed = 0.5001 * scale[..., None] + heads.abs() * torch.finfo(dtype).eps
+    assert bool((error.abs() <= allowed).all())
+    assert float(error.abs().max() / scale.max()) > 0.2
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("kept_as", [E4M3, torch.int8], ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_a_head_with_a_number_that_is_not_finite_reads_as_nan(backend, dtype, bad):
+def test_a_head_with_a_number_that_is_not_finite_reads_as_nan(backend, dtype, bad, kept_as):
     x = torch.ones(1, 3, 4 * 32, dtype=dtype)
     x[0, 1, 40] = bad
-    read, _ = written_and_read(x, 4)
+    read, _ = written_and_read(x, 4, kept_as)
     expected = torch.ones(1, 3, 4, 32)
     expected[0, 1, 1] = float("nan")
     torch.testing.assert_close(read.float().view(expected.shape), expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("size", [0.0, 2.0**-149, 2.0**-126, 2.0**-101])
-def test_a_head_of_next_to_nothing_reads_as_zeros(backend, size):
+@pytest.mark.parametrize("kept_as", [E4M3, torch.int8], ids=str)
+def test_a_head_of_next_to_nothing_reads_as_zeros(backend, size, kept_as):
     x = torch.full((1, 2, 64), size)
     x[0, 1] = 2.0**-100
-    read, scale = written_and_read(x, 2)
+    read, scale = written_and_read(x, 2, kept_as)
     assert scale[0, 0].tolist() == [1.0, 1.0]
     assert not read[0, 0].any()
     torch.testing.assert_close(read[0, 1], x[0, 1], rtol=1e-6, atol=0)

@@ -53,8 +53,8 @@ def fp8(*shape):
 
 def kv(rows, dtype):
     new = [normal(2, rows.shape[1], CHANNELS, dtype=torch.bfloat16) for _ in range(2)]
-    if dtype is torch.float8_e4m3fn:
-        stores = [fp8(2, LENGTH, CHANNELS) for _ in range(2)]
+    if dtype in (torch.float8_e4m3fn, torch.int8):
+        stores = [(3 * fp8(2, LENGTH, CHANNELS).float()).to(dtype) for _ in range(2)]
         return *new, rows, *stores, *(torch.rand(2, LENGTH, 2) for _ in range(2))
     return *new, rows, *(tokens(dtype) for _ in range(2)), None, None
 
@@ -108,6 +108,7 @@ CASES = {
         "padded": lambda: kv(some_rows(1, 20, 5), torch.bfloat16),
         "two lists": lambda: kv(some_rows(2, 20, 0), torch.bfloat16),
         "fp8": lambda: kv(some_rows(1, 20, 5), torch.float8_e4m3fn),
+        "int8": lambda: kv(some_rows(1, 20, 5), torch.int8),
     },
     "read_kv": {
         "prefix": lambda: (

@@ -129,6 +129,53 @@ def test_fp8_codes_and_scales(backend, dtype, width, heads, lists, guarded, asse
         assert_same(name, found, actual)
 
 
+def int8_oracle(new, heads):
+    """Codes and scales by their definition, with numpy's rounding."""
+    values = new.float().reshape(-1, new.shape[2] // heads)
+    amax = values.abs().amax(1, keepdim=True)
+    amax[amax < 2.0**-100] = 127.0
+    largest = torch.full_like(amax, 127.0)
+    codes = torch.from_numpy(np.rint((values * (largest / amax)).numpy()))
+    return codes.to(torch.int8).view(new.shape), (amax / largest).view(*new.shape[:2], heads)
+
+
+@pytest.mark.parametrize("values_in", [torch.int8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(("width", "heads"), [(32, 3), (128, 5), (48, 2), (5, 7), (1, 3)], ids=str)
+@pytest.mark.parametrize("lists", [1, 2])
+def test_int8_codes_and_scales(
+    backend, dtype, width, heads, lists, values_in, guarded, assert_same
+):
+    length, channels = 29, heads * width
+    rows = some_rows(lists, length, "third")
+    rows[:, 3] = -1
+    k, v = (torch.randn(2, rows.shape[1], channels).to(dtype) for _ in range(2))
+    k[:, 1], v[:, 1] = 0, 0
+    # whole numbers and halves, which are rounded to even
+    k[:, 2] = (torch.arange(channels) % 250 / 2 - 62).to(dtype)
+    k[:, 2, ::width] = 127.0
+    old = torch.randint(-128, 128, (2, 2, length, channels)).to(torch.int8)
+    stores, sizes = [guarded(x) for x in old], [guarded(torch.rand(2, length, heads)) for _ in "kv"]
+    expected = []
+    for x, store, size in zip((k, v), stores, sizes, strict=True):
+        codes, scale = (int8_oracle if x is k or values_in == torch.int8 else fp8_oracle)(x, heads)
+        bits = oracle(codes.view(torch.int8), rows, store)
+        expected.append((bits, oracle(scale, rows, size)))
+    scatter_kv(k, v, rows, stores[0], stores[1].view(values_in), *sizes)
+    for name, i in (("k", 0), ("v", 1)):
+        assert_same(name, expected[i][0], stores[i])
+        assert_same(f"{name}_scale", expected[i][1], sizes[i])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_number_that_is_not_finite_has_the_code_0(backend, assert_same):
+    new = torch.ones(1, 3, 64)
+    new[0, 0, 5], new[0, 1, 5], new[0, 2, 5] = float("nan"), float("inf"), -float("inf")
+    stores, sizes = [torch.full((1, 3, 64), 7, dtype=torch.int8) for _ in "kv"], scales(1, 3, 1)
+    scatter_kv(new, new, torch.arange(3, dtype=torch.int32)[None], *stores, *sizes.values())
+    assert not any(store.any() for store in stores)
+    assert bool((~torch.isfinite(sizes["k_scale"])).all())
+
+
 def test_every_bf16_number_is_rounded_like_torch_rounds(backend):
     numbers = torch.arange(1 << 16).to(torch.uint16).view(torch.bfloat16)
     numbers = numbers[numbers.abs() <= 448.0]
@@ -164,11 +211,11 @@ def test_both_ways_of_the_reference_agree(lists, assert_same):
 
 
 @pytest.mark.parametrize("lists", PADDED, ids=str)
-@pytest.mark.parametrize("target", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("target", [torch.bfloat16, torch.float8_e4m3fn, torch.int8], ids=str)
 def test_the_reference_does_not_wait_for_a_device(target, lists, assert_same):
     rows, new = torch.tensor(lists, dtype=torch.int32), torch.randn(3, 5, 8)
     stores = [torch.zeros(3, 6, 8).to(target) for _ in range(2)]
-    if target == torch.float8_e4m3fn:
+    if target != torch.bfloat16:
         stores += [torch.zeros(3, 6, 2) for _ in range(2)]
     else:
         stores += [None, None]
@@ -187,8 +234,12 @@ def test_the_reference_does_not_wait_for_a_device(target, lists, assert_same):
         ({"v_new": torch.zeros(1, 3, 3)}, r"v_new has shape \[1, 3, 3\]"),
         ({"rows": torch.zeros(1, 3, dtype=torch.int32)}, "of 2 entries"),
         ({"k_store": torch.zeros(1, 3, 4).transpose(1, 2)}, "written in place"),
-        ({"k_store": torch.zeros(1, 4, 3, dtype=torch.int8)}, "torch.int8"),
-        ({"k_store": torch.zeros(1, 4, 3).to(torch.float8_e5m2)}, "float8_e4m3fn with scales"),
+        ({"k_store": torch.zeros(1, 4, 3, dtype=torch.int16)}, "torch.int16; it must be"),
+        ({"k_store": torch.zeros(1, 4, 3, dtype=torch.int8)}, "v_store is torch.float32, and"),
+        (
+            {"k_store": torch.zeros(1, 4, 3).to(torch.float8_e5m2)},
+            "float8_e4m3fn or int8 with scales",
+        ),
         ({"v_store": torch.zeros(1, 4, 3).half()}, "v_store is torch.float16"),
         ({"k_scale": torch.zeros(1, 4, 1)}, "k_store is torch.float32, and scales are given"),
         (E4M3, "k_scale or v_scale is None"),

@@ -56,7 +56,7 @@ def stored(kept, monkeypatch):
 
     def watched(self, block, *args):
         grow(self, block, *args)
-        kept.refs.extend(weakref.ref(t) for t in (self.keys[block], self.values[block]))
+        kept.refs.extend(weakref.ref(t) for t in self.entries[block].tensors)
 
     monkeypatch.setattr(KVStore, "grow", watched)
     return kept
