@@ -1,4 +1,4 @@
-"""The only file that knows ComfyUI: attach to a model, live as long as one sampling run."""
+"""What ComfyUI is told and asked: attach to a model, live as long as one sampling run."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
+from .host_memory import memory_facts
 from .live import LiveText
 
 log = logging.getLogger(__name__)
@@ -166,22 +167,6 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
         profile=guider.model_options["transformer_options"].get(_PROFILE),
         declined=compiled_reason(patcher, guider.model_options),
     )
-
-
-def memory_facts(device: torch.device) -> dict[str, Any]:
-    """`RunFacts` on memory: how much is free, and how to ask for more."""
-    management = comfy.model_management
-
-    def make_room(nbytes: int) -> None:
-        # models of this run stay; text encoders and the like make way
-        used = [m for m in management.current_loaded_models if m.currently_used]
-        management.free_memory(nbytes, device, keep_loaded=used)
-
-    return {
-        "free_memory": lambda: int(management.get_free_memory(device)),
-        "free_host_memory": lambda: int(management.get_free_memory(torch.device("cpu"))),
-        "make_room": make_room,
-    }
 
 
 def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:

@@ -32,7 +32,8 @@ from ..motioncache_core import (
 )
 from ..motioncache_core.sampling import WindowCall
 from .compiling import WHOLE, plain
-from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate, memory_facts
+from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
+from .host_memory import memory_facts
 
 log = logging.getLogger(__name__)
 
