@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
