@@ -13,7 +13,7 @@ from .errors import SettingsError
 
 log = logging.getLogger(__name__)
 
-GPU, EIGHT, CPU = "gpu", "gpu_8bit", "cpu"
+GPU, EIGHT, CPU = "gpu", "gpu_fp8", "cpu"
 # share of the device's free memory that may be taken; the host keeps the rest for its estimates
 _MEMORY_SHARE = 0.8
 # of the host's: locked memory cannot be swapped out
@@ -104,7 +104,7 @@ def place(
     """Choose before the run.
 
     Args:
-        kv_cache: "gpu", "gpu_8bit", "cpu", "off" or "auto".
+        kv_cache: "gpu", "gpu_fp8", "cpu", "off" or "auto".
         free_memory: free bytes on the model's device; None where the host cannot tell.
         free_host_memory: free bytes of the host; where it cannot tell, "auto" leaves it alone.
         make_room: asks the host for so many free bytes on the device.
@@ -124,7 +124,7 @@ def place(
         return found
     return nothing(
         f"keys and values need {tried}: whole chunks are reused or computed. Use a smaller video, "
-        "or force kv_cache 'gpu_8bit' or 'cpu'"
+        "or force kv_cache 'gpu_fp8' or 'cpu'"
     )
 
 

@@ -50,9 +50,9 @@ _TOOLTIPS = {
     ),
     "kv_cache": (
         "Where partial evaluations find the keys and values of all tokens. gpu: on the model's "
-        "device. gpu_8bit: there in half the memory, slightly rounded. cpu: in the host's memory, "
+        "device. gpu_fp8: there in half the memory, slightly rounded. cpu: in the host's memory, "
         "exact, copied while the model computes. off: nowhere, whole chunks are reused or "
-        "computed. auto: the first of these that fits, gpu_8bit and cpu also mixed."
+        "computed. auto: the first of these that fits, gpu_fp8 and cpu also mixed."
     ),
     "verbose": "Write every decision to the log.",
 }

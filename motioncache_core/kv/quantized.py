@@ -16,7 +16,7 @@ class Quantized(BlockKV):
     """Codes `(B, L, C)` and a scale for each token and head `(B, L, heads)` fp32, see
     `kernels/ops_kv.py`."""
 
-    place = "gpu_8bit"
+    place = "gpu_fp8"
 
     @classmethod
     def empty(cls, shared: Resources, form: Form) -> Quantized:

@@ -12,7 +12,7 @@ from motioncache_pack.motioncache_core.kv import quantized
 from motioncache_pack.motioncache_core.trace import Trace
 from torch import Tensor
 
-PLACES = ("gpu", "gpu_8bit", "cpu")
+PLACES = ("gpu", "gpu_fp8", "cpu")
 
 
 @pytest.fixture(params=PLACES)
@@ -23,7 +23,7 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return kv_place._forced(request.param, need), ""
 
     monkeypatch.setattr(kv_place, "_fitting", fitting)
-    if request.param == "gpu_8bit":
+    if request.param == "gpu_fp8":
         without_rounding(monkeypatch)
     return str(request.param)
 
@@ -33,7 +33,7 @@ def kept_bytes(trace: Trace, kept_in: str) -> int:
     if kept_in == "cpu":
         return trace.kv_host_bytes
     # one head of 128 channels, and its scale
-    return trace.kv_bytes * 128 // 129 if kept_in == "gpu_8bit" else trace.kv_bytes
+    return trace.kv_bytes * 128 // 129 if kept_in == "gpu_fp8" else trace.kv_bytes
 
 
 def without_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

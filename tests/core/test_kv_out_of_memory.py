@@ -93,7 +93,7 @@ def allocations(monkeypatch, settings):
     return scarce.counts, latents, trace
 
 
-@pytest.mark.parametrize("place", ["gpu", "gpu_8bit", "cpu"])
+@pytest.mark.parametrize("place", ["gpu", "gpu_fp8", "cpu"])
 def test_at_each_allocation_the_run_goes_on(monkeypatch, place):
     settings = replace(SETTINGS, kv_cache=place)
     counts, _, trace = allocations(monkeypatch, settings)
@@ -126,9 +126,9 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
     for block, k in enumerate(fresh):
         kv.put(block, k.clone(), -k)
     for start, wanted in (
-        (2, ["gpu", "gpu", "gpu_8bit", "gpu_8bit"]),
-        (3, ["gpu", "gpu", "gpu_8bit", "cpu"]),
-        (1, ["gpu", "gpu_8bit", "gpu_8bit", "cpu"]),
+        (2, ["gpu", "gpu", "gpu_fp8", "gpu_fp8"]),
+        (3, ["gpu", "gpu", "gpu_fp8", "cpu"]),
+        (1, ["gpu", "gpu_fp8", "gpu_fp8", "cpu"]),
         (1, ["gpu", "cpu", "cpu", "cpu"]),
     ):
         kv._step_down(start)
@@ -139,9 +139,9 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
         got = kv.entries[block].read(5)[0]
         assert error(got, k) < (1e-7 if block == 0 else 0.04)
     assert kv.home.notes == [
-        "out of memory at block 2: gpu_8bit from there on",
+        "out of memory at block 2: gpu_fp8 from there on",
         "out of memory at block 3: cpu from there on",
-        "out of memory at block 1: gpu_8bit from there on",
+        "out of memory at block 1: gpu_fp8 from there on",
         "out of memory at block 1: cpu from there on",
     ]
     kv._step_down(1)
@@ -150,7 +150,7 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
 
 
 def test_without_any_memory_whole_clips_are_reused(monkeypatch):
-    Scarce(monkeypatch, {"gpu": None, "gpu_8bit": None, "cpu": None})
+    Scarce(monkeypatch, {"gpu": None, "gpu_fp8": None, "cpu": None})
     latents, trace = sampled()
     assert set(kinds(trace)) == {"dense", "reuse"}
     assert "dropped, whole chunks are reused or computed" in trace.kv_reason
@@ -177,14 +177,14 @@ def test_the_host_is_exact_however_much_is_moved_there(monkeypatch, grouping):
     for at in range(0, scarce.counts["gpu"], 7):
         with monkeypatch.context() as patched:
             # past 8 bits: straight to the host
-            Scarce(patched, {"gpu": (at,), "gpu_8bit": None})
+            Scarce(patched, {"gpu": (at,), "gpu_fp8": None})
             got, trace = latents()
         assert_same("latents", wanted, got)
         assert "cpu from there on" in trace.kv_reason
 
 
 def test_block_causal_attention_raises_when_nothing_is_left(monkeypatch):
-    Scarce(monkeypatch, {"gpu": None, "gpu_8bit": None, "cpu": None})
+    Scarce(monkeypatch, {"gpu": None, "gpu_fp8": None, "cpu": None})
     film = Film((5, 4, 4), options=ForcingOptions(2, 2))
     run = ForcingRun(small_wan(1, 2), OFF, sigmas=film.sigmas)
     with pytest.raises(torch.OutOfMemoryError, match="set window_frames or kv_keep"):
@@ -192,7 +192,7 @@ def test_block_causal_attention_raises_when_nothing_is_left(monkeypatch):
     run.session.close()
 
 
-@pytest.mark.parametrize("share, place", [(0.6, "gpu_8bit"), (0.01, "cpu")])
+@pytest.mark.parametrize("share, place", [(0.6, "gpu_fp8"), (0.01, "cpu")])
 # of three blocks: in the first full evaluation, in a later one, in a partial one
 @pytest.mark.parametrize("block, call", [(1, 0), (2, 0), (2, 1), (1, PARTIAL), (0, PARTIAL)])
 def test_when_a_block_runs_out_stored_keys_and_values_make_room(

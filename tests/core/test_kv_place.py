@@ -51,15 +51,15 @@ def test_whether_keys_and_values_are_kept(kv_cache, policy, device, chunks, stor
         (
             124,
             0,
-            {"gpu_8bit": 10},
+            {"gpu_fp8": 10},
             60,
             "60 MiB in 8 bits of 124 MiB free; exact, 100 MiB, 124 MiB are",
         ),
-        (88, 0, {"gpu_8bit": 10}, 60, "60 MiB in 8 bits of 88 MiB free"),
+        (88, 0, {"gpu_fp8": 10}, 60, "60 MiB in 8 bits of 88 MiB free"),
         # 30 MiB to read with and 6 for each block; the others in 0.6 of what the host has free
-        (87, 67, {"gpu_8bit": 6, "cpu": 4}, 76, "6 of 10 blocks in 8 bits, 36 MiB of 87 MiB free"),
-        (87, 67, {"gpu_8bit": 6, "cpu": 4}, 76, "the others 40 MiB of 67 MiB free in the host's"),
-        (46, 150, {"gpu_8bit": 1, "cpu": 9}, 96, "1 of 10 blocks in 8 bits, 6 MiB of 46 MiB free"),
+        (87, 67, {"gpu_fp8": 6, "cpu": 4}, 76, "6 of 10 blocks in 8 bits, 36 MiB of 87 MiB free"),
+        (87, 67, {"gpu_fp8": 6, "cpu": 4}, 76, "the others 40 MiB of 67 MiB free in the host's"),
+        (46, 150, {"gpu_fp8": 1, "cpu": 9}, 96, "1 of 10 blocks in 8 bits, 6 MiB of 46 MiB free"),
         (44, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
         (25, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
     ],
@@ -88,9 +88,9 @@ def test_what_fits_nowhere_is_not_kept(device, host, reason):
 @pytest.mark.parametrize("quantized", range(11))
 def test_blocks_on_the_host_lie_as_far_apart_as_they_can(quantized):
     places = kv_place._spread(10, quantized)
-    assert places.count("gpu_8bit") == quantized
+    assert places.count("gpu_fp8") == quantized
     assert places.count("cpu") == 10 - quantized
-    rare = min(("gpu_8bit", "cpu"), key=places.count)
+    rare = min(("gpu_fp8", "cpu"), key=places.count)
     at = [i for i, p in enumerate(places) if p == rare]
     gaps = {b - a for a, b in pairwise(at)}
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
@@ -109,7 +109,7 @@ def test_the_host_is_asked_for_room_first():
     assert asked == [125 * MIB + 1]
 
 
-@pytest.mark.parametrize("kv_cache, kept", [("gpu", 100), ("gpu_8bit", 60), ("cpu", 100)])
+@pytest.mark.parametrize("kv_cache, kept", [("gpu", 100), ("gpu_fp8", 60), ("cpu", 100)])
 def test_a_place_that_is_asked_for_is_taken_whatever_is_free(kv_cache, kept):
     placed = place(kv_cache, NEED, "motion", free(1), free(1))
     assert placed.places == (kv_cache,) * 10
@@ -121,7 +121,7 @@ def test_a_place_that_is_asked_for_is_taken_whatever_is_free(kv_cache, kept):
 def test_a_place_that_the_device_lacks_is_refused(choose):
     need = Need(10, 10 * MIB, 6 * MIB, usable(torch.device("mps"), torch.float16))
     more = ("motion",) if choose is place else ()
-    for kv_cache in ("gpu_8bit", "cpu"):
+    for kv_cache in ("gpu_fp8", "cpu"):
         with pytest.raises(SettingsError, match=f"kv_cache is '{kv_cache}'.*Use one of these"):
             choose(kv_cache, need, *more, None)
     assert set(choose("auto", need, *more, free(200)).places) == {"gpu"}
@@ -133,10 +133,10 @@ def test_a_place_that_the_device_lacks_is_refused(choose):
     [
         ("auto", None, None, {"gpu"}, "100 MiB on the model's device, at most; block-causal"),
         ("off", 125, None, {"gpu"}, "100 MiB of 125 MiB free, at most; block-causal"),
-        ("auto", 90, None, {"gpu_8bit"}, "60 MiB in 8 bits"),
-        ("auto", 60, 500, {"gpu_8bit", "cpu"}, "blocks in 8 bits"),
+        ("auto", 90, None, {"gpu_fp8"}, "60 MiB in 8 bits"),
+        ("auto", 60, 500, {"gpu_fp8", "cpu"}, "blocks in 8 bits"),
         ("auto", 30, 500, {"cpu"}, "in the host's memory"),
-        ("auto", 30, None, {"gpu_8bit"}, "set window_frames or kv_keep if memory runs out"),
+        ("auto", 30, None, {"gpu_fp8"}, "set window_frames or kv_keep if memory runs out"),
         ("cpu", 500, None, {"cpu"}, "100 MiB in the host's memory at most; block-causal"),
     ],
 )
@@ -147,7 +147,7 @@ def test_block_causal_attention_always_keeps_them(kv_cache, device, host, places
     assert reason in placed.reason
 
 
-@pytest.mark.parametrize("kv_cache", ["auto", "gpu_8bit", "cpu"])
+@pytest.mark.parametrize("kv_cache", ["auto", "gpu_fp8", "cpu"])
 @pytest.mark.parametrize("spare", [1, -1])
 def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
     case = CASES["text to video"]
@@ -159,10 +159,10 @@ def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
     x, t, context, _ = case.inputs(0)
     for name in ("u", "c"):
         run.call(x, t, context, (name,))
-    place = {"auto": "gpu" if spare > 0 else "gpu_8bit"}.get(kv_cache, kv_cache)
+    place = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
     # two slots for a block of the branch that is called
     slots = 2 * 2 * case.tokens * 256 * 4
-    kept = {"gpu": (full, 0), "gpu_8bit": (coded, 0), "cpu": (slots, full)}[place]
+    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[place]
     assert (run.trace.kv_bytes, run.trace.kv_host_bytes) == kept
 
 

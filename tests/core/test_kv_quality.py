@@ -49,7 +49,7 @@ def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(seed, fo
     plain, _ = video(seed, NEVER, forcing)
     exact, trace = video(seed, replace(checkpoint.SETTINGS, kv_cache="gpu"), forcing)
     assert sum(c.kind == "partial" for c in trace.calls()) >= 5
-    coded, other = video(seed, replace(checkpoint.SETTINGS, kv_cache="gpu_8bit"), forcing)
+    coded, other = video(seed, replace(checkpoint.SETTINGS, kv_cache="gpu_fp8"), forcing)
     # fp32 in the demo; one head of 128 channels and a scale
     assert other.kv_bytes * 4 * 128 == trace.kv_bytes * (128 + 4)
     assert 0 < error(coded, exact) < 0.1 * error(exact, plain)

@@ -11,7 +11,7 @@ from motioncache_pack.motioncache_core.state import BranchRows, BranchTable
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import CASES, TEXT_DIM, TEXT_TOKENS, small_wan
 
-places = pytest.mark.parametrize("place", ["gpu", "gpu_8bit", "cpu"])
+places = pytest.mark.parametrize("place", ["gpu", "gpu_fp8", "cpu"])
 
 
 def empty(blocks=1, place="gpu"):
@@ -56,7 +56,7 @@ def test_a_transposed_view_is_made_contiguous(place):
 
 def close(place, got, wanted):
     """8 bits: a half step of int8 for keys, three bits behind the first of fp8 for values."""
-    if place == "gpu_8bit":
+    if place == "gpu_fp8":
         assert got.shape == wanted.shape
         assert float((got - wanted).norm() / wanted.norm()) < 0.04
     else:
@@ -136,7 +136,7 @@ def test_join_drops_blocks_that_one_part_lacks():
 
 @pytest.mark.parametrize(
     "place, device, host",
-    [("gpu", 2 * 5 * 6 * 2, 0), ("gpu_8bit", 2 * 5 * (6 + 3 * 4), 0), ("cpu", 0, 2 * 5 * 6 * 2)],
+    [("gpu", 2 * 5 * 6 * 2, 0), ("gpu_fp8", 2 * 5 * (6 + 3 * 4), 0), ("cpu", 0, 2 * 5 * 6 * 2)],
 )
 def test_bytes_are_those_of_the_tensors(place, device, host):
     kv = empty(3, place)
@@ -207,7 +207,7 @@ def test_the_bytes_in_the_trace_are_those_that_stay_alive(place, forecast, split
     trace, slots = run.trace, 2 * one // (2 if split else 1) * 2
     assert (trace.kv_bytes, trace.kv_host_bytes) == {
         "gpu": (2 * 3 * one, 0),
-        "gpu_8bit": (2 * 3 * 2 * 27 * (256 + 2 * 4), 0),
+        "gpu_fp8": (2 * 3 * 2 * 27 * (256 + 2 * 4), 0),
         "cpu": (slots, 2 * 3 * one),
     }[place]
     assert sum(sizes.values()) == trace.residual_bytes + trace.kv_bytes + trace.kv_host_bytes

@@ -200,7 +200,7 @@ ORDINARY = {
         Clip(facts={"chunks": (1, 2, 1)}),
     ),
     "step": (replace(MOTION, policy="step"), Clip()),
-    "keys and values in 8 bits": (replace(MOTION, kv_cache="gpu_8bit"), Clip()),
+    "keys and values in 8 bits": (replace(MOTION, kv_cache="gpu_fp8"), Clip()),
     "no keys and values": (replace(MOTION, kv_cache="off"), Clip()),
     "polynomial": (MOTION, Clip(facts={"profile": POLYNOMIAL})),
     "profile": (MOTION, Clip(facts={"profile": PROFILE})),

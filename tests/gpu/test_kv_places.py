@@ -53,7 +53,7 @@ def test_everything_written_back_is_the_same(device, fast, monkeypatch):
 
 def test_8_bits_stay_close_and_take_half(device, fast):
     wanted, trace = ordinary(device, "gpu", torch.bfloat16)
-    got, other = ordinary(device, "gpu_8bit", torch.bfloat16)
+    got, other = ordinary(device, "gpu_fp8", torch.bfloat16)
     difference = (got.float() - wanted.float()).norm() / wanted.float().norm()
     assert 0 < float(difference) < 0.02
     # heads of 128 channels with a scale of four bytes
@@ -78,7 +78,7 @@ def test_the_device_writes_to_the_hosts_memory(device):
         assert int(written.any(-1).sum()) == 2 * 17
 
 
-@pytest.mark.parametrize("place", ["gpu_8bit", "cpu"])
+@pytest.mark.parametrize("place", ["gpu_fp8", "cpu"])
 def test_nothing_is_kept_after_a_run(place, device, fast):
     for _ in range(2):
         ordinary(device, place)
