@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
@@ -46,6 +46,8 @@ class Session:
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._clip: Clip | None = None
+        self._looked_at: object = None
+        self._compiled: nn.Module | None = None
         self._maps = PendingMaps()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
         self._reached, self._on_call = False, on_call
@@ -89,7 +91,7 @@ class Session:
             clip.layout.tokens,
             clip.facts.blocks,
             adapter.attention_call,
-            find_compiled(call.network),
+            self._compiled_part(call.network),
         )
         options = evaluation.options(call.options, adapter.block_type)
         watch = Stopwatch(call.x.device)
@@ -105,7 +107,7 @@ class Session:
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        self._clip = None
+        self._clip = self._looked_at = self._compiled = None
         self._maps.freeze()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
@@ -113,6 +115,12 @@ class Session:
         self._watches.clear()
         self._trace.seconds = time.perf_counter() - self._started
         self._trace.finished = True
+
+    def _compiled_part(self, network: object) -> nn.Module | None:
+        # a large network has thousands of modules to look through
+        if self._looked_at is not network:
+            self._looked_at, self._compiled = network, find_compiled(network)
+        return self._compiled
 
     def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
         facts = adapter.facts(call.network)
