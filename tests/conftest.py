@@ -51,8 +51,9 @@ def seed():
 def bench(root, monkeypatch):
     """Imports a module of the benches, which stand beside each other and bear common names."""
     before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(root / "tests" / "bench"))
+    folder = str(root / "tests" / "bench")
+    monkeypatch.syspath_prepend(folder)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if "." not in name and str(root) in (getattr(sys.modules[name], "__file__", "") or ""):
+        if "." not in name and folder in (getattr(sys.modules[name], "__file__", "") or ""):
             del sys.modules[name]

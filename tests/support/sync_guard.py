@@ -259,7 +259,9 @@ def _our_frames() -> tuple[tuple[str, int, str, str], ...]:
     ours = []
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.is_relative_to(ROOT) and path.name not in OWN:
+        # the environment may lie in the checkout
+        installed = "site-packages" in path.parts
+        if path.is_relative_to(ROOT) and not installed and path.name not in OWN:
             file = path.relative_to(ROOT).as_posix()
             ours.append((file, frame.lineno or 0, frame.name, frame.line or ""))
     return tuple(ours[:FRAMES])
