@@ -8,7 +8,7 @@ from torch import Tensor
 from .block import BlockKV, Form, Resources
 
 # what a key is off by shifts all logits of its token: fp8 rounds its large channels, which count
-# most there, ten times more coarsely than int8 does
+# most there, far more coarsely than int8 does
 KEYS, VALUES = torch.int8, torch.float8_e4m3fn
 
 
