@@ -7,7 +7,7 @@ PIP_ARGS ?= $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint types bench workflows clean
+.PHONY: demo test lint types bench quality quality-quick ablations gpu sanitize workflows clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -26,6 +26,23 @@ types: $(VENV)/.tests
 bench: $(VENV)/.tests
 	mkdir -p out/bench
 	$(PY) tests/bench/run.py --out out/bench $(ARGS)
+
+quality: $(VENV)/.tests
+	$(PY) tests/bench/quality.py --out out/quality $(ARGS)
+
+quality-quick: $(VENV)/.tests
+	$(PY) tests/bench/quality.py --out out/quality-quick --quick $(ARGS)
+
+ablations: $(VENV)/.tests
+	$(PY) tests/bench/ablations.py --out out/quality $(ARGS)
+
+gpu: $(VENV)/.tests
+	$(PY) -m pytest tests/gpu $(ARGS)
+
+sanitize: $(VENV)/.tests
+	for tool in memcheck racecheck synccheck; do \
+		compute-sanitizer --tool $$tool --error-exitcode 1 $(PY) tests/gpu/sanitize.py || exit 1; \
+	done
 
 workflows: $(VENV)/.tests
 	$(PY) tests/workflows/run.py $(ARGS)

@@ -13,9 +13,12 @@ from .ops import (
     compact_rows,
     gather_rows,
     motion_map,
+    read_kv,
     reuse_residual,
     scatter_kv,
     scatter_residual,
+    select_top,
+    store_residual,
 )
 from .registry import BackendInfo, list_backends, use_backend
 
@@ -30,8 +33,11 @@ __all__ = [
     "gather_rows",
     "list_backends",
     "motion_map",
+    "read_kv",
     "reuse_residual",
     "scatter_kv",
     "scatter_residual",
+    "select_top",
+    "store_residual",
     "use_backend",
 ]

@@ -18,18 +18,25 @@ SCHEMAS = {
     "int frames, float threshold, float agreement, float min_update_ratio, int max_stale_steps) "
     "-> (Tensor, Tensor)",
     "compact_rows": "(Tensor mask) -> (Tensor, Tensor, Tensor)",
-    "gather_rows": "(Tensor x, Tensor rows, int divisor) -> Tensor",
+    "select_top": "(Tensor score, Tensor count) -> Tensor",
+    "gather_rows": "(Tensor x, Tensor rows, Tensor? rotary, Tensor? modulation, int divisor) "
+    "-> (Tensor, Tensor, Tensor)",
     "reuse_residual": "(Tensor x, Tensor residual, Tensor? slope, Tensor? gain) -> Tensor",
     "scatter_residual": "(Tensor x, Tensor new, Tensor inverse, Tensor(a!) residual, "
     "Tensor(b!)? slope, Tensor? gain, Tensor? inverse_interval) -> Tensor",
+    "store_residual": "(Tensor x, Tensor y, Tensor(a!) residual, Tensor(b!)? slope, "
+    "Tensor? inverse_interval) -> ()",
     "scatter_kv": "(Tensor k_new, Tensor v_new, Tensor rows, Tensor(a!) k_store, "
-    "Tensor(b!) v_store) -> ()",
+    "Tensor(b!) v_store, Tensor(c!)? k_scale, Tensor(d!)? v_scale) -> ()",
+    "read_kv": "(Tensor k_store, Tensor v_store, Tensor k_scale, Tensor v_scale, "
+    "ScalarType dtype, int length) -> (Tensor, Tensor)",
 }
 
 MUTATES = {
     "accumulate_due": ("accumulator", "stale"),
     "scatter_residual": ("residual", "slope"),
-    "scatter_kv": ("k_store", "v_store"),
+    "store_residual": ("residual", "slope"),
+    "scatter_kv": ("k_store", "v_store", "k_scale", "v_scale"),
 }
 
 
@@ -47,13 +54,32 @@ def _compact_rows(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, torch.empty_like(rows), rows.new_empty((1,))
 
 
-def _gather_rows(x: Tensor, rows: Tensor, divisor: int) -> Tensor:
-    batch = rows.shape[0] if x.shape[0] == 1 else x.shape[0]
-    return x.new_empty((batch, rows.shape[1], x.shape[2]))
+def _select_top(score: Tensor, count: Tensor) -> Tensor:
+    return score.new_empty(score.shape, dtype=torch.uint8)
+
+
+def _gather_rows(
+    x: Tensor, rows: Tensor, rotary: Tensor | None, modulation: Tensor | None, divisor: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    lists, count = rows.shape
+
+    def picked(source: Tensor | None) -> Tensor:
+        if source is None:
+            return x.new_empty(0)
+        return source.new_empty((max(source.shape[0], lists), count, source.shape[2]))
+
+    return picked(x), picked(rotary), picked(modulation)
 
 
 def _like_x(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
+
+
+def _read_kv(
+    k_store: Tensor, v_store: Tensor, k_scale: Tensor, v_scale: Tensor, dtype: Any, length: int
+) -> tuple[Tensor, Tensor]:
+    k = k_store.new_empty((k_store.shape[0], length, k_store.shape[2]), dtype=dtype)
+    return k, torch.empty_like(k)
 
 
 def _nothing(*_: Any) -> None:
@@ -64,10 +90,13 @@ FAKES: dict[str, Callable[..., Any]] = {
     "motion_map": _motion_map,
     "accumulate_due": _accumulate_due,
     "compact_rows": _compact_rows,
+    "select_top": _select_top,
     "gather_rows": _gather_rows,
     "reuse_residual": _like_x,
     "scatter_residual": _like_x,
+    "store_residual": _nothing,
     "scatter_kv": _nothing,
+    "read_kv": _read_kv,
 }
 
 

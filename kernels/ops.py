@@ -12,6 +12,8 @@ from torch import Tensor
 
 from . import checks
 from .library import call
+from .ops_kv import read_kv, scatter_kv
+from .ops_residual import reuse_residual, scatter_residual, store_residual
 
 
 def motion_map(features: Tensor, previous: Tensor | None = None) -> Tensor:
@@ -136,166 +138,96 @@ def compact_rows(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return result
 
 
-def gather_rows(x: Tensor, rows: Tensor, *, divisor: int = 1) -> Tensor:
-    """Pick rows: `out[b, j] = x[b, rows[b, j] // divisor]`, and zeros where `rows` is -1.
+def select_top(score: Tensor, count: Tensor) -> Tensor:
+    """Mark the `count` rows of highest score, without a round trip to the host.
 
-    One list may serve all batch rows, and one batch row all lists. `divisor` = tokens per frame
-    picks the row of a token's frame, such as its modulation.
+    Of equal scores, the lower row number is first; -0.0 equals 0.0, and NaN is highest. Exactly
+    `min(max(count, 0), L)` rows are marked; both back ends mark the same.
+
+    Args:
+        score: [L] float32.
+        count: [1] int32, on the same device.
+
+    Returns:
+        mask [L] uint8, as `compact_rows` takes it.
+    """
+    op = "select_top"
+    checks.shape(op, "score", score, "[L]", -1)
+    checks.dtype(op, "score", score, torch.float32)
+    checks.shape(op, "count", count, "[1]", 1)
+    checks.dtype(op, "count", count, torch.int32)
+    checks.device(op, score, count=count)
+    result: Tensor = call(op, score.contiguous(), count)
+    return result
+
+
+def gather_rows(
+    x: Tensor,
+    rows: Tensor,
+    rotary: Tensor | None = None,
+    modulation: Tensor | None = None,
+    *,
+    divisor: int = 1,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Pick the rows of tokens, of their rotary table and of their frames' modulation, in one pass.
+
+    `x'[b, j] = x[b, rows[b, j]]`, `rotary'` likewise, `modulation'[b, j] = modulation[b, rows[b, j]
+    // divisor]`; zeros where `rows` is -1. One list may serve all batch rows, and one batch row all
+    lists: an answer has as many batch rows as the more numerous of the two.
 
     Args:
         x: [B, L, C] float.
         rows: [R, n] int32, R = 1 or B; any R if B = 1.
+        rotary: [1 or B, L, P] float, or None.
+        modulation: [1 or B, F, M] float, or None.
+        divisor: tokens per row of modulation; plays no part in x and rotary.
 
     Returns:
-        [max(B, R), n, C] in the dtype of x.
+        x' [max(B, R), n, C], rotary' [1 or max(B, R), n, P], modulation' [1 or max(B, R), n, M],
+        each in the dtype of its source; None where there is none.
     """
     op = "gather_rows"
     checks.shape(op, "x", x, "[B, L, C]", -1, -1, -1)
-    checks.floating(op, "x", x)
-    checks.contiguous(op, "x", x)
-    batch = x.shape[0]
+    batch, length, _ = x.shape
     checks.rows(op, "rows", rows, -1 if batch == 1 else batch, -1, "[R, n]")
-    checks.device(op, x, rows=rows)
+    checks.device(op, x, rows=rows, rotary=rotary, modulation=modulation)
+    if rotary is not None:
+        checks.shape(op, "rotary", rotary, "[1 or B, L, P]", -1, length, -1)
+    if modulation is not None:
+        checks.shape(op, "modulation", modulation, "[1 or B, F, M]", -1, -1, -1)
+    for name, tensor in (("x", x), ("rotary", rotary), ("modulation", modulation)):
+        if tensor is None:
+            continue
+        if tensor.shape[0] not in (1, max(batch, rows.shape[0])):
+            raise ValueError(
+                f"{op}: {name} has {tensor.shape[0]} batch rows, x {batch} and rows {rows.shape[0]}"
+                " lists; each must be 1 or the same number. Pass tensors of one call."
+            )
+        checks.floating(op, name, tensor)
+        checks.contiguous(op, name, tensor)
     if divisor < 1:
-        raise ValueError(f"{op}: divisor is {divisor}; it must be 1 or more (tokens per row of x).")
-    result: Tensor = call(op, x, rows.contiguous(), divisor)
-    return result
-
-
-def reuse_residual(
-    x: Tensor, residual: Tensor, slope: Tensor | None = None, gain: Tensor | None = None
-) -> Tensor:
-    """What the blocks would have answered: `x + residual`, or `x + residual + gain * slope`.
-
-    The sum is taken in fp32 and rounded once. `gain` carries the step in sigma and the damping of
-    the forecast.
-
-    Args:
-        x: [B, L, C] float.
-        residual: [B, L, C] float.
-        slope: [B, L, C] float, or None. Given together with gain.
-        gain: [L] float32, or None.
-
-    Returns:
-        [B, L, C] in the dtype of x.
-    """
-    op = "reuse_residual"
-    checks.shape(op, "x", x, "[B, L, C]", -1, -1, -1)
-    checks.together(op, slope=slope, gain=gain)
-    checks.device(op, x, residual=residual, slope=slope, gain=gain)
-    for name, tensor in (("x", x), ("residual", residual), ("slope", slope)):
-        if tensor is not None:
-            checks.shape(op, name, tensor, "[B, L, C]", *x.shape)
-            checks.floating(op, name, tensor)
-            checks.contiguous(op, name, tensor)
-    result: Tensor = call(op, x, residual, slope, _per_token(op, "gain", gain, x))
-    return result
-
-
-def scatter_residual(
-    x: Tensor,
-    new: Tensor,
-    inverse: Tensor,
-    residual: Tensor,
-    slope: Tensor | None = None,
-    gain: Tensor | None = None,
-    inverse_interval: Tensor | None = None,
-) -> Tensor:
-    """Merge computed rows with reused ones and store the new residuals, in one dense pass.
-
-    Where `j = inverse[b, l] >= 0`: `y = new[b, j]`, `r = y - x`, then `slope = (r - residual) *
-    inverse_interval` if given and not 0, and `residual = r`. Elsewhere `y` is `reuse_residual`,
-    and nothing is stored. In fp32 inside.
-
-    Args:
-        x: [B, L, C] float, the input of the blocks.
-        new: [B, n, C] float, the output of the blocks for the active rows.
-        inverse: [R, L] int32, R = 1 or B: a token's place in new, or -1.
-        residual: [B, L, C] float, in place.
-        slope: [B, L, C] float, in place, or None. Given together with gain and inverse_interval.
-        gain: [L] float32, or None.
-        inverse_interval: [L] float32, or None: 1 / (sigma now - sigma at the last update); 0
-            where sigma did not move, which leaves the slope as it is.
-
-    Returns:
-        y [B, L, C] in the dtype of x.
-    """
-    op = "scatter_residual"
-    checks.shape(op, "x", x, "[B, L, C]", -1, -1, -1)
-    batch, length, channels = x.shape
-    checks.shape(op, "new", new, "[B, n, C]", batch, -1, channels)
-    checks.rows(op, "inverse", inverse, batch, length, "[R, L]")
-    checks.together(op, slope=slope, gain=gain, inverse_interval=inverse_interval)
-    checks.device(op, x, new=new, inverse=inverse, residual=residual, slope=slope)
-    checks.device(op, x, gain=gain, inverse_interval=inverse_interval)
-    for name, tensor in (("residual", residual), ("slope", slope)):
-        if tensor is not None:
-            checks.shape(op, name, tensor, "[B, L, C]", batch, length, channels)
-            checks.floating(op, name, tensor)
-            checks.contiguous(op, name, tensor, written=True)
-    for name, tensor in (("x", x), ("new", new)):
-        checks.floating(op, name, tensor)
-        checks.contiguous(op, name, tensor)
-    result: Tensor = call(
-        op,
-        x,
-        new,
-        inverse.contiguous(),
-        residual,
-        slope,
-        _per_token(op, "gain", gain, x),
-        _per_token(op, "inverse_interval", inverse_interval, x),
+        raise ValueError(
+            f"{op}: divisor is {divisor}; it must be 1 or more (tokens per row of modulation)."
+        )
+    given: tuple[Tensor, Tensor, Tensor] = call(
+        op, x, rows.contiguous(), rotary, modulation, divisor
     )
-    return result
-
-
-def scatter_kv(
-    k_new: Tensor, v_new: Tensor, rows: Tensor, k_store: Tensor, v_store: Tensor
-) -> None:
-    """Write fresh keys and values into the store: `store[b, rows[b, j]] = new[b, j]`.
-
-    -1 is skipped. Converts to the dtype of the store; fp8 saturates at its largest number. A row
-    may occur once in a list.
-
-    Args:
-        k_new: [B, n, C] float, C = heads * head width.
-        v_new: [B, n, C] float.
-        rows: [R, n] int32, R = 1 or B.
-        k_store: [B, L, C] float or fp8, in place.
-        v_store: [B, L, C] float or fp8, in place.
-    """
-    op = "scatter_kv"
-    checks.shape(op, "k_new", k_new, "[B, n, C]", -1, -1, -1)
-    batch, count, channels = k_new.shape
-    checks.shape(op, "v_new", v_new, "[B, n, C]", batch, count, channels)
-    checks.shape(op, "k_store", k_store, "[B, L, C]", batch, -1, channels)
-    checks.shape(op, "v_store", v_store, "[B, L, C]", batch, k_store.shape[1], channels)
-    checks.rows(op, "rows", rows, batch, count, "[R, n]")
-    checks.device(op, k_new, v_new=v_new, rows=rows, k_store=k_store, v_store=v_store)
-    for name, tensor in (("k_new", k_new), ("v_new", v_new)):
-        checks.floating(op, name, tensor)
-        checks.contiguous(op, name, tensor)
-    for name, tensor in (("k_store", k_store), ("v_store", v_store)):
-        if tensor.dtype not in checks.FP8:
-            checks.floating(op, name, tensor)
-        checks.contiguous(op, name, tensor, written=True)
-    call(op, k_new, v_new, rows.contiguous(), k_store, v_store)
-
-
-def _per_token(op: str, name: str, tensor: Tensor | None, x: Tensor) -> Tensor | None:
-    if tensor is None:
-        return None
-    checks.shape(op, name, tensor, "[L]", x.shape[1])
-    checks.dtype(op, name, tensor, torch.float32)
-    return tensor.contiguous()
+    return (
+        given[0],
+        None if rotary is None else given[1],
+        None if modulation is None else given[2],
+    )
 
 
 OPS = (
     motion_map,
     accumulate_due,
     compact_rows,
+    select_top,
     gather_rows,
     reuse_residual,
     scatter_residual,
+    store_residual,
     scatter_kv,
+    read_kv,
 )

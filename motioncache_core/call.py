@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .distance import DistanceMeasure
+from .distance import DistanceSource
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
 
@@ -113,6 +113,8 @@ class RunFacts:
         end_sigma: noise level at and below which everything is computed.
         branches: conditioning branches to expect, for the memory estimate.
         free_memory: free bytes on the model's device.
+        free_host_memory: free bytes of the host.
+        make_room: asks the host for so many free bytes on the model's device.
         profile: calibrated distance; wins over the adapter's choice.
         chunks: latent frames of each chunk; None makes the clip one chunk.
         declined: why the run passes through untouched, where it has to.
@@ -122,7 +124,9 @@ class RunFacts:
     end_sigma: float | None = None
     branches: int = 2
     free_memory: Callable[[], int] | None = None
-    profile: DistanceMeasure | None = None
+    free_host_memory: Callable[[], int] | None = None
+    make_room: Callable[[int], None] | None = None
+    profile: DistanceSource | None = None
     chunks: tuple[int, ...] | None = None
     declined: str | None = None
 

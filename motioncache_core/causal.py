@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .kv_store import KVStore
-from .ops import TokenOps
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,6 @@ def block_causal(
     kv: KVStore,
     block: int,
     qkv: tuple[Tensor, Tensor, Tensor],
-    ops: TokenOps,
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Self-attention of the active rows, one call per segment.
@@ -88,7 +86,7 @@ def block_causal(
     shift, gone = kv.shift(block), kv.compressed_rows(block)
     # padding stays negative; rows that are compressed already have no place of their own
     at = torch.where(rows < gone, -1, rows + shift) if shift or gone else rows
-    keys, values = kv.scatter(block, k, v, at, ops)
+    keys, values = kv.update(block, k, v, at, plan.end + shift)
     segments = plan.segments
     if len(segments) == 1 and segments[0].queries.stop == q.shape[1]:
         end = segments[0].end + shift

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .adapters import Adapter, ModelFacts
 from .call import ForcingCall, ModelCall, RunFacts
-from .distance import DistanceMeasure
+from .decider import Decider, PendingMaps
 from .errors import CacheShapeError
-from .evaluation import Evaluation, modulation_row
-from .kv_store import KVStore, Placement, place, place_causal
+from .evaluation import Evaluation
+from .kv import Resources
+from .kv_home import Home
+from .kv_place import Need, Placement, nothing, place, place_causal, usable
+from .kv_store import KVStore
 from .layout import TokenLayout
 from .motion import token_patches
 from .ops import TokenOps
@@ -29,10 +30,9 @@ from .plan import (
 )
 from .recording import call_record
 from .sampling import UNSTARTED
-from .scope import Circumstances, Scope, advance, measure, records
 from .settings import MotionCacheSettings
-from .state import BranchKey, BranchRows, BranchTable
-from .trace import EvaluationRecord, Trace
+from .state import BranchRows, BranchTable
+from .trace import CallRecord, Trace
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Clip:
         ops: TokenOps,
         run: RunFacts,
         trace: Trace,
+        maps: PendingMaps,
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
@@ -54,16 +55,16 @@ class Clip:
         forcing: ForcingCall | None = None,
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
-        self._reuse, self._forcing = reuse, forcing
+        self._forcing = forcing
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
-        self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
         self._placement: Placement | None = None
-        self._pending: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
-        self._distance: DistanceMeasure = run.profile or adapter.distance(
-            facts, layout, settings.clamp_distance
+        self._homes: dict[torch.device, Home] = {}
+        source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
+        self._decider = Decider(
+            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
         )
-        trace.model, trace.distance = adapter.name, self._distance.name
+        trace.model, trace.distance = adapter.name, source.name
         trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 
@@ -80,8 +81,7 @@ class Clip:
         if moved == 0:
             return
         rows = moved * self.layout.spatial
-        for scope in self._scopes.values():
-            scope.slide(rows, layout, forcing.sigmas[-1])
+        self._decider.slide(rows, layout, forcing.sigmas[-1])
         for table in self._tables.values():
             table.slide(rows, layout.tokens, forcing.kv_keep > 0)
         self.layout = layout
@@ -100,34 +100,32 @@ class Clip:
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
                 f"from a grid of {grid}"
             )
-        table = self._tables.setdefault(x.device, BranchTable())
-        state = table.find(call.branches, x)
         if self._placement is None:
             self._placement = self._place(x, call)
+            self._trace.kv_reason = self._placement.reason
+        table = self._tables.setdefault(x.device, BranchTable())
+        home = self._home(self._placement, x, call.causal)
+        if home.lost:
+            table.forget_kv()
+        state = table.find(call.branches, x)
         if state is None:
-            state = self._new_rows(call, x, self._placement.store)
+            state = self._new_rows(call, x, home)
             table.put(state)
         if call.forcing is not None:
             state.take_part(call.forcing.iteration.index)
-        sigmas = self._sigmas(call)
-        parts, scopes = [], []
-        for rows, keys in self._groups(call):
-            scope = self._scope(x.device, keys)
-            if not scope.is_current(sigmas, keys[0]):
-                tokens = x[rows][: call.samples]
-                self._decide(scope, tokens, modulation_row(vec, rows.start), sigmas)
-            scope.served.update(keys)
-            if scope.plan is None:
+        groups = self._decider.decide(call, self.layout, x, vec, self._partial)
+        parts = []
+        for g in groups:
+            if g.scope.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
-            scopes.append(scope)
-            parts.append(Part(rows, scope.plan))
+            parts.append(Part(g.rows, g.scope.plan))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
             plan = call_plan(parts, state, x)
         if plan.note and (state.filled or call.causal):
-            for scope in scopes:
-                scope.computed_in_full()
+            for g in groups:
+                g.scope.computed_in_full()
         return plan, state
 
     def _causal_plan(
@@ -138,7 +136,7 @@ class Clip:
             raise CacheShapeError("block-causal attention without a store for keys and values")
         note = ""
         if not state.filled or not state.kv.complete:
-            state.kv = KVStore(self.facts.blocks)
+            state.kv = KVStore(self.facts.blocks, state.kv.home)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
             plan = scope_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
@@ -159,80 +157,41 @@ class Clip:
             note=note,
         )
 
-    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor, seconds: float) -> None:
-        """Record the call, and read motion off it where the next evaluation will want it."""
-        sizes = [table.nbytes() for table in self._tables.values()]
-        trace = self._trace
-        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
-        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes))
-        deciding = sum(scope.nbytes() for scope in self._scopes.values())
-        trace.deciding_bytes = max(trace.deciding_bytes, deciding)
-        groups = [(self._scope(call.x.device, k), rows, k) for rows, k in self._groups(call)]
-        plan, record = evaluation.plan, groups[0][0].record
+    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
+        """Record the call, and take motion off it where the next evaluation will want it."""
+        self._observe_memory()
+        groups = self._decider.groups(call, self.layout)
+        plan, record = evaluation.plan, groups[0].scope.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        record.calls.append(call_record(call, plan, self.layout, evaluation.block_calls, seconds))
-        if not any(scope.wants_maps(self._settings) for scope, _, _ in groups):
-            return
-        if not self._partial:
-            return
+        done = call_record(call, plan, self.layout, evaluation.block_calls)
+        record.calls.append(done)
+        if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
+            return done
         maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
-        for scope, rows, keys in groups:
-            for i, key in enumerate(keys):
-                start = rows.start + i * call.samples
-                scope.maps[key] = maps[start : start + call.samples]
+        for g in groups:
+            for i, key in enumerate(g.keys):
+                start = g.rows.start + i * call.samples
+                g.scope.maps[key] = maps[start : start + call.samples]
+        return done
 
-    def freeze(self) -> None:
-        """Move what the trace still holds on the device to numbers on the CPU."""
-        for record, weight, active in self._pending:
-            if weight is not None:
-                record.weight = (weight * 255).round().to(torch.uint8).cpu().numpy().copy()
-            if active is not None:
-                record.active = np.packbits(active.cpu().numpy().astype(bool))
-        self._pending.clear()
+    def _observe_memory(self) -> None:
+        sizes = [table.nbytes() for table in self._tables.values()]
+        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
+        trace = self._trace
+        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
+        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
+        trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
+        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
+        if self._placement is not None:
+            notes = (note for home in self._homes.values() for note in home.notes)
+            trace.kv_reason = "; ".join([self._placement.reason, *notes])
 
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        stored = self._placement is not None and self._placement.store
+        stored = any(home.places and not home.lost for home in self._homes.values())
         return stored and self._settings.kv_cache != "off"
-
-    def _decide(
-        self, scope: Scope, tokens: Tensor, modulation: Tensor, sigmas: tuple[float, ...]
-    ) -> None:
-        forcing = self._forcing
-        it = None if forcing is None else forcing.iteration
-        scope.given = 0 if it is None else it.prefix
-        given = Circumstances(
-            self._run.last_sigma,
-            self._run.end_sigma,
-            self._partial,
-            self._reuse,
-            it,
-            forcing is not None and forcing.block_causal,
-        )
-        distances = measure(scope, self._distance, tokens, modulation, sigmas, it)
-        decisions = advance(scope, self._settings, distances, sigmas, self._ops, given)
-        record = EvaluationRecord(
-            len(self._trace.evaluations), max(sigmas), scope.label, records(scope, decisions)
-        )
-        if forcing is not None and it is not None:
-            record.window, record.first_frame = it.window, it.start
-            record.first_chunk = forcing.first_chunk
-        self._trace.evaluations.append(record)
-        scope.record = record
-        weights = [c.weights for c in scope.chunks if c.weights is not None]
-        motion = any(d.phase == "motion" for d in decisions) and len(weights) == len(scope.chunks)
-        inverse = None if scope.plan is None else scope.plan.inverse
-        self._pending.append(
-            (
-                record,
-                torch.cat(weights) if motion else None,
-                None if inverse is None else inverse[0] >= 0,
-            )
-        )
-        if self._settings.verbose:
-            log.info("MotionCache - %s", record)
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
@@ -244,57 +203,29 @@ class Clip:
         x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, store: bool) -> BranchRows:
+    def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
         slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
-        kv = KVStore(self.facts.blocks) if store else None
+        kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
         # rows of chunks that have not started are read before they are written
         residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
         return BranchRows(call.branches, call.samples, residual, slope, kv)
 
+    def _home(self, placement: Placement, x: Tensor, causal: bool) -> Home:
+        if x.device not in self._homes:
+            shared = Resources(self.facts.heads, self._ops)
+            places = usable(x.device, x.dtype)
+            self._homes[x.device] = Home(shared, list(placement.places), causal, places)
+        return self._homes[x.device]
+
     def _place(self, x: Tensor, call: ModelCall) -> Placement:
         one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
         if one_frame and not call.causal:
-            reason = "one latent frame has no motion: it is reused or computed as a whole"
-            self._trace.kv_reason = reason
-            return Placement(False, 0, reason)
+            return nothing("one latent frame has no motion: it is reused or computed as a whole")
         branches = max(self._run.branches, len(call.branches))
-        nbytes = 2 * self.facts.blocks * x[0].nbytes * call.samples * branches
+        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
+        run, kv_cache = self._run, self._settings.kv_cache
+        memory = (run.free_memory, run.free_host_memory, run.make_room)
         if call.causal:
-            placement = place_causal(nbytes, self._run.free_memory)
-            self._trace.kv_reason = placement.reason
-            return placement
-        placement = place(
-            self._settings.kv_cache,
-            nbytes,
-            self._settings.policy,
-            self._run.free_memory,
-            len(self.layout.chunks),
-        )
-        self._trace.kv_reason = placement.reason
-        return placement
-
-    def _scope(self, device: torch.device, keys: Sequence[BranchKey]) -> Scope:
-        separate = self._settings.cfg_mask == "separate"
-        scope_key = (device, keys[0] if separate else None)
-        if scope_key not in self._scopes:
-            label = f"branch {len(self._scopes)}" if separate else "all branches"
-            self._scopes[scope_key] = Scope.start(label, self.layout, device)
-        return self._scopes[scope_key]
-
-    def _groups(self, call: ModelCall) -> list[tuple[slice, tuple[BranchKey, ...]]]:
-        """Batch rows and branches that follow one decision."""
-        n = call.samples
-        if self._settings.cfg_mask == "shared":
-            return [(slice(0, n * len(call.branches)), call.branches)]
-        return [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
-
-    def _sigmas(self, call: ModelCall) -> tuple[float, ...]:
-        if call.forcing is not None:
-            return call.forcing.sigmas
-        levels = (call.timestep[0].float().reshape(-1) / self.adapter.timestep_scale).tolist()
-        frames = self.layout.frames
-        if len(levels) not in (1, frames):
-            raise CacheShapeError(
-                f"{len(levels)} timesteps for {frames} latent frames; give one or one each"
-            )
-        return tuple(levels * frames if len(levels) == 1 else levels)
+            return place_causal(kv_cache, need, *memory)
+        chunks = len(self.layout.chunks)
+        return place(kv_cache, need, self._settings.policy, *memory, chunks=chunks)

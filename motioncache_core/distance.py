@@ -12,7 +12,6 @@ A measure turns a call into a signal and two signals into a distance; it holds n
 
 from __future__ import annotations
 
-import bisect
 import json
 import logging
 from collections.abc import Sequence
@@ -24,10 +23,10 @@ import torch
 from torch import Tensor
 
 from .errors import SettingsError
+from .readback import upload, widest
 
 log = logging.getLogger(__name__)
 
-Signal = Tensor | float
 Distance = Tensor | float
 
 _EPS = 1e-8
@@ -37,20 +36,27 @@ _SIGNAL_ROWS = 4096
 class DistanceMeasure(Protocol):
     """What the session needs of a measure."""
 
-    @property
-    def name(self) -> str: ...
-
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: float) -> Signal:
+    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
         """What is remembered of a call.
 
         Args:
             tokens: `(B, N, C)` rows of one chunk before the first block.
             modulation: `(T, 6, C)` timestep modulation of the chunk's frames, T of 1 or frames.
-            sigma: the chunk's noise level, 1 (noise) to 0 (clean).
+            sigma: the chunk's noise level, 1 (noise) to 0 (clean), 0-d on the device.
         """
 
-    def between(self, previous: Signal, current: Signal) -> Distance:
+    def between(self, previous: Tensor, current: Tensor) -> Distance:
         """Distance between two calls: a number, or a 0-d tensor on the model's device."""
+
+
+class DistanceSource(Protocol):
+    """A measure before it is known where the model runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def to(self, device: torch.device) -> DistanceMeasure:
+        """The measure, with whatever tables it has on this device."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,13 @@ class TimestepPolynomial:
     def name(self) -> str:
         return f"timestep polynomial ({self.model})"
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: float) -> Signal:
+    def to(self, device: torch.device) -> TimestepPolynomial:
+        return self
+
+    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
         return modulation.float()
 
-    def between(self, previous: Signal, current: Signal) -> Distance:
-        if not isinstance(previous, Tensor) or not isinstance(current, Tensor):
-            raise TypeError("timestep polynomial takes modulation tensors as signals")
+    def between(self, previous: Tensor, current: Tensor) -> Distance:
         change = (current - previous).abs().mean(dim=(1, 2))
         rel = (change / (previous.abs().mean(dim=(1, 2)) + _EPS)).amax()
         d = torch.zeros_like(rel)
@@ -118,21 +125,30 @@ class CalibratedProfile:
         data = {"model": self.model, "sigmas": self.sigmas, "travelled": self.travelled}
         path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: float) -> Signal:
-        return sigma
+    def to(self, device: torch.device) -> _ProfileOnDevice:
+        tables = (upload(t, device, widest(device)) for t in (self.sigmas, self.travelled))
+        return _ProfileOnDevice(*tables)
 
-    def between(self, previous: Signal, current: Signal) -> Distance:
-        return abs(self._at(float(previous)) - self._at(float(current)))
 
-    def _at(self, sigma: float) -> float:
-        i = bisect.bisect_right(self.sigmas, sigma)
-        if i == 0:
-            return self.travelled[0]
-        if i == len(self.sigmas):
-            return self.travelled[-1]
-        low, high = self.sigmas[i - 1], self.sigmas[i]
-        share = (sigma - low) / (high - low)
-        return self.travelled[i - 1] + share * (self.travelled[i] - self.travelled[i - 1])
+@dataclass(frozen=True)
+class _ProfileOnDevice:
+    """A calibrated profile that is looked up where the noise level is."""
+
+    sigmas: Tensor
+    travelled: Tensor
+
+    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+        """Distance travelled down to this noise level."""
+        level = sigma.to(self.sigmas.dtype).reshape(1)
+        above = torch.searchsorted(self.sigmas, level, right=True)
+        above = above.clamp(1, len(self.sigmas) - 1)
+        low, high = (self.sigmas.index_select(0, i) for i in (above - 1, above))
+        start, end = (self.travelled.index_select(0, i) for i in (above - 1, above))
+        share = ((level - low) / (high - low)).clamp(0.0, 1.0)
+        return (start + share * (end - start)).reshape(())
+
+    def between(self, previous: Tensor, current: Tensor) -> Distance:
+        return (previous - current).abs()
 
 
 @dataclass(frozen=True)
@@ -141,14 +157,15 @@ class InputChange:
 
     name: str = field(default="input change", init=False)
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: float) -> Signal:
+    def to(self, device: torch.device) -> InputChange:
+        return self
+
+    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
         # a thin sample of rows is enough for a mean and keeps the copy small
         step = max(1, tokens.shape[1] // _SIGNAL_ROWS)
         return tokens[:, ::step].clone()
 
-    def between(self, previous: Signal, current: Signal) -> Distance:
-        if not isinstance(previous, Tensor) or not isinstance(current, Tensor):
-            raise TypeError("input change takes token tensors as signals")
+    def between(self, previous: Tensor, current: Tensor) -> Distance:
         change = (current.float() - previous.float()).abs().mean()
         return change / (previous.float().abs().mean() + _EPS)
 
@@ -174,7 +191,7 @@ _I2V_480P_TOKENS = 2580
 
 def wan_distance(
     width: int, image_to_video: bool, frame_tokens: int, clamp: bool
-) -> DistanceMeasure:
+) -> DistanceSource:
     """The measure for a Wan model of this width and kind; other sizes use `InputChange`."""
     name = {(1536, False): "Wan 2.1 T2V 1.3B", (5120, False): "Wan 2.1 T2V 14B"}.get(
         (width, image_to_video)

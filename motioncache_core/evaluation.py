@@ -1,4 +1,4 @@
-"""One call of the network: the three hooks that make it dense, partial or reused.
+"""One call of the network: the hooks that make it dense, partial or reused.
 
 The model's own blocks run. A partial call gathers the active rows before the first block, hands
 every block the matching rotary and modulation rows, lets the self-attention see the stored keys
@@ -7,15 +7,20 @@ and values of all rows, and scatters the result back after the last block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cache, partial
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from . import residuals
 from .causal import block_causal
-from .errors import CacheShapeError
+from .compiled import few_sizes, in_a_run
+from .errors import CacheShapeError, UnsupportedModelError
 from .ops import TokenOps
 from .plan import CallPlan
 from .policy import DENSE, REUSE
@@ -24,6 +29,12 @@ from .state import BranchRows
 Planner = Callable[[Tensor, Tensor], tuple[CallPlan, BranchRows]]
 BlockFunction = Callable[[dict[str, Any]], dict[str, Any]]
 BlockPatch = Callable[[dict[str, Any], dict[str, BlockFunction]], dict[str, Any]]
+
+BYPASSED = (
+    "the blocks' self-attention does not call the attention hook (optimized_attention_override), "
+    "so keys and values cannot be kept. Remove the node that replaces the attention; if the blocks "
+    "are compiled, compile them without a guard filter, or restart"
+)
 
 
 class Evaluation:
@@ -34,20 +45,28 @@ class Evaluation:
             timestep modulation.
         tokens: L.
         self_attention: which attention call of a block is the self-attention, from 1.
+        compiled: see `find_compiled`.
     """
 
     def __init__(
-        self, planner: Planner, ops: TokenOps, tokens: int, blocks: int, self_attention: int
+        self,
+        planner: Planner,
+        ops: TokenOps,
+        tokens: int,
+        blocks: int,
+        self_attention: int,
+        compiled: nn.Module | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._last = blocks - 1
-        self._self_attention = self_attention
+        self._self_attention, self._compiled = self_attention, compiled
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
         self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
         self._block = 0
         self._attention_calls = 0
+        self._attended = False
         self._previous_attention: Callable[..., Tensor] | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
@@ -70,7 +89,7 @@ class Evaluation:
         return {
             **options,
             "patches_replace": replace,
-            "optimized_attention_override": self._attention,
+            "optimized_attention_override": _attention_hook(),
         }
 
     def _patch(self, index: int, previous: BlockPatch | None) -> BlockPatch:
@@ -78,9 +97,10 @@ class Evaluation:
             original = extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
-                self._block, self._attention_calls = index, 0
                 self.block_calls += 1
-                return original(call)
+                out = self._run_original(index, original, call)
+                self._check_attended()
+                return out
 
             def run(call: dict[str, Any]) -> dict[str, Any]:
                 if previous is None:
@@ -90,6 +110,45 @@ class Evaluation:
             return self._run_block(index, args, run)
 
         return patch
+
+    @contextmanager
+    def _running(self, call: dict[str, Any]) -> Iterator[None]:
+        token = _RUNNING.set(self)
+        try:
+            with ExitStack() as stack:
+                if self._compiled is not None:
+                    stack.enter_context(in_a_run(call["img"].device))
+                    if self.plan.rows is not None:
+                        stack.enter_context(few_sizes(self._compiled, call["img"], call["vec"]))
+                yield
+        finally:
+            _RUNNING.reset(token)
+
+    def _run_original(
+        self, index: int, original: BlockFunction, call: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The model's own block; where it runs out of memory, once more after stored keys and
+        values have given some."""
+        while True:
+            self._block, self._attention_calls = index, 0
+            kv = None if self._state is None else self._state.kv
+            try:
+                with self._running(call):
+                    return original(call)
+            except torch.OutOfMemoryError as error:
+                if kv is None or not kv.entries:
+                    raise
+                # what the block had made is held by the traceback until this clause ends
+                message = str(error)
+            if not kv.make_room():
+                raise torch.OutOfMemoryError(message)
+
+    def _check_attended(self) -> None:
+        """A block that attends to its active rows alone gives a wrong answer."""
+        attended = self._attention_calls >= self._self_attention
+        self._attended |= attended
+        if not attended and self.plan.rows is not None:
+            raise UnsupportedModelError(f"block {self._block}: {BYPASSED}")
 
     def _run_block(self, index: int, args: dict[str, Any], run: BlockFunction) -> dict[str, Any]:
         x: Tensor = args["img"]
@@ -106,8 +165,8 @@ class Evaluation:
         if plan.kind == REUSE:
             return args
         if plan.rows is not None:
-            gathered = self._gather(x, plan.rows) if index == 0 else x
-            args = {**args, "img": gathered, **self._gather_sides(args, plan)}
+            first = self._gather(args, plan, plan.rows) if index == 0 else {}
+            args = {**args, **first, **self._gather_sides(args, plan, plan.rows)}
         out = run(args)
         if index == self._last:
             out = {**out, "img": self._finish(plan, out["img"])}
@@ -117,41 +176,62 @@ class Evaluation:
         if self._input is None or self._state is None:
             raise CacheShapeError("the last block ran before the first")
         if plan.kind == DENSE:
-            residuals.store(plan, self._state, self._input, y)
+            residuals.store(self._ops, plan, self._state, self._input, y)
             self.output = y
+            if self._state.kv is not None and self.block_calls and not self._attended:
+                plan.note = plan.note or BYPASSED
         else:
             self.output = residuals.scatter(self._ops, plan, self._state, self._input, y)
         self._input = None
         return self.output
 
-    def _gather(self, x: Tensor, rows: Tensor, divisor: int = 1) -> Tensor:
-        flat = x.reshape(*x.shape[:2], -1).contiguous()
-        out = self._ops.gather_rows(flat, rows, divisor=divisor)
-        return out.reshape(*out.shape[:2], *x.shape[2:])
+    def _gather(self, args: dict[str, Any], plan: CallPlan, rows: Tensor) -> dict[str, Tensor]:
+        """The active tokens; their rotary and modulation rows are gathered in the same pass."""
+        x, pe, vec = args["img"], args["pe"], args["vec"]
+        steps = _steps(vec)
+        listed = steps > 1 and plan.frames is None
+        out, rotary, modulation = self._ops.gather_rows(
+            _flat(x), rows, _flat(pe), _flat(vec) if listed else None,
+            divisor=self._tokens // steps,
+        )  # fmt: skip
+        for source, gathered in ((pe, rotary), (vec, modulation)):
+            if gathered is not None:
+                self._gathered[id(source)] = source, _like(gathered, source)
+        return {"img": _like(out, x)}
 
-    def _gather_sides(self, args: dict[str, Any], plan: CallPlan) -> dict[str, Tensor]:
+    def _gather_sides(
+        self, args: dict[str, Any], plan: CallPlan, rows: Tensor
+    ) -> dict[str, Tensor]:
         """The active rows of the rotary table and of the timestep modulation."""
-        pe, vec, rows = args["pe"], args["vec"], plan.rows
-        if rows is None:
-            return {}
-        sides = {"pe": self._once(pe, rows, 1)}
-        steps = vec.shape[1]
-        if vec.ndim == 4 and steps > 1:
-            if plan.frames is not None:
-                sides["vec"] = self._once(vec, plan.frames, 0)
-            else:
-                sides["vec"] = self._once(vec, rows, self._tokens // steps)
+        pe, vec = args["pe"], args["vec"]
+        sides = {"pe": self._once(pe, lambda: self._gather_alone(pe, rows))}
+        steps = _steps(vec)
+        if steps > 1 and plan.frames is not None:
+            chosen = plan.frames
+            sides["vec"] = self._once(vec, lambda: _frames(vec, chosen))
+        elif steps > 1:
+            per_row = self._tokens // steps
+            # padding stays negative
+            sides["vec"] = self._once(vec, lambda: self._gather_alone(vec, rows // per_row))
         return sides
 
-    def _once(self, x: Tensor, rows: Tensor, divisor: int) -> Tensor:
+    def _gather_alone(self, x: Tensor, rows: Tensor) -> Tensor:
+        return _like(self._ops.gather_rows(_flat(x), rows)[0], x)
+
+    def _once(self, x: Tensor, gather: Callable[[], Tensor]) -> Tensor:
         # every block gets the same tensor, so one gather serves them all
         kept = self._gathered.get(id(x))
         if kept is None or kept[0] is not x:
-            kept = (x, x[:, rows] if divisor == 0 else self._gather(x, rows, divisor))
+            kept = x, gather()
             self._gathered[id(x)] = kept
         return kept[1]
 
-    def _attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """One attention call of a block; the self-attention sees the keys and values of all rows.
+
+        Args:
+            func: the host's attention, called with the other arguments.
+        """
         self._attention_calls += 1
         plan, state = self._plan, self._state
         kv = state.kv if state is not None else None
@@ -163,19 +243,21 @@ class Evaluation:
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
+        # CUDA graphs use their outputs' memory again in the next block
+        kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
         if plan.rows is None:
-            kv.put(self._block, k, v)
+            kv.put(self._block, *kept)
             return self._host_attention(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
         attend = partial(self._host_attention, func)
         if plan.causal is not None:
             return block_causal(
-                plan.causal, plan.rows, kv, self._block, (q, k, v), self._ops,
+                plan.causal, plan.rows, kv, self._block, (q, *kept),
                 lambda *qkv: attend(*qkv, *args[3:], **kwargs),
             )  # fmt: skip
         kv.grow(self._block, k, self._tokens)
-        k, v = kv.scatter(self._block, k, v, plan.rows, self._ops)
+        k, v = kv.update(self._block, *kept, plan.rows, self._tokens)
         return attend(q, k, v, *args[3:], **kwargs)
 
     def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -184,6 +266,48 @@ class Evaluation:
         return func(*args, **kwargs)
 
 
+_RUNNING: ContextVar[Evaluation | None] = ContextVar("motioncache_evaluation", default=None)
+
+
+def _attend(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    evaluation = _RUNNING.get()
+    if evaluation is None:
+        # compiled code can outlast the run that it was compiled in
+        return func(*args, **kwargs)
+    return evaluation.attention(func, *args, **kwargs)
+
+
+@cache
+def _untraced() -> Callable[..., Tensor]:
+    hook: Callable[..., Tensor] = torch.compiler.disable(_attend)
+    return hook
+
+
+def _attention_hook() -> Callable[..., Tensor]:
+    """The same function for all calls, so that compiled code stays valid, and never traced."""
+    # importing the compiler takes a second, and without it nothing is compiled
+    return _untraced() if "torch._dynamo" in sys.modules else _attend
+
+
 def modulation_row(vec: Tensor, row: int = 0) -> Tensor:
     """The modulation `(T, 6, C)` of one batch row of `(B, T, 6, C)` or `(B, 6, C)`."""
     return vec[row] if vec.ndim == 4 else vec[row : row + 1]
+
+
+def _steps(vec: Tensor) -> int:
+    """Timesteps that the modulation tells apart in a batch row."""
+    return vec.shape[1] if vec.ndim == 4 else 1
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:2], -1).contiguous()
+
+
+def _like(gathered: Tensor, source: Tensor) -> Tensor:
+    return gathered.reshape(*gathered.shape[:2], *source.shape[2:])
+
+
+def _frames(x: Tensor, frames: Sequence[slice]) -> Tensor:
+    parts = [x[:, part] for part in frames]
+    # contiguous whatever the number of ranges: strides of their own would compile blocks again
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, 1)

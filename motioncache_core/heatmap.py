@@ -1,6 +1,9 @@
-"""A trace as pictures: the motion map per latent frame, and the timeline of a run."""
+"""A trace as pictures: the motion map per latent frame."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .errors import MotionCacheError, NoMapError
-from .policy import DENSE, REUSE
 from .report import explain
 from .trace import EvaluationRecord, Trace
 
@@ -43,7 +45,7 @@ def colourise(values: Floats, colormap: str) -> Floats:
     return rgb
 
 
-def values(trace: Trace, view: str, step: int = -1) -> Floats:
+def values(trace: Trace, view: str, step: int = -1, oldest: int | None = None) -> Floats:
     """The map of one evaluation, `(F, h, w)` in 0..1.
 
     Args:
@@ -53,23 +55,13 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
             1 for the stalest; "active" 1 where it was computed in this very evaluation.
         step: evaluation index; negative ones count from the end. For "motion" -1 is the last
             evaluation that weighed tokens.
+        oldest: the staleness shown as 1, in evaluations; the largest one here unless given.
 
     Raises:
         NoMapError: no such evaluation, or it has no map of this kind; says why.
         MotionCacheError: no such view.
     """
-    if view not in VIEWS:
-        raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
-    if trace.grid is None or not trace.evaluations:
-        raise NoMapError(f"there is nothing to show: {explain(trace)}")
-    records = _of_first_scope(trace)
-    # after a change of size or place in mid-run only evaluations like the last one fit the grid
-    place = (records[-1].window, records[-1].first_chunk)
-    records = [
-        r
-        for r in records
-        if (r.window, r.first_chunk) == place and sum(c.tokens for c in r.chunks) == trace.tokens
-    ]
+    records = _shown(trace, view)
     if view == "motion":
         return _motion(trace, records, step)
     index = _index(step, len(records))
@@ -80,12 +72,96 @@ def values(trace: Trace, view: str, step: int = -1) -> Floats:
         busy = np.stack([_busy(r) for r in records[: index + 1]]).sum(axis=0)
         flat = (masks.sum(axis=0) / np.maximum(busy, 1)).astype(np.float32)
     else:
-        age = np.zeros(trace.tokens, dtype=np.float32)
-        for mask, record in zip(masks, records, strict=False):
-            age = np.where(mask, 0, age + _busy(record)).astype(np.float32)
-        flat = age / max(1.0, float(age.max()))
-    out: Floats = flat.reshape(trace.grid)
+        age = _ages(trace, records[: index + 1])
+        top = float(age.max()) if oldest is None else oldest
+        flat = age / max(1.0, top)
+    out: Floats = flat.reshape(trace.grid or (1, 1, -1))
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the colours of a view mean: `low` is 0, `high` is 1."""
+
+    title: str
+    low: str
+    high: str
+
+
+def scale(trace: Trace, view: str, oldest: int) -> Scale:
+    """The legend of a view.
+
+    Args:
+        oldest: as given to `values`.
+    """
+    if view == "motion":
+        floor = 1.0 - float(trace.settings["motion_sensitivity"])
+        return Scale("motion weight", f"{floor:.2f}", "1.00")
+    if view == "updates":
+        return Scale("evaluations it was computed in", "0%", "100%")
+    if view == "staleness":
+        return Scale("evaluations since it was computed", "0", str(max(1, oldest)))
+    return Scale("computed in this evaluation", "no", "yes")
+
+
+def mapped_steps(trace: Trace, view: str) -> list[int]:
+    """The evaluations that have a map, as `values` counts them; at least one.
+
+    Raises:
+        NoMapError: there are none; says why.
+        MotionCacheError: no such view.
+    """
+    records = _shown(trace, view)
+    if view != "motion":
+        return list(range(len(records)))
+    found = [i for i, r in enumerate(records) if r.weight is not None]
+    if not found:
+        raise NoMapError(f"no motion map was made: {_why_no_motion(trace)}")
+    return found
+
+
+def which_step(trace: Trace, view: str, step: int) -> int:
+    """The evaluation that `values` shows for `step`; see there for what it raises."""
+    records = _shown(trace, view)
+    if view == "motion" and step == -1:
+        return mapped_steps(trace, view)[-1]
+    return _index(step, len(records))
+
+
+def oldest_at(trace: Trace, steps: Sequence[int]) -> int:
+    """The largest staleness in any of these evaluations."""
+    records = _shown(trace, "staleness")
+    return max(int(_ages(trace, records[: step + 1]).max()) for step in steps)
+
+
+def first_frame(trace: Trace) -> int:
+    """Where the last window of a longer clip starts, in latent frames."""
+    return of_first_scope(trace)[-1].first_frame
+
+
+def _shown(trace: Trace, view: str) -> list[EvaluationRecord]:
+    """The evaluations that fit the last one's grid."""
+    if view not in VIEWS:
+        raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
+    if trace.grid is None or not trace.evaluations:
+        raise NoMapError(f"there is nothing to show: {explain(trace)}")
+    records = of_first_scope(trace)
+    # after a change of size or place in mid-run only evaluations like the last one fit the grid
+    place = (records[-1].window, records[-1].first_chunk)
+    return [
+        r
+        for r in records
+        if (r.window, r.first_chunk) == place and sum(c.tokens for c in r.chunks) == trace.tokens
+    ]
+
+
+def _ages(trace: Trace, records: Sequence[EvaluationRecord]) -> Floats:
+    """Evaluations of its chunk since each token `(L,)` was computed."""
+    age = np.zeros(trace.tokens, dtype=np.float32)
+    for record in records:
+        busy = _busy(record)
+        age = np.where(trace.active_mask(record.index), 0, age + busy).astype(np.float32)
+    return age
 
 
 def render(
@@ -96,6 +172,7 @@ def render(
     images: Tensor | None = None,
     opacity: float = 0.6,
     pixels: int = 16,
+    oldest: int | None = None,
 ) -> Tensor:
     """One picture per latent frame, `(F, H, W, 3)` in 0..1.
 
@@ -103,8 +180,9 @@ def render(
         images: decoded frames `(N, H, W, 3)` to lay the map over, spread evenly over the clip's
             latent frames; without them each token becomes a square of `pixels`.
         opacity: 0 shows only the images, 1 only the map.
+        oldest: see `values`.
     """
-    maps = torch.from_numpy(colourise(values(trace, view, step), colormap))
+    maps = torch.from_numpy(colourise(values(trace, view, step, oldest), colormap))
     if images is None:
         return maps.repeat_interleave(pixels, dim=1).repeat_interleave(pixels, dim=2)
     if images.ndim != 4 or images.shape[-1] < 3:
@@ -112,7 +190,7 @@ def render(
             f"images have shape {tuple(images.shape)}; connect decoded frames (N, H, W, 3)"
         )
     # the last window of a longer clip ends where the clip does
-    start = _of_first_scope(trace)[-1].first_frame
+    start = first_frame(trace)
     frames = start + maps.shape[0]
     at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start:]
     under = images[at, ..., :3].float().cpu()
@@ -122,33 +200,8 @@ def render(
     return under * (1 - opacity) + over * opacity
 
 
-def timeline(trace: Trace, cell: int = 16) -> Tensor:
-    """Chunks down, evaluations across, `(1, H, W, 3)`.
-
-    A cell is filled from the bottom by the share of its tokens that was computed: full for
-    dense, empty for reused. A chunk that is not at work has no cell.
-    """
-    back, gap = (0.13, 0.13, 0.15), 2
-    colour = {DENSE: (0.98, 0.53, 0.38), REUSE: (0.2, 0.2, 0.24)}
-    records = _of_first_scope(trace)
-    rows = max((r.first_chunk + len(r.chunks) for r in records), default=1)
-    picture = torch.tensor(back).expand(rows * (3 * cell), max(1, len(records)) * cell, 3).clone()
-    for column, record in enumerate(records):
-        for row, chunk in enumerate(record.chunks, start=record.first_chunk):
-            if chunk.idle:
-                continue
-            left, top, bottom = column * cell, row * 3 * cell + gap, (row + 1) * 3 * cell - gap
-            box = picture[top:bottom, left + gap // 2 : left + cell - gap // 2]
-            box[:] = torch.tensor(colour[REUSE])
-            filled = round((bottom - top) * chunk.active / chunk.tokens)
-            if filled:
-                shade = colour.get(chunk.kind, (0.71, 0.31, 0.62))
-                box[bottom - top - filled :] = torch.tensor(shade)
-    return picture[None]
-
-
-def _of_first_scope(trace: Trace) -> list[EvaluationRecord]:
-    # with separate decisions per branch the maps of one branch are shown, not a mixture
+def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
+    """The evaluations of one scope: decisions of several branches are not to be mixed."""
     scope = trace.evaluations[0].scope if trace.evaluations else ""
     return [e for e in trace.evaluations if e.scope == scope]
 
@@ -173,7 +226,7 @@ def _why_no_motion(trace: Trace) -> str:
         return f"policy {policy!r} does not weigh tokens. Choose view 'updates'"
     if trace.reason:
         return trace.reason
-    if trace.kv_bytes == 0 and trace.kv_reason:
+    if trace.kv_bytes + trace.kv_host_bytes == 0 and trace.kv_reason:
         return trace.kv_reason
     return (
         "the run never reached the motion phase. Lower warmup_steps or uniform_updates, raise the "
@@ -182,9 +235,7 @@ def _why_no_motion(trace: Trace) -> str:
 
 
 def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:
-    with_map = [i for i, r in enumerate(records) if r.weight is not None]
-    if not with_map:
-        raise NoMapError(f"no motion map was made: {_why_no_motion(trace)}")
+    with_map = mapped_steps(trace, "motion")
     index = with_map[-1] if step == -1 else _index(step, len(records))
     weight = records[index].weight
     if weight is None:

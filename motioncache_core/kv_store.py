@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from .kv import PLACES, BlockKV, Form
 from .kv_compress import compress_kv
-from .ops import TokenOps
-
-log = logging.getLogger(__name__)
-
-# share of the host's free memory that the store may take
-_MEMORY_SHARE = 0.8
+from .kv_home import Home
 
 
 @dataclass(slots=True)
@@ -38,15 +34,19 @@ class Finished:
 
 @dataclass(slots=True)
 class KVStore:
-    """Post-rotary keys and values `(B, L, C)` per block, in the model's dtype on its device.
+    """Post-rotary keys and values `(B, L, C)` per block, in the places that `home` names.
+
+    Where memory runs out, the block and all behind it go to the next place, and the work is done
+    again. Where there is none, everything is dropped and nothing is kept from then on, or, if it
+    cannot be done without, `torch.OutOfMemoryError` is raised.
 
     Attributes:
         finished: per block, rows at the front that no longer match the clip's rows one to one.
     """
 
     blocks: int
-    keys: dict[int, Tensor] = field(default_factory=dict)
-    values: dict[int, Tensor] = field(default_factory=dict)
+    home: Home
+    entries: dict[int, BlockKV] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
     finished: dict[int, Finished] = field(default_factory=dict)
 
@@ -60,18 +60,36 @@ class KVStore:
         return len(self.fresh) == self.blocks
 
     def put(self, block: int, k: Tensor, v: Tensor) -> None:
-        """Keep a block's tensors. They are kept as they are, without a copy, when they own
-        their memory; partial evaluations then write into them."""
-        self.keys[block], self.values[block] = _owned(k), _owned(v)
+        """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
+        without a copy, when they own their memory; partial evaluations then write into them."""
         self.finished.pop(block, None)
-        self.fresh.add(block)
+        self.fresh.discard(block)
+        while not self.home.lost:
+            try:
+                old = self.entries.get(block)
+                self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+                self.fresh.add(block)
+                return
+            except torch.OutOfMemoryError:
+                old = None
+            self._step_down(block)
 
-    def scatter(
-        self, block: int, k: Tensor, v: Tensor, rows: Tensor, ops: TokenOps
+    def update(
+        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int
     ) -> tuple[Tensor, Tensor]:
-        """Write new rows `(B, n, C)` and return all rows `(B, L, C)`."""
-        ops.scatter_kv(k, v, rows, self.keys[block], self.values[block])
-        return self.keys[block], self.values[block]
+        """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
+        rows `(B, length, C)`, in the model's dtype on its device."""
+        while True:
+            try:
+                entry = self.entries[block]
+                # both before the rows are written back, which can wait
+                entry.prefetch(length)
+                self._prefetch_behind(block, length)
+                return entry.update(k, v, rows, length)
+            except torch.OutOfMemoryError:
+                entry = None
+            self._step_down(block)
+            self.home.check_kept()
 
     def shift(self, block: int) -> int:
         """Row of the store minus row of the clip."""
@@ -83,15 +101,22 @@ class KVStore:
 
     def grow(self, block: int, like: Tensor, end: int) -> None:
         """Make room for the clip's rows up to `end`. New memory is not written to."""
+        self.home.check_kept()
         size = end + self.shift(block)
-        for store in (self.keys, self.values):
-            old = store.get(block)
-            if old is not None and old.shape[1] >= size:
-                continue
-            store[block] = like.new_empty(like.shape[0], size, like.shape[2])
-            if old is not None:
-                store[block][:, : old.shape[1]] = old
+        while block not in self.entries:
+            batch, _, width = like.shape
+            form = Form(batch, size, width, like.dtype, like.device)
+            try:
+                self.entries[block] = self._kind(block).empty(self.home.shared, form)
+            except torch.OutOfMemoryError:
+                pass
+            else:
+                break
+            self._step_down(block)
+            self.home.check_kept()
         self.fresh.add(block)
+        if self.entries[block].form.rows < size:
+            self._replace(block, lambda entry: entry.resized(size))
 
     def compress(self, block: int, q: Tensor, rows: int, keep: int, heads: int) -> None:
         """Keep the most telling keys and values of the clip's first rows, which are finished.
@@ -104,10 +129,12 @@ class KVStore:
         held = rows + self.shift(block)
         if held <= keep:
             return
-        k, v = self.keys[block], self.values[block]
-        kept = compress_kv(q, k[:, :held], v[:, :held], keep, heads=heads)
-        self.keys[block] = torch.cat((kept[0], k[:, held:]), dim=1)
-        self.values[block] = torch.cat((kept[1], v[:, held:]), dim=1)
+
+        def compressed(entry: BlockKV) -> BlockKV:
+            k, v = (t[:, :held] for t in entry.read(held))
+            return entry.with_first(held, *compress_kv(q, k, v, keep, heads=heads))
+
+        self._replace(block, compressed)
         self.finished[block] = Finished(rows, keep)
 
     def slide(self, rows: int, keep: bool) -> None:
@@ -117,24 +144,42 @@ class KVStore:
             keep: their keys and values stay, at the front, to be compressed with those that
                 finish later.
         """
-        for block in list(self.keys):
+        for block in list(self.entries):
             done = self.finished.get(block, Finished())
             if keep:
                 leaving = max(rows, done.rows)
                 self.finished[block] = Finished(leaving - rows, leaving + done.shift)
                 continue
-            for store in (self.keys, self.values):
-                store[block] = store[block][:, rows:].clone()
+            self._replace(block, lambda entry: entry.without_first(rows))
 
-    def nbytes(self) -> int:
-        return sum(t.nbytes for store in (self.keys, self.values) for t in store.values())
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes on the model's device, and in the host's memory besides."""
+        sizes = [entry.nbytes() for entry in self.entries.values()]
+        return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+
+    def make_room(self) -> bool:
+        """Move everything one place down, because the model ran out of memory.
+
+        Returns:
+            whether there is more room now.
+        """
+        before = self.nbytes()[0]
+        if before == 0 or self.home.lost:
+            return False
+        self._step_down(min(self.entries))
+        return self.nbytes()[0] < before
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self.entries, self.fresh, self.finished = {}, set(), {}
+        self.home.shared.transfers.release()
 
     def rows(self, rows: slice) -> KVStore:
         """A view of some batch rows."""
         return KVStore(
             self.blocks,
-            {i: k[rows] for i, k in self.keys.items()},
-            {i: v[rows] for i, v in self.values.items()},
+            self.home,
+            {i: entry.part(rows) for i, entry in self.entries.items()},
             set(self.fresh),
             dict(self.finished),
         )
@@ -146,78 +191,61 @@ class KVStore:
         common = {
             i
             for i in set.intersection(*(p.fresh for p in parts))
-            if len({(p.keys[i].shape[1], p.shift(i)) for p in parts}) == 1
+            if len({(p.entries[i].form.rows, p.shift(i)) for p in parts}) == 1
         }
-        return cls(
-            parts[0].blocks,
-            {i: torch.cat([p.keys[i] for p in parts]) for i in common},
-            {i: torch.cat([p.values[i] for p in parts]) for i in common},
-            common,
-            {i: done for i, done in parts[0].finished.items() if i in common},
+        first = parts[0]
+        joined = cls(
+            first.blocks,
+            first.home,
+            {i: first.entries[i] for i in common},
+            set(common),
+            {i: done for i, done in first.finished.items() if i in common},
         )
+        for i in sorted(common):
+            joined._replace(i, partial(joined._joined, i, [p.entries[i] for p in parts[1:]]))
+        return joined
 
+    def _kind(self, block: int) -> type[BlockKV]:
+        return PLACES[self.home.places[block]]
 
-def _owned(x: Tensor) -> Tensor:
-    whole = x.is_contiguous() and x.untyped_storage().nbytes() == x.nbytes
-    return x if whole else x.clone(memory_format=torch.contiguous_format)
+    def _prefetch_behind(self, block: int, length: int) -> None:
+        """The next block on the host is copied while this one and those between compute."""
+        following = (i for i in range(block + 1, self.blocks) if self.home.places[i] == "cpu")
+        entry = self.entries.get(next(following, -1))
+        if entry is not None and entry.form.rows >= length:
+            entry.prefetch(length)
 
+    def _replace(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
+        """Put what `work` makes of a block's entry in its place."""
+        while block in self.entries:
+            try:
+                self.entries[block] = work(self.entries[block])
+                return
+            except torch.OutOfMemoryError:
+                pass
+            self._step_down(block)
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where keys and values go, how many bytes that takes, and why."""
+    def _step_down(self, block: int) -> None:
+        """From this block on, everything goes one place down, what is stored included."""
+        if not self.home.step_down(block):
+            self.drop()
+            return
+        for i in sorted(i for i in self.entries if i >= block):
+            if i in self.fresh:
+                self._replace(i, partial(self._placed, i))
+            else:
+                # a full evaluation is under way, and about to replace it
+                self.entries.pop(i, None)
 
-    store: bool
-    nbytes: int
-    reason: str
+    def _joined(self, block: int, others: Sequence[BlockKV], entry: BlockKV) -> BlockKV:
+        placed = [self._placed(block, other) for other in others]
+        return self._placed(block, entry).joined(placed)
 
-
-def place(
-    kv_cache: str,
-    nbytes: int,
-    policy: str,
-    free_memory: Callable[[], int] | None,
-    chunks: int = 1,
-) -> Placement:
-    """Choose before the run from the bytes needed and the host's free memory.
-
-    Args:
-        kv_cache: "gpu", "off" or "auto".
-        nbytes: keys and values of all branches, all blocks.
-        free_memory: free bytes on the model's device; None where the host cannot tell.
-        chunks: chunks of the clip; one may be reused while another is computed.
-    """
-    size = f"{nbytes / 2**20:.0f} MiB"
-    if policy == "step" or (policy == "chunk" and chunks == 1):
-        return Placement(False, 0, f"policy {policy!r} has no partial evaluations")
-    if kv_cache == "off":
-        return Placement(False, 0, "kv_cache is off: whole chunks are reused or computed")
-    if kv_cache == "gpu" or free_memory is None:
-        return Placement(True, nbytes, f"{size} on the model's device")
-    free = free_memory()
-    if nbytes <= _MEMORY_SHARE * free:
-        return Placement(True, nbytes, f"{size} of {free / 2**20:.0f} MiB free")
-    return Placement(
-        False,
-        0,
-        f"keys and values need {size}, {free / 2**20:.0f} MiB are free: whole chunks are reused "
-        "or computed. Use a smaller video, or force kv_cache 'gpu'",
-    )
-
-
-def place_causal(nbytes: int, free_memory: Callable[[], int] | None) -> Placement:
-    """Block-causal attention always keeps keys and values; says so where they may not fit.
-
-    Args:
-        nbytes: keys and values of all branches, all blocks, once every chunk has started.
-        free_memory: see `place`.
-    """
-    size = f"{nbytes / 2**20:.0f} MiB at most; block-causal attention needs them"
-    free = None if free_memory is None else free_memory()
-    if free is None or nbytes <= _MEMORY_SHARE * free:
-        return Placement(True, nbytes, size)
-    reason = (
-        f"{size}, and {free / 2**20:.0f} MiB are free: set window_frames or kv_keep if memory runs "
-        "out"
-    )
-    log.warning("MotionCache - keys and values: %s.", reason)
-    return Placement(True, nbytes, reason)
+    def _placed(self, block: int, entry: BlockKV) -> BlockKV:
+        """The entry, moved to where the block's belongs."""
+        kind = self._kind(block)
+        if type(entry) is kind:
+            return entry
+        new = kind.empty(self.home.shared, entry.form)
+        new.write(*(t[:, : entry.form.rows] for t in entry.read(entry.form.rows)))
+        return new

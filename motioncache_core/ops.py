@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -28,7 +29,17 @@ class TokenOps(Protocol):
 
     def compact_rows(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
-    def gather_rows(self, x: Tensor, rows: Tensor, *, divisor: int = 1) -> Tensor: ...
+    def select_top(self, score: Tensor, count: Tensor) -> Tensor: ...
+
+    def gather_rows(
+        self,
+        x: Tensor,
+        rows: Tensor,
+        rotary: Tensor | None = None,
+        modulation: Tensor | None = None,
+        *,
+        divisor: int = 1,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]: ...
 
     def reuse_residual(
         self, x: Tensor, residual: Tensor, slope: Tensor | None = None, gain: Tensor | None = None
@@ -45,6 +56,33 @@ class TokenOps(Protocol):
         inverse_interval: Tensor | None = None,
     ) -> Tensor: ...
 
-    def scatter_kv(
-        self, k_new: Tensor, v_new: Tensor, rows: Tensor, k_store: Tensor, v_store: Tensor
+    def store_residual(
+        self,
+        x: Tensor,
+        y: Tensor,
+        residual: Tensor,
+        slope: Tensor | None = None,
+        inverse_interval: Tensor | None = None,
     ) -> None: ...
+
+    def scatter_kv(
+        self,
+        k_new: Tensor,
+        v_new: Tensor,
+        rows: Tensor,
+        k_store: Tensor,
+        v_store: Tensor,
+        k_scale: Tensor | None = None,
+        v_scale: Tensor | None = None,
+    ) -> None: ...
+
+    def read_kv(
+        self,
+        k_store: Tensor,
+        v_store: Tensor,
+        k_scale: Tensor,
+        v_scale: Tensor,
+        *,
+        dtype: torch.dtype,
+        length: int | None = None,
+    ) -> tuple[Tensor, Tensor]: ...

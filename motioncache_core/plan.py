@@ -88,8 +88,8 @@ class CallPlan:
         note: why this is more than what was decided, where it is.
         causal: block-causal attention; None where every row attends to all.
         pairs: query-key pairs of a block's self-attention, of the batch row that has most.
-        frames: active latent frames, where only whole frames run; saves a row list for
-            whatever is the same for all tokens of a frame.
+        frames: ranges of active latent frames, where only whole frames run; they save a row list
+            for whatever is the same for all tokens of a frame.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class CallPlan:
     note: str = ""
     causal: CausalPlan | None = None
     pairs: int = 0
-    frames: Tensor | None = None
+    frames: tuple[slice, ...] | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
@@ -150,9 +150,7 @@ def causal_call_plan(
     causal = CausalPlan(tuple(segments), end, compression)
     frames = None
     if len(parts) == 1 and parts[0].plan.whole:
-        active = zip(layout.chunk_frames(), parts[0].plan.chunks, strict=True)
-        chosen = [f for span, n in active if n for f in range(span.start, span.stop)]
-        frames = torch.tensor(chosen, device=x.device)
+        frames = active_frames(layout, parts[0].plan.chunks)
     return CallPlan(PARTIAL, parts, rows, rows.shape[1], note, causal, causal.pairs(shift), frames)
 
 
@@ -185,6 +183,17 @@ def compression(
             end = ends.pop()
             queries = slice(end - min(layout.spatial, *sizes), end)
     return Compression(rows, keep, heads, queries)
+
+
+def active_frames(layout: TokenLayout, chunks: Sequence[int]) -> tuple[slice, ...]:
+    """Frame ranges of the chunks that are computed; neighbours are one range."""
+    ranges: list[slice] = []
+    for span, n in zip(layout.chunk_frames(), chunks, strict=True):
+        if n and ranges and ranges[-1].stop == span.start:
+            ranges[-1] = slice(ranges[-1].start, span.stop)
+        elif n:
+            ranges.append(span)
+    return tuple(ranges)
 
 
 def active_rows(parts: Sequence[Part], tokens: int, device: torch.device) -> Tensor:

@@ -1,11 +1,14 @@
 """The decision: compute a chunk in full, in part, or reuse it.
 
 The state machine of MotionCache (arXiv 2605.01725): warm-up, uniform phase, motion phase. It
-works on plain numbers and small per-token arrays; it knows no model and no hook.
+works on plain numbers and small per-token arrays; it knows no model and no hook. A decision has
+two halves, so that the numbers of all chunks cross to the host together: `propose` works on the
+device, `decide` on what was read of it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor
 
 from .distance import Distance
 from .ops import TokenOps
+from .readback import upload
 from .settings import MotionCacheSettings
 from .state import ChunkState
 
@@ -38,42 +42,126 @@ class Decision:
     distance: float | None = None
 
 
-def decide(
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the device worked out for one chunk; nothing of it has been read yet.
+
+    Attributes:
+        distance: change since the chunk's last evaluation, 0-d or a number; None on the first.
+        due: `(N,)` uint8 mask of the rows to compute, where the motion phase may have come.
+        count: rows in it, `(1,)` int32.
+    """
+
+    distance: Distance | None = None
+    due: Tensor | None = None
+    count: Tensor | None = None
+
+    def unread(self) -> list[Tensor]:
+        """What `decide` has to know on the host, in its order."""
+        return [n for n in (self.distance, self.count) if isinstance(n, Tensor)]
+
+
+def propose(
     settings: MotionCacheSettings,
     state: ChunkState,
     distance: Distance | None,
     ops: TokenOps,
     *,
+    allow_partial: bool = True,
+) -> Proposal:
+    """The device's part of a decision. It is the last to touch the per-token arrays but for an
+    evaluation that turns out dense, which clears them.
+
+    Args:
+        distance: how far the answer moved since the chunk's last evaluation; None on the first.
+        allow_partial: False where no keys and values are kept: the uniform phase then never ends.
+    """
+    per_token = settings.policy in ("motion", "random") and allow_partial
+    warm = state.evaluations < settings.warmup_steps
+    if distance is None or warm or not per_token or state.updates < settings.uniform_updates:
+        return Proposal(distance)
+    device = state.device
+    if state.accumulator is None or state.stale is None:
+        state.accumulator = torch.zeros(state.tokens, device=device)
+        state.stale = torch.zeros(state.tokens, dtype=torch.int32, device=device)
+    if isinstance(distance, Tensor):
+        d = distance.to(torch.float32).reshape(1)
+    else:
+        d = torch.full((1,), distance, device=device)
+    due, count = ops.accumulate_due(
+        state.accumulator,
+        state.stale,
+        d,
+        state.weights,
+        frames=state.frames,
+        threshold=settings.reuse_threshold,
+        agreement=settings.agreement if settings.agreement > 0 else -1.0,
+        min_update_ratio=settings.min_update_ratio,
+        max_stale_steps=settings.max_stale_steps,
+    )
+    due, count = _filled(due, count, state.accumulator, state.stale, ops)
+    return Proposal(distance, due, count)
+
+
+def row_multiple(tokens: int) -> int:
+    """What counts of active rows are rounded up to: 128, or less where that were many (ours).
+
+    Kernels and compiled blocks then meet few sizes, and matrix products no ragged edge.
+    """
+    return min(128, 1 << max((tokens // 32).bit_length() - 1, 0))
+
+
+def _filled(
+    due: Tensor, count: Tensor, accumulator: Tensor, stale: Tensor, ops: TokenOps
+) -> tuple[Tensor, Tensor]:
+    """More rows up to a round number, the next most due ones; none where none is due."""
+    tokens = accumulator.shape[0]
+    multiple = row_multiple(tokens)
+    if multiple == 1:
+        return due, count
+    count = torch.div(count + (multiple - 1), multiple, rounding_mode="floor").mul_(multiple)
+    count = count.clamp_(max=tokens)
+    score = accumulator.masked_fill(due.view(torch.bool), float("inf"))
+    due = ops.select_top(score, count)
+    accumulator.masked_fill_(due.view(torch.bool), 0.0)
+    stale.masked_fill_(due.view(torch.bool), 0)
+    return due, count
+
+
+def decide(
+    settings: MotionCacheSettings,
+    state: ChunkState,
+    proposal: Proposal,
+    numbers: Sequence[float],
+    *,
     forced: str | None = None,
     repeated: bool = False,
-    allow_partial: bool = True,
 ) -> Decision:
     """Advance the chunk's state by one evaluation and say what to do.
 
     Args:
-        distance: how far the answer moved since the chunk's last evaluation; None on the first.
+        numbers: `proposal.unread()` on the host.
         repeated: the noise level is that of the evaluation before (second-order samplers).
         forced: a phase name ("last", "end") that makes this evaluation dense.
-        allow_partial: False where no keys and values are kept: the uniform phase then never ends.
     """
+    given = iter(numbers)
+    distance = next(given) if isinstance(proposal.distance, Tensor) else proposal.distance
     state.evaluations += 0 if repeated else 1
     if distance is None or state.evaluations <= settings.warmup_steps:
         return _dense(state, "warm-up", distance)
     if forced is not None:
         return _dense(state, forced, distance)
-    per_token = settings.policy in ("motion", "random") and allow_partial
-    if per_token and state.updates >= settings.uniform_updates:
-        return _motion(settings, state, distance, ops)
-    return _uniform(settings, state, float(distance))
+    if proposal.due is not None:
+        return _motion(settings, state, proposal.due, round(next(given)), distance)
+    return _uniform(settings, state, distance)
 
 
-def _dense(state: ChunkState, phase: str, distance: Distance | None) -> Decision:
+def _dense(state: ChunkState, phase: str, distance: float | None) -> Decision:
     state.accumulated, state.waited = 0.0, 0
     if state.accumulator is not None and state.stale is not None:
         state.accumulator.zero_()
         state.stale.zero_()
-    d = None if distance is None or isinstance(distance, Tensor) else distance
-    return Decision(DENSE, phase, state.tokens, distance=d)
+    return Decision(DENSE, phase, state.tokens, distance=distance)
 
 
 def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) -> Decision:
@@ -88,38 +176,20 @@ def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) 
 
 
 def _motion(
-    settings: MotionCacheSettings, state: ChunkState, distance: Distance, ops: TokenOps
+    settings: MotionCacheSettings, state: ChunkState, due: Tensor, active: int, distance: float
 ) -> Decision:
-    device = state.device
-    if state.accumulator is None or state.stale is None:
-        state.accumulator = torch.zeros(state.tokens, device=device)
-        state.stale = torch.zeros(state.tokens, dtype=torch.int32, device=device)
-    d = torch.as_tensor(distance, dtype=torch.float32, device=device).reshape(1)
-    due, count = ops.accumulate_due(
-        state.accumulator,
-        state.stale,
-        d,
-        state.weights,
-        frames=state.frames,
-        threshold=settings.reuse_threshold,
-        agreement=settings.agreement if settings.agreement > 0 else -1.0,
-        min_update_ratio=settings.min_update_ratio,
-        max_stale_steps=settings.max_stale_steps,
-    )
-    # the one device-to-host read of the evaluation
-    active, value = torch.cat((count.float(), d)).tolist()
-    active = round(active)
     if active == 0:
-        return Decision(REUSE, "motion", 0, distance=value)
+        return Decision(REUSE, "motion", 0, distance=distance)
     if active == state.tokens:
-        return Decision(DENSE, "motion", active, distance=value)
+        return Decision(DENSE, "motion", active, distance=distance)
     if settings.policy == "random":
         due = _shuffled(due, state)
-    return Decision(PARTIAL, "motion", active, due, value)
+    return Decision(PARTIAL, "motion", active, due, distance)
 
 
 def _shuffled(due: Tensor, state: ChunkState) -> Tensor:
     """The same number of rows at random positions, moved alike in all frames of the chunk."""
     rng = torch.Generator().manual_seed(state.evaluations)
-    order = torch.randperm(state.tokens // state.frames, generator=rng).to(due.device)
+    drawn = torch.randperm(state.tokens // state.frames, generator=rng)
+    order = upload(drawn, due.device, torch.int64)
     return due.view(state.frames, -1)[:, order].reshape(-1).contiguous()

@@ -10,14 +10,11 @@ from .sampling import DONE, UNSTARTED
 from .trace import CallRecord
 
 
-def call_record(
-    call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int, seconds: float
-) -> CallRecord:
-    """The record of one call.
+def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int) -> CallRecord:
+    """The record of one call, without its time.
 
     Args:
         blocks: how often an original block was called.
-        seconds: wall-clock time, 0 where it is not known.
     """
     tokens = layout.tokens
     needed, pairs, kind = tokens, tokens * tokens, plan.kind
@@ -33,10 +30,9 @@ def call_record(
         call.x.shape[0],
         plan.computed,
         blocks,
-        seconds,
-        plan.note,
-        needed,
-        plan.pairs,
-        pairs,
-        tokens,
+        note=plan.note,
+        needed=needed,
+        pairs=plan.pairs,
+        needed_pairs=pairs,
+        window=tokens,
     )

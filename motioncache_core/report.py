@@ -18,6 +18,8 @@ SCHEMA = 1
 _COUNTED = (DENSE, PARTIAL, REUSE)
 # calls that an estimate of seconds looks at, at most
 _FITTED_CALLS = 300
+# while the run goes on
+_FITTED_LIVE = 60
 
 
 def block_macs(trace: Trace, rows: int, pairs: int) -> int:
@@ -66,15 +68,15 @@ def _done(trace: Trace, call: CallRecord) -> tuple[int, int]:
     return call.computed, pairs
 
 
-def seconds_saved(trace: Trace) -> float | None:
+def seconds_saved(trace: Trace, fitted: int = _FITTED_CALLS) -> float | None:
     """Estimate: the work that was left out, times what a unit of work took.
 
     That rate is the median slope of seconds over work between any two calls (Theil-Sen), so that
     neither a call's fixed cost nor a slow first call counts as saved. None where seconds are not
-    known or all calls did the same work.
+    known or all calls did the same work. About `fitted` calls are looked at.
     """
     timed = [c for c in trace.calls() if c.seconds > 0]
-    timed = timed[:: 1 + len(timed) // _FITTED_CALLS]
+    timed = timed[:: 1 + len(timed) // fitted]
     points = [(c.rows * block_macs(trace, *_done(trace, c)), c.seconds) for c in timed]
     slopes = [(t1 - t0) / (w1 - w0) for (w0, t0), (w1, t1) in combinations(points, 2) if w0 != w1]
     if not slopes:
@@ -100,6 +102,9 @@ def explain(trace: Trace) -> str | None:
             f"all {len(trace.evaluations)} evaluations fell into warm-up or the protected end; "
             "use more steps, or lower warmup_steps"
         )
+    notes = [c.note for c in trace.calls() if c.note]
+    if notes and any(e.kind != DENSE for e in trace.evaluations):
+        return notes[0]
     largest = max((c.distance or 0.0 for e in trace.evaluations for c in e.chunks), default=0.0)
     return (
         f"the change per step (up to {largest:.3g}) reached reuse_threshold "
@@ -132,6 +137,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "memory": {
             "residual_bytes": trace.residual_bytes,
             "kv_bytes": trace.kv_bytes,
+            "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
             "kv_reason": trace.kv_reason,
         },
@@ -193,6 +199,17 @@ def line(trace: Trace) -> str:
     )
 
 
+def progress(trace: Trace) -> str:
+    """A few words about a run that goes on or has just ended."""
+    why = explain(trace) if trace.finished else trace.reason
+    if why:
+        return f"nothing {'was' if trace.finished else 'is'} reused: {why}"
+    saved = seconds_saved(trace, _FITTED_LIVE)
+    so_far = "" if trace.finished else " so far"
+    words = f"{len(trace.evaluations)} evaluations, {1 - compute_share(trace):.0%} reused{so_far}"
+    return words + (f", about {saved:.1f} s saved" if saved else "")
+
+
 def text(trace: Trace) -> str:
     """The report for people."""
     rows = [f"MotionCache: {line(trace)}"]
@@ -212,7 +229,9 @@ def text(trace: Trace) -> str:
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "
-            f"{trace.kv_bytes / 2**20:.1f} MiB ({trace.kv_reason})",
+            f"{trace.kv_bytes / 2**20:.1f} MiB"
+            + (f" and {trace.kv_host_bytes / 2**20:.1f} MiB on the cpu" * bool(trace.kv_host_bytes))
+            + f" ({trace.kv_reason})",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]

@@ -42,19 +42,19 @@ def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tens
     return out[0] if len(out) == 1 else torch.cat(out)
 
 
-def store(plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
-    """Remember the residual of a full evaluation, and its slope."""
-    if state.slope is not None and state.filled:
-        residual = y - x
-        for p in plan.parts:
-            if p.plan.inverse_interval is not None:
-                change = residual[p.rows] - state.residual[p.rows]
-                factor = p.plan.inverse_interval[None, :, None].to(change.dtype)
-                # at an unchanged noise level there is nothing to learn a slope from
-                state.slope[p.rows] = torch.where(factor == 0, state.slope[p.rows], change * factor)
-        state.residual = residual
-    else:
-        torch.sub(y, x, out=state.residual)
+def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
+    """Remember the residual of a full evaluation, and its slope from the second one on."""
+    y = y.contiguous()
+    for p in plan.parts:
+        rate = p.plan.inverse_interval
+        slope = None if state.slope is None or rate is None or not state.filled else state.slope
+        ops.store_residual(
+            x[p.rows],
+            y[p.rows],
+            state.residual[p.rows],
+            None if slope is None else slope[p.rows],
+            None if slope is None else rate,
+        )
     state.filled = True
 
 

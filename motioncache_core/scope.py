@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .distance import Distance, DistanceMeasure, Signal
+from .distance import Distance, DistanceMeasure
+from .errors import CacheShapeError
 from .layout import TokenLayout
 from .motion import merge_maps, motion_weights
 from .ops import TokenOps
 from .plan import ScopePlan, scope_plan
-from .policy import DENSE, REUSE, Decision, decide
+from .policy import DENSE, REUSE, Decision, Proposal, decide, propose
 from .sampling.schedule import ACTIVE, CLEAN, UNSTARTED, Iteration
 from .settings import MotionCacheSettings
 from .state import BranchKey, ChunkState, ForecastClock
@@ -26,6 +27,8 @@ class Scope:
 
     Attributes:
         given: leading latent frames that are conditions, not sampled.
+        sigmas, levels: noise level of every frame in the evaluation that was decided last, on the
+            host and, `(F,)` fp32, on the device.
         served: branches that have carried out the current plan.
         maps: inter-frame differences `(samples, F, S)` the branches left in this evaluation.
     """
@@ -36,6 +39,7 @@ class Scope:
     given: int = 0
     clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
+    levels: Tensor | None = None
     plan: ScopePlan | None = None
     record: EvaluationRecord | None = None
     served: set[BranchKey] = field(default_factory=set)
@@ -49,7 +53,11 @@ class Scope:
 
     def is_current(self, sigmas: tuple[float, ...], key: BranchKey) -> bool:
         """Whether a call of this branch belongs to the evaluation that was decided last."""
-        return self.plan is not None and sigmas == self.sigmas and key not in self.served
+        return self.may_be_current(key) and sigmas == self.sigmas
+
+    def may_be_current(self, key: BranchKey) -> bool:
+        """`is_current`, as far as it can be told without the noise level."""
+        return self.plan is not None and key not in self.served
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
         """The clip's first rows leave, whole chunks of them, and new chunks join its end.
@@ -69,26 +77,28 @@ class Scope:
         if self.clock is not None:
             self.clock.slide(rows, layout.tokens, sigma)
 
-    def chunk_sigmas(self, sigmas: Sequence[float]) -> list[float]:
-        """Noise level of every chunk, by the frames of it that are sampled."""
+    def sampled(self) -> list[slice]:
+        """The frames of every chunk that say its noise level: those that are sampled."""
         spans = self.layout.chunk_frames()
-        return [max(sigmas[max(s.start, min(self.given, s.stop - 1)) : s.stop]) for s in spans]
+        return [slice(max(s.start, min(self.given, s.stop - 1)), s.stop) for s in spans]
 
-    def levels(self) -> Tensor:
+    def token_levels(self) -> Tensor:
         """Noise level of every token in the current evaluation, `(L,)` fp32."""
-        levels = torch.tensor(self.sigmas, device=self.chunks[0].device)
-        return levels.repeat_interleave(self.layout.spatial)
+        if self.levels is None:
+            raise CacheShapeError("no evaluation has been decided yet")
+        return self.levels.repeat_interleave(self.layout.spatial)
 
     def nbytes(self) -> int:
         """Bytes of everything kept for deciding."""
         clock = () if self.clock is None else (self.clock.computed, self.clock.interval)
-        tensors = (*self.maps.values(), *clock)
+        levels = () if self.levels is None else (self.levels,)
+        tensors = (*self.maps.values(), *clock, *levels)
         return sum(int(t.nbytes) for t in tensors) + sum(c.nbytes() for c in self.chunks)
 
     def computed_in_full(self) -> None:
         """The evaluation computed every token, whatever had been decided."""
         if self.clock is not None:
-            self.clock.advance(self.levels(), None)
+            self.clock.advance(self.token_levels(), None)
 
     def wants_maps(self, settings: MotionCacheSettings) -> bool:
         """Whether the next evaluation will weigh tokens by motion."""
@@ -105,7 +115,7 @@ def measure(
     distance: DistanceMeasure,
     tokens: Tensor,
     modulation: Tensor,
-    sigmas: Sequence[float],
+    levels: Tensor,
     iteration: Iteration | None = None,
 ) -> list[Distance | None]:
     """Distance of every chunk since its last evaluation; remembers this one.
@@ -115,26 +125,23 @@ def measure(
     Args:
         tokens: `(b, L, C)` rows before the first block.
         modulation: `(T, 6, C)`, T of 1 or the clip's frames.
-        sigmas: noise level of every frame.
+        levels: noise level of every frame, `(F,)` on the device.
     """
     out: list[Distance | None] = []
     roles = _roles(scope, iteration)
-    spans, levels = scope.layout.chunk_frames(), scope.chunk_sigmas(sigmas)
-    for chunk, frames, sigma, role in zip(scope.chunks, spans, levels, roles, strict=True):
+    spans = zip(scope.layout.chunk_frames(), scope.sampled(), strict=True)
+    for chunk, (frames, sampled), role in zip(scope.chunks, spans, roles, strict=True):
         if role != ACTIVE:
             out.append(None)
             continue
         e = modulation if modulation.shape[0] == 1 else modulation[frames]
-        before, signal = chunk.signal, distance.signal(tokens[:, chunk.rows], e, sigma)
+        before = chunk.signal
+        signal = distance.signal(tokens[:, chunk.rows], e, levels[sampled].amax())
         # another number of samples cannot be compared
-        comparable = before is not None and _shape(before) == _shape(signal)
+        comparable = before is not None and before.shape == signal.shape
         out.append(distance.between(before, signal) if before is not None and comparable else None)
         chunk.signal = signal
     return out
-
-
-def _shape(signal: Signal) -> tuple[int, ...]:
-    return tuple(signal.shape) if isinstance(signal, Tensor) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,26 +165,51 @@ class Circumstances:
     causal: bool = False
 
 
-def advance(
+def prepare(
     scope: Scope,
     settings: MotionCacheSettings,
     distances: Sequence[Distance | None],
-    sigmas: tuple[float, ...],
+    levels: Tensor,
     ops: TokenOps,
     given: Circumstances,
-) -> list[Decision]:
-    """Decide for every chunk and make the plan of this evaluation."""
+) -> list[Proposal]:
+    """The device's part of the decisions for every chunk."""
     if scope.maps:
         difference = merge_maps(list(scope.maps.values()))
         for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
             weights = motion_weights(difference[frames], settings.motion_sensitivity)
             chunk.weights = weights.reshape(-1).contiguous()
-    scope.maps, scope.served = {}, set()
+    scope.maps, scope.served, scope.levels = {}, set(), levels
+    roles = _roles(scope, given.iteration)
+    return [
+        propose(settings, chunk, d, ops, allow_partial=given.allow_partial)
+        if role == ACTIVE and given.reuse
+        else Proposal()
+        for chunk, d, role in zip(scope.chunks, distances, roles, strict=True)
+    ]
+
+
+def advance(
+    scope: Scope,
+    settings: MotionCacheSettings,
+    proposals: Sequence[Proposal],
+    numbers: Iterator[float],
+    sigmas: tuple[float, ...],
+    ops: TokenOps,
+    given: Circumstances,
+) -> list[Decision]:
+    """Decide for every chunk and make the plan of this evaluation.
+
+    Args:
+        numbers: what the proposals left to read, chunk after chunk.
+    """
     decisions = []
-    levels, roles = scope.chunk_sigmas(sigmas), _roles(scope, given.iteration)
-    for chunk, sigma, d, role in zip(scope.chunks, levels, distances, roles, strict=True):
+    levels = [max(sigmas[frames]) for frames in scope.sampled()]
+    roles = _roles(scope, given.iteration)
+    for chunk, sigma, proposal, role in zip(scope.chunks, levels, proposals, roles, strict=True):
         if role == ACTIVE and given.reuse:
-            decisions.append(_decide(settings, chunk, sigma, d, ops, given))
+            known = [next(numbers) for _ in proposal.unread()]
+            decisions.append(_decide(settings, chunk, sigma, proposal, known, given))
         elif role in (ACTIVE, CLEAN):
             phase = "clean" if role == CLEAN else "without reuse"
             decisions.append(Decision(DENSE, phase, chunk.tokens))
@@ -204,8 +236,8 @@ def _decide(
     settings: MotionCacheSettings,
     chunk: ChunkState,
     sigma: float,
-    distance: Distance | None,
-    ops: TokenOps,
+    proposal: Proposal,
+    numbers: Sequence[float],
     given: Circumstances,
 ) -> Decision:
     forced = None
@@ -215,14 +247,11 @@ def _decide(
         forced = "end"
     repeated = sigma == chunk.sigma
     chunk.sigma = sigma
-    return decide(
-        settings, chunk, distance, ops,
-        forced=forced, repeated=repeated, allow_partial=given.allow_partial,
-    )  # fmt: skip
+    return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
 def _forecast(scope: Scope, plan: ScopePlan, forecast: float) -> None:
-    sigma = scope.levels()
+    sigma = scope.token_levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
     plan.gain = scope.clock.gain(sigma, forecast)

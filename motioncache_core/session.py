@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
 from .clip import Clip
+from .compiled import find_compiled
+from .decider import PendingMaps
 from .errors import SettingsError, UnsupportedModelError
 from .evaluation import Evaluation
 from .layout import TokenLayout
 from .ops import TokenOps
 from .settings import MotionCacheSettings
+from .timing import Stopwatch
 from .trace import CallRecord, Trace
 
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
@@ -27,13 +32,25 @@ class Session:
     Args:
         ops: the kernels, or anything that implements `TokenOps`.
         trace: is filled while the run goes on, and finished by `close`.
+        on_call: is given the trace after each call of the network, with the seconds of the calls
+            that the device is done with.
     """
 
     def __init__(
-        self, settings: MotionCacheSettings, ops: TokenOps, run: RunFacts, trace: Trace
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        trace: Trace,
+        on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._clip: Clip | None = None
+        self._looked_at: object = None
+        self._compiled: nn.Module | None = None
+        self._maps = PendingMaps()
+        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._reached, self._on_call = False, on_call
         self._started = time.perf_counter()
         steps = len(run.step_sigmas)
         if run.declined:
@@ -74,20 +91,36 @@ class Session:
             clip.layout.tokens,
             clip.facts.blocks,
             adapter.attention_call,
+            self._compiled_part(call.network),
         )
         options = evaluation.options(call.options, adapter.block_type)
-        started = time.perf_counter()
+        watch = Stopwatch(call.x.device)
         out = call.run(options)
-        clip.observe(call, evaluation, out, _elapsed(call, started))
+        watch.stop()
+        self._called(clip.observe(call, evaluation, out), watch)
         return out
+
+    @property
+    def reached(self) -> bool:
+        """Whether the network was called through this session."""
+        return self._reached
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        if self._clip is not None:
-            self._clip.freeze()
-        self._clip = None
+        self._clip = self._looked_at = self._compiled = None
+        self._maps.freeze()
+        # only now, as reading a watch waits for the device
+        for record, watch in self._watches:
+            record.seconds = watch.seconds()
+        self._watches.clear()
         self._trace.seconds = time.perf_counter() - self._started
         self._trace.finished = True
+
+    def _compiled_part(self, network: object) -> nn.Module | None:
+        # a large network has thousands of modules to look through
+        if self._looked_at is not network:
+            self._looked_at, self._compiled = network, find_compiled(network)
+        return self._compiled
 
     def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
         facts = adapter.facts(call.network)
@@ -108,27 +141,31 @@ class Session:
             clip.move_to(forcing, layout)
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
-            if clip is not None:
-                clip.freeze()
             settings = replace(self._settings, forecast=0.0) if self._off else self._settings
             self._clip = clip = Clip(
-                settings, self._ops, self._run, self._trace, adapter, facts, layout,
+                settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
                 reuse=not self._off, forcing=forcing,
             )  # fmt: skip
         return clip
 
     def _pass_through(self, call: ModelCall) -> Tensor:
-        started = time.perf_counter()
+        watch = Stopwatch(call.x.device)
         out = call.run(dict(call.options))
+        watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
-        record.seconds = _elapsed(call, started)
         self._trace.declined_calls.append(record)
+        self._called(record, watch)
         return out
 
-
-def _elapsed(call: ModelCall, started: float) -> float:
-    """Seconds of a call; 0, for unknown, where the device works on after the call returned."""
-    return time.perf_counter() - started if call.x.device.type == "cpu" else 0.0
+    def _called(self, record: CallRecord, watch: Stopwatch) -> None:
+        self._reached = True
+        self._watches.append((record, watch))
+        if self._on_call is None:
+            return
+        while self._watches and self._watches[0][1].ready():
+            done, stopped = self._watches.popleft()
+            done.seconds = stopped.seconds()
+        self._on_call(self._trace)
 
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:

@@ -11,7 +11,7 @@ from .validation import check_field
 POLICIES = ("motion", "chunk", "step", "random")
 MOTION_SOURCES = ("predicted_x0", "features")
 CFG_MASKS = ("shared", "separate")
-KV_CACHES = ("auto", "gpu", "off")
+KV_CACHES = ("auto", "gpu", "gpu_fp8", "cpu", "off")
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "policy": POLICIES,
@@ -57,7 +57,8 @@ class MotionCacheSettings:
             change, damped by how far back that is.
         cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
         kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
-            "off" nowhere (whole chunks are reused or computed), "auto" picks.
+            "gpu_fp8" there in half the bytes, "cpu" in the host's memory, "off" nowhere (whole
+            chunks are reused or computed), "auto" picks.
         verbose: log every decision.
         dense_last: compute the last evaluation in full. The published code does not.
         clamp_distance: read a negative distance (outside a polynomial's range) as 0.

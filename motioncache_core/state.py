@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .distance import Signal
 from .kv_store import KVStore
 
 BranchKey = Hashable
@@ -42,7 +41,7 @@ class ChunkState:
     accumulator: Tensor | None = None
     stale: Tensor | None = None
     weights: Tensor | None = None
-    signal: Signal | None = None
+    signal: Tensor | None = None
     sigma: float | None = None
     seen: bool = False
 
@@ -53,7 +52,7 @@ class ChunkState:
     def nbytes(self) -> int:
         """Bytes of the per-token arrays and of the signal."""
         kept = (self.accumulator, self.stale, self.weights, self.signal)
-        return sum(int(t.nbytes) for t in kept if isinstance(t, Tensor))
+        return sum(int(t.nbytes) for t in kept if t is not None)
 
 
 @dataclass(slots=True)
@@ -143,10 +142,11 @@ class BranchRows:
         if self.kv is not None:
             self.kv.slide(rows, keep)
 
-    def nbytes(self) -> tuple[int, int]:
-        """Bytes of residual (and slope), bytes of keys and values."""
+    def nbytes(self) -> tuple[int, int, int]:
+        """Bytes of residual (and slope), of keys and values on the model's device, and of those in
+        the host's memory."""
         tensors = [t for t in (self.residual, self.slope) if t is not None]
-        return sum(t.nbytes for t in tensors), self.kv.nbytes() if self.kv else 0
+        return sum(t.nbytes for t in tensors), *(self.kv.nbytes() if self.kv else (0, 0))
 
     def split(self) -> list[BranchRows]:
         """One entry per branch, as views."""
@@ -217,13 +217,21 @@ class BranchTable:
 
     def slide(self, rows: int, tokens: int, keep: bool) -> None:
         """`BranchRows.slide` for every branch."""
-        for branch in {id(r): r for r in self.entries.values()}.values():
+        for branch in self._all():
             branch.slide(rows, tokens, keep)
 
-    def nbytes(self) -> tuple[int, int]:
-        """Bytes of residuals, bytes of keys and values."""
-        sizes = [rows.nbytes() for rows in {id(r): r for r in self.entries.values()}.values()]
-        return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+    def nbytes(self) -> tuple[int, int, int]:
+        """`BranchRows.nbytes` over all branches."""
+        sizes = [rows.nbytes() for rows in self._all()]
+        return sum(s[0] for s in sizes), sum(s[1] for s in sizes), sum(s[2] for s in sizes)
+
+    def forget_kv(self) -> None:
+        """Keep no keys and values."""
+        for rows in self._all():
+            rows.kv = None
+
+    def _all(self) -> list[BranchRows]:
+        return list({id(r): r for r in self.entries.values()}.values())
 
 
 def _slid(x: Tensor, rows: int, tokens: int) -> Tensor:

@@ -41,7 +41,8 @@ class CallRecord:
         rows: batch rows in the call.
         computed: token rows that went through the blocks, per batch row.
         blocks: how often an original block was called.
-        seconds: wall-clock time on a CPU; 0 on other devices, which work asynchronously.
+        seconds: of the host on a CPU, of the device on CUDA; 0 where they are not known. Known
+            when the run is over.
         note: why this differs from the decision, where it does.
         needed: token rows the call computes when nothing is reused; 0 stands for the whole clip.
         pairs, needed_pairs: query-key pairs of a block's self-attention, alike.
@@ -105,8 +106,9 @@ class Trace:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
         seconds: wall-clock time inside the sampler.
-        residual_bytes, kv_bytes, deciding_bytes: the most memory held by residuals (and slopes),
-            by keys and values, and by the per-token arrays that decisions are made from.
+        residual_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most memory held by residuals
+            (and slopes), by keys and values on the model's device and in the host's memory, and by
+            the per-token arrays that decisions are made from.
         kv_reason: where keys and values were kept, and why.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
     """
@@ -123,6 +125,7 @@ class Trace:
     seconds: float = 0.0
     residual_bytes: int = 0
     kv_bytes: int = 0
+    kv_host_bytes: int = 0
     deciding_bytes: int = 0
     kv_reason: str = ""
     evaluations: list[EvaluationRecord] = field(default_factory=list)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..motioncache_core.demo import checkpoint, codec, scenes
+from ..motioncache_core.demo import checkpoint, clips, codec, conditions, scenes
 from .host import from_model_space, intermediate_device, load_demo_model, to_model_space
 from .types import CATEGORY
 
@@ -31,34 +31,44 @@ class MotionCacheDemoModel(io.ComfyNode):
                     tooltip="What to draw. The motion is known, so the map can be checked.",
                 ),
                 io.Int.Input(
-                    "frames", default=9, min=3, max=24, tooltip="Video frames (latent frames)."
+                    "frames",
+                    default=9,
+                    min=3,
+                    max=checkpoint.FRAMES,
+                    tooltip="Video frames (latent frames).",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=16, tooltip="Videos at once."),
+                io.Int.Input(
+                    "take",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFF,
+                    tooltip="Seed of what the scene leaves open: exact places and speeds.",
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The demo model."),
-                io.Conditioning.Output(display_name="positive", tooltip="The scene."),
-                io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
-                io.Latent.Output(
-                    display_name="LATENT",
-                    tooltip=(
-                        "A flat sketch of the scene. The model is too small to place shapes in "
-                        f"pure noise: sample with denoise {checkpoint.DENOISE}."
-                    ),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="The scene, its first frame and its tracks."
                 ),
+                io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
+                io.Latent.Output(display_name="LATENT", tooltip="An empty latent video."),
             ],
         )
 
     @classmethod
-    def execute(cls, scene: str, frames: int, batch_size: int) -> io.NodeOutput:
-        model = load_demo_model(checkpoint.WEIGHTS, checkpoint.profile(), checkpoint.SHIFT)
-        drawn = codec.encode(scenes.sketch(scenes.SCENES[scene], frames)[None])
-        latent = from_model_space(drawn).to(intermediate_device())
+    def execute(cls, scene: str, frames: int, batch_size: int, take: int = 0) -> io.NodeOutput:
+        model = load_demo_model(checkpoint.state_dict(), checkpoint.profile(), checkpoint.SHIFT)
+        clip = clips.clip(scenes.SCENES[scene], frames, take)
+        mask, first = clip.conditions.split((conditions.MASK_CHANNELS, codec.CHANNELS), dim=1)
+        # as the host's image-to-video nodes give them: latents of its space, and 1 where a frame
+        # is to be made
+        shown = {"concat_latent_image": from_model_space(first), "concat_mask": 1 - mask[:, :1]}
+        empty = torch.zeros(batch_size, codec.CHANNELS, frames, clips.SIDE, clips.SIDE)
+        positive, negative = ([[text, dict(shown)]] for text in clip.text)
         return io.NodeOutput(
-            model,
-            [[scenes.text_states(scenes.SCENES[scene])[None], {}]],
-            [[scenes.text_states(None)[None], {}]],
-            {"samples": latent.repeat(batch_size, 1, 1, 1, 1)},
+            model, positive, negative, {"samples": empty.to(intermediate_device())}
         )
 
 

@@ -1,11 +1,10 @@
-"""The only file that knows ComfyUI: attach to a model, live as long as one sampling run."""
+"""What ComfyUI is told and asked: attach to a model, live as long as one sampling run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
@@ -15,7 +14,6 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import kernels
@@ -33,7 +31,20 @@ from ..motioncache_core import (
     UnsupportedModelError,
     find_adapter,
 )
-from ..motioncache_core.report import line
+from ..motioncache_core.readback import upload
+from ..motioncache_core.report import line, progress
+from .compiling import (
+    COMPILE_ARGUMENTS,
+    COMPILE_KEY,
+    FULLGRAPH,
+    STATIC,
+    WHOLE,
+    argument,
+    compiled_as_a_whole,
+    plain,
+)
+from .host_memory import memory_facts
+from .live import LiveText
 
 log = logging.getLogger(__name__)
 
@@ -56,29 +67,36 @@ class PatchConfig:
 
     settings: MotionCacheSettings
     handle: TraceHandle
+    node_id: str | None = None
 
 
-def attach(model: Any, settings: MotionCacheSettings, handle: TraceHandle) -> Any:
+def attach(
+    model: Any, settings: MotionCacheSettings, handle: TraceHandle, node_id: str | None = None
+) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     Models of a supported family whose class is declined come back unpatched, with a warning and
     the reason in the trace.
 
+    Args:
+        node_id: the node that shows how a run goes.
+
     Raises:
         UnsupportedModelError: the model's family is not known.
         ConflictError: another cache is on the model already.
     """
-    adapter, declined = find_adapter(model.get_model_object("diffusion_model"))
+    adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
     clone = model.clone()
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
+        LiveText(node_id).show(declined)
         handle.runs.append(
             Trace(settings.as_dict(), model=adapter.name, reason=declined, finished=True)
         )
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(settings, handle)
+    options[KEY] = PatchConfig(settings, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
@@ -115,14 +133,21 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
             "frames, height, width). Connect an empty video latent."
         )
     trace = Trace(config.settings.as_dict())
-    session = Session(config.settings, kernels, _run_facts(guider, config, sigmas), trace)
+    live = LiveText(config.node_id)
+    facts = _run_facts(guider, config, sigmas)
+    session = Session(config.settings, kernels, facts, trace, live.on_call)
+    if not trace.reason and argument(outer, "dynamic") is False:
+        log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = outer
         session.close()
+    if not trace.calls() and COMPILE_ARGUMENTS in outer:
+        trace.decline(WHOLE)
     config.handle.runs.append(trace)
+    live.show(progress(trace))
     log.info("MotionCache - %s", line(trace))
     return result
 
@@ -136,24 +161,25 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
         sigmas=sigmas.tolist(),
         end_sigma=float(sampling.percent_to_sigma(percent)) if percent < 1 else None,
         branches=max(1, sum(len(c) for c in conds)),
-        free_memory=lambda: int(comfy.model_management.get_free_memory(patcher.load_device)),
+        **memory_facts(patcher.load_device),
         profile=guider.model_options["transformer_options"].get(_PROFILE),
-        declined=compiled_reason(guider.model_options),
+        declined=compiled_reason(patcher, guider.model_options),
     )
 
 
-def compiled_reason(model_options: Mapping[str, Any]) -> str | None:
-    """Why a model that is compiled as a whole cannot be helped; None if it is not."""
-    if "torch_compile_kwargs" not in model_options:
-        return None
-    return (
-        "the model is compiled as a whole, so blocks cannot be told apart. Remove the compile "
-        "node, or MotionCache"
-    )
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:
+    """Why a compiled model cannot be helped; None if it can, or is not compiled."""
+    if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
+        return WHOLE
+    return FULLGRAPH if argument(model_options, "fullgraph") else None
 
 
 def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """DIFFUSION_MODEL: one call of the network, by the session of its run."""
+    if torch.compiler.is_compiling():
+        # the network is compiled as a whole, and code of this call would serve all others
+        traced: Tensor = executor(x, timestep, *args, **kwargs)
+        return traced
     options = next(
         (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
     )
@@ -166,7 +192,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     adapter, _ = find_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
     if forcing is not None:
-        levels = torch.tensor(forcing.sigmas, device=x.device) * adapter.timestep_scale
+        levels = upload(forcing.sigmas, x.device) * adapter.timestep_scale
         timestep = levels.expand(x.shape[0], -1)
 
     def run(ours: dict[str, Any]) -> Tensor:
@@ -188,17 +214,19 @@ def _as_seen_by_host(velocity: Tensor, forcing: ForcingCall) -> Tensor:
 
     The host knows one noise level. Frames that are not being denoised are told to stay.
     """
-    share = torch.tensor(forcing.active_sigmas, device=velocity.device) / forcing.level
+    share = upload(forcing.active_sigmas, velocity.device) / forcing.level
     share = share[:, None, None]
     return torch.where(share > 0, velocity.float() * share, 0.0)
 
 
-def load_demo_model(weights: Path, profile: CalibratedProfile | None, shift: float) -> Any:
+def load_demo_model(
+    weights: dict[str, Tensor], profile: CalibratedProfile | None, shift: float
+) -> Any:
     """The demo model through ComfyUI's own loader, with its noise schedule and its profile."""
-    model = comfy.sd.load_diffusion_model_state_dict(load_file(weights))
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
     if model is None:
         raise RuntimeError(
-            f"ComfyUI did not recognise {weights.name} as a Wan 2.1 model; this ComfyUI is older "
+            "ComfyUI did not recognise the demo model as a Wan 2.1 model; this ComfyUI is older "
             "than the pack's requires-comfyui"
         )
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import comfy.model_management
 import comfy.model_sampling
 import comfy.samplers
 import torch
@@ -31,7 +30,9 @@ from ..motioncache_core import (
     takes_frame_levels,
 )
 from ..motioncache_core.sampling import WindowCall
+from .compiling import WHOLE, plain
 from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
+from .host_memory import memory_facts
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class ForcingSampler(comfy.samplers.Sampler):
             wrappers = transformer_options.setdefault("wrappers", {})
             wrappers.setdefault(WrappersMP.DIFFUSION_MODEL, {})[KEY] = [evaluate]
             transformer_options = {**transformer_options, SESSION: own}
+        session: Session = transformer_options[SESSION]
         seed = extra_args.get("seed") or 0
 
         def call_guider(x: Tensor, call: WindowCall) -> Tensor:
@@ -91,6 +93,9 @@ class ForcingSampler(comfy.samplers.Sampler):
                 model_options={**model_options, "transformer_options": options},
                 seed=seed,
             )
+            if not session.reached:
+                # the model took one noise level for all frames
+                raise UnsupportedModelError(f"diffusion forcing is not possible: {WHOLE}")
             return out
 
         with tqdm(disable=disable_pbar) as bar:
@@ -154,8 +159,8 @@ def _engine_session(model_wrap: Any, model_options: dict[str, Any], sigmas: Tens
     device = model_wrap.model_patcher.load_device
     facts = RunFacts(
         sigmas=sigmas.tolist(),
-        free_memory=lambda: int(comfy.model_management.get_free_memory(device)),
-        declined=compiled_reason(model_options),
+        **memory_facts(device),
+        declined=compiled_reason(model_wrap.model_patcher, model_options),
     )
     return Session(settings, kernels, facts, Trace(settings.as_dict()))
 
@@ -170,7 +175,11 @@ def _check(
 ) -> None:
     """Everything that can be known before the first step."""
     check_conflicts(model_options, already=False)
-    network = model_wrap.inner_model.diffusion_model
+    patcher = model_wrap.model_patcher
+    compiled = compiled_reason(patcher, model_options)
+    if compiled == WHOLE or (compiled and options.attention == "block_causal"):
+        raise UnsupportedModelError(f"diffusion forcing is not possible: {compiled}")
+    network = plain(model_wrap.inner_model.diffusion_model)
     adapter = takes_frame_levels(network)
     if not isinstance(model_wrap.inner_model.model_sampling, comfy.model_sampling.CONST):
         raise UnsupportedModelError(
@@ -182,9 +191,6 @@ def _check(
             f"the latent has shape {tuple(noise.shape)}; diffusion forcing samples videos (batch, "
             "channels, frames, height, width). Use an empty video latent"
         )
-    compiled = compiled_reason(model_options)
-    if compiled and options.attention == "block_causal":
-        raise UnsupportedModelError(f"block-causal attention is not possible: {compiled}")
     if model_options.get("context_handler") is not None:
         raise ConflictError(
             "context windows and diffusion forcing both cut the video. Remove the context window "

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from typing import Any
 
-import numpy as np
 import torch
 from comfy_api.latest import io, ui
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..motioncache_core import NoMapError, TraceHandle
+from ..motioncache_core import MotionCacheError, NoMapError, TraceHandle
 from ..motioncache_core.heatmap import COLORMAPS, VIEWS, render
 from .host import intermediate_device
+from .pictures import notice
+from .sheets import frames_sheet, steps_sheet, with_legend
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
 log = logging.getLogger(__name__)
 
-
-def _notice(words: str) -> Tensor:
-    """One picture `(1, H, W, 3)` that says why there is no map."""
-    picture = Image.new("RGB", (512, 256), (32, 32, 36))
-    text = textwrap.fill(words, 58)
-    ImageDraw.Draw(picture).text((24, 24), text, fill=(230, 230, 230), font_size=16)
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
+LAYOUTS = ("frames", "steps")
 
 
 class MotionCacheMotionMap(io.ComfyNode):
@@ -75,10 +68,30 @@ class MotionCacheMotionMap(io.ComfyNode):
                 io.Image.Input(
                     "images", optional=True, tooltip="Decoded frames to lay the map over."
                 ),
+                io.Combo.Input(
+                    "layout",
+                    options=list(LAYOUTS),
+                    default="frames",
+                    optional=True,
+                    tooltip=(
+                        "frames: the latent frames of one evaluation. steps: one sheet over the "
+                        "run, evaluations down, latent frames across."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "legend",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "Draw the colour bar under the pictures of the output too. The preview "
+                        "and the sheet always have it."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="IMAGE", tooltip="The map, one picture per latent frame."
+                    display_name="IMAGE",
+                    tooltip="The map, one picture per latent frame, or one sheet over the steps.",
                 )
             ],
         )
@@ -93,13 +106,24 @@ class MotionCacheMotionMap(io.ComfyNode):
         colormap: str,
         opacity: float,
         images: Tensor | None = None,
+        layout: str = "frames",
+        legend: bool = False,
     ) -> io.NodeOutput:
         run = latest(trace)
+        if layout not in LAYOUTS:
+            allowed = ", ".join(map(repr, LAYOUTS))
+            raise MotionCacheError(f"layout is {layout!r}; allowed are {allowed}")
         try:
-            pictures = render(run, view, step, colormap, images, opacity)
+            if layout == "steps":
+                pictures = preview = steps_sheet(run, view, colormap, images, opacity)
+            else:
+                pictures = render(run, view, step, colormap, images, opacity)
+                preview = frames_sheet(run, view, step, colormap, images, opacity)
+                if legend:
+                    pictures = torch.cat(with_legend(pictures, run, view, step, colormap))
         except NoMapError as why:
             # a debug node must not cost the run its video: other outputs may not be saved yet
             log.warning("MotionCache - %s.", why)
-            pictures = _notice(str(why))
-        pictures = pictures.to(intermediate_device())
-        return io.NodeOutput(pictures, ui=ui.PreviewImage(pictures, cls=cls))
+            pictures = preview = notice(str(why))
+        device = intermediate_device()
+        return io.NodeOutput(pictures.to(device), ui=ui.PreviewImage(preview, cls=cls))

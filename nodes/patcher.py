@@ -48,6 +48,7 @@ class MotionCachePatcher(io.ComfyNode):
                     tooltip="What happened in the run, for the motion map and the report.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -56,4 +57,6 @@ class MotionCachePatcher(io.ComfyNode):
     ) -> io.NodeOutput:
         handle = TraceHandle()
         chosen = settings if settings is not None else MotionCacheSettings.preset(preset)
-        return io.NodeOutput(attach(model, chosen, handle), handle)
+        # there are no hidden values where the class is not run by the host's executor
+        node_id = getattr(cls.hidden, "unique_id", None)
+        return io.NodeOutput(attach(model, chosen, handle, node_id), handle)

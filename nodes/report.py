@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..motioncache_core import TraceHandle
-from ..motioncache_core.heatmap import timeline
 from ..motioncache_core.report import as_json, text
 from .host import intermediate_device
+from .pictures import labelled_timeline
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
 
@@ -31,7 +31,7 @@ class MotionCacheReport(io.ComfyNode):
                 io.String.Output(display_name="text", tooltip="The report for people."),
                 io.Image.Output(
                     display_name="timeline",
-                    tooltip="Chunks down, evaluations across; filled by the share computed.",
+                    tooltip="Chunks down, evaluations across; coloured by the share computed.",
                 ),
                 io.String.Output(display_name="json", tooltip="The report for programs."),
             ],
@@ -41,5 +41,9 @@ class MotionCacheReport(io.ComfyNode):
     def execute(cls, trace: TraceHandle, samples: dict[str, Any]) -> io.NodeOutput:
         run = latest(trace)
         words = text(run)
-        picture = timeline(run).to(intermediate_device())
-        return io.NodeOutput(words, picture, as_json(run), ui=ui.PreviewText(words))
+        picture = labelled_timeline(run).to(intermediate_device())
+        shown = {
+            **ui.PreviewText(words).as_dict(),
+            **ui.PreviewImage(picture, cls=cls).as_dict(),
+        }
+        return io.NodeOutput(words, picture, as_json(run), ui=shown)

@@ -49,8 +49,10 @@ _TOOLTIPS = {
         "Guidance amplifies the difference between separate ones."
     ),
     "kv_cache": (
-        "Partial evaluations need the keys and values of all tokens. auto keeps them on the "
-        "model's device when they fit, gpu always, off reuses or computes whole chunks instead."
+        "Where partial evaluations find the keys and values of all tokens. gpu: on the model's "
+        "device. gpu_fp8: there in half the memory, slightly rounded. cpu: in the host's memory, "
+        "exact, copied while the model computes. off: nowhere, whole chunks are reused or "
+        "computed. auto: the first of these that fits, gpu_fp8 and cpu also mixed."
     ),
     "verbose": "Write every decision to the log.",
 }

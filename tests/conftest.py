@@ -1,5 +1,6 @@
 """Loads the pack once, under the name `motioncache_pack`, and makes every test start alike."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -44,3 +45,15 @@ def root():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def bench(root, monkeypatch):
+    """Imports a module of the benches, which stand beside each other and bear common names."""
+    before = set(sys.modules)
+    folder = str(root / "tests" / "bench")
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if "." not in name and folder in (getattr(sys.modules[name], "__file__", "") or ""):
+            del sys.modules[name]

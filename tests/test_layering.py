@@ -15,7 +15,7 @@ ALLOWED = {
 }
 BELOW = {"kernels": set(), "motioncache_core": set(), "nodes": {"motioncache_core", "kernels"}}
 # ComfyUI's own modules; `nodes` as an absolute name is ComfyUI's, tqdm comes with it
-HOST_FILES = {PurePosixPath("nodes/host.py"), PurePosixPath("nodes/host_sampling.py")}
+HOST_FILES = {PurePosixPath(f"nodes/{n}.py") for n in ("host", "host_memory", "host_sampling")}
 HOST = {"comfy", "comfy_execution", "folder_paths", "latent_preview", "nodes", "tqdm"}
 
 

@@ -1,6 +1,7 @@
 """Plain torch: the ground truth of every op, and what runs where no faster back end can.
 
-May wait for the device where a count decides a shape. Rows are trusted: torch checks them on a CPU.
+On a CPU an op may look at numbers to do less; elsewhere none makes the host wait for the device.
+Rows are trusted: torch checks them on a CPU.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ OPS = (
     "motion_map",
     "accumulate_due",
     "compact_rows",
+    "select_top",
     "gather_rows",
     "reuse_residual",
     "scatter_residual",
+    "store_residual",
     "scatter_kv",
+    "read_kv",
 )
 
 BACKEND = Backend(

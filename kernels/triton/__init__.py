@@ -13,6 +13,7 @@ from ..registry import Backend, Capability
 
 MINIMUM_VERSION = (3, 3)
 FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
+CODES = frozenset({torch.float8_e4m3fn, torch.int8})
 
 
 def interpreting() -> bool:
@@ -72,10 +73,20 @@ BACKEND = Backend(
         "motion_map": _floats("features", "previous"),
         "accumulate_due": Capability(),
         "compact_rows": Capability(),
-        "gather_rows": _floats("x"),
+        "select_top": Capability(),
+        "gather_rows": _floats("x", "rotary", "modulation"),
         "reuse_residual": _floats("x", "residual", "slope"),
         "scatter_residual": _floats("x", "new", "residual", "slope"),
-        "scatter_kv": _floats("k_new", "v_new", "k_store", "v_store"),
+        "store_residual": _floats("x", "y", "residual", "slope"),
+        "scatter_kv": Capability(
+            dtypes={
+                "k_new": FLOATS,
+                "v_new": FLOATS,
+                "k_store": FLOATS | CODES,
+                "v_store": FLOATS | CODES,
+            }
+        ),
+        "read_kv": Capability(dtypes={"k_store": CODES, "v_store": CODES}),
     },
     # on a CPU only the interpreter could run them: a test tool, never an automatic choice
     automatic_on=frozenset({"cuda"}),

@@ -14,7 +14,6 @@ LAUNCH: Mapping[str, object] = {"enable_fp_fusion": True}
 
 # tokens per program of the kernels that work on [L] arrays
 TOKEN_BLOCK = 1024
-POSITION_BLOCK = 64
 
 
 def channel_block(channels: int) -> int:
@@ -26,6 +25,22 @@ def channel_block(channels: int) -> int:
 def row_block(channels: int) -> int:
     """Rows per program: about 2048 numbers, so that narrow rows fill a program too."""
     return max(1, min(16, 2048 // channel_block(channels)))
+
+
+def side_alignment(*lengths: int) -> int:
+    """What a kernel may know of the lengths of [L] arrays, as a constexpr: 8 or 1.
+
+    A masked load is vectorised only if its bound is known to be divisible, and Triton itself tells
+    16 only, which Wan's 32760 tokens are not divisible by. A kernel is given `length // ALIGN` and
+    multiplies, because `tl.multiple_of` has no effect on an argument.
+    """
+    return 8 if all(length % 8 == 0 for length in lengths) else 1
+
+
+def head_tile(width: int) -> tuple[int, int]:
+    """Heads per program and numbers per head, a power of two: about 2048 numbers."""
+    numbers = triton.next_power_of_2(width)
+    return max(1, 2048 // numbers), numbers
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:

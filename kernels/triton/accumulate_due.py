@@ -6,10 +6,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..shares import count_above, count_reaching
-from ._tuning import POSITION_BLOCK, TOKEN_BLOCK, on_device
+from ._tuning import TOKEN_BLOCK, on_device, side_alignment
 
 
-@triton.jit(do_not_specialize=["F", "S", "max_stale", "votes_needed", "threshold"])
+@triton.jit(do_not_specialize=["F", "position_units", "max_stale", "votes_needed", "threshold"])
 def accumulate_due_vote_kernel(
     accumulator,
     stale,
@@ -19,39 +19,45 @@ def accumulate_due_vote_kernel(
     elected,
     counts,
     F,
-    S,
+    position_units,
     threshold,
     votes_needed,
     max_stale,
+    BF: tl.constexpr,
     BS: tl.constexpr,
+    ALIGN: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     VOTE: tl.constexpr,
     FORCE: tl.constexpr,
 ):
+    S = position_units * ALIGN
     i_s = tl.program_id(0)
     o_s = i_s * BS + tl.arange(0, BS)
     m_s = o_s < S
     b_distance = tl.load(distance)
-    b_votes = tl.zeros([BS], tl.int32)
-    b_forced = tl.zeros([BS], tl.int32)
-    b_either = tl.zeros([BS], tl.int32)
-    for i_f in range(F):
-        o_l = i_f * S + o_s
-        b_a = tl.load(accumulator + o_l, mask=m_s, other=0.0)
+    b_crossed = tl.zeros([BF, BS], tl.int32)
+    b_force = tl.zeros([BF, BS], tl.int32)
+    b_both = tl.zeros([BF, BS], tl.int32)
+    for i_f in range(0, F, BF):
+        o_f = i_f + tl.arange(0, BF)
+        # [BF, BS]
+        m = (o_f < F)[:, None] & m_s[None, :]
+        o_l = o_f[:, None] * S + o_s[None, :]
+        b_a = tl.load(accumulator + o_l, mask=m, other=0.0)
         if HAS_WEIGHT:
-            b_a += b_distance * tl.load(weight + o_l, mask=m_s, other=0.0)
+            b_a += b_distance * tl.load(weight + o_l, mask=m, other=0.0)
         else:
             b_a += b_distance
-        tl.store(grown + o_l, b_a, mask=m_s)
-        b_crossed = (b_a >= threshold) & m_s
-        b_votes += b_crossed.to(tl.int32)
+        tl.store(grown + o_l, b_a, mask=m)
+        m_crossed = (b_a >= threshold) & m
+        b_crossed += m_crossed.to(tl.int32)
         if FORCE:
-            b_stale = tl.load(stale + o_l, mask=m_s, other=0)
-            b_force = (b_stale >= max_stale) & m_s
-            b_forced += b_force.to(tl.int32)
-            b_either += (b_force | b_crossed).to(tl.int32)
-    if not FORCE:
-        b_either = b_votes
+            m_force = (tl.load(stale + o_l, mask=m, other=0) >= max_stale) & m
+            b_force += m_force.to(tl.int32)
+            b_both += (m_force & m_crossed).to(tl.int32)
+    b_votes = tl.sum(b_crossed, axis=0)
+    b_forced = tl.sum(b_force, axis=0)
+    b_either = b_votes + b_forced - tl.sum(b_both, axis=0)
     if VOTE:
         b_elected = b_votes >= votes_needed
         tl.store(elected + o_s, b_elected.to(tl.int8), mask=m_s)
@@ -63,7 +69,9 @@ def accumulate_due_vote_kernel(
     tl.store(p_counts + 2, tl.sum(b_either, axis=0))
 
 
-@triton.jit(do_not_specialize=["L", "S", "NB", "max_stale", "rows_needed", "threshold"])
+@triton.jit(
+    do_not_specialize=["F", "position_units", "NB", "max_stale", "rows_needed", "threshold"]
+)
 def accumulate_due_reset_kernel(
     accumulator,
     stale,
@@ -72,17 +80,20 @@ def accumulate_due_reset_kernel(
     counts,
     due,
     count,
-    L,
-    S,
+    F,
+    position_units,
     NB,
     threshold,
     rows_needed,
     max_stale,
     BL: tl.constexpr,
     BN: tl.constexpr,
+    ALIGN: tl.constexpr,
     VOTE: tl.constexpr,
     FORCE: tl.constexpr,
 ):
+    S = position_units * ALIGN
+    L = F * S
     i_l = tl.program_id(0)
     # every program adds up the counts of the first pass: cheaper than a launch between the two
     o_n = tl.arange(0, BN)
@@ -124,7 +135,10 @@ def accumulate_due(
     length = accumulator.shape[0]
     tokens = length // frames
     vote = agreement >= 0
-    programs = triton.cdiv(tokens, POSITION_BLOCK)
+    # a program has 512 tokens, 4 a thread: what one thread loads at once
+    block_f = 8 if frames > 1 else 1
+    block_s = 512 // block_f
+    programs, align = triton.cdiv(tokens, block_s), side_alignment(tokens)
     # the first pass writes scratch only: if the second cannot be compiled, nothing has changed
     grown = torch.empty_like(accumulator)
     elected = accumulator.new_empty(tokens, dtype=torch.uint8)
@@ -143,11 +157,13 @@ def accumulate_due(
             elected,
             counts,
             frames,
-            tokens,
+            tokens // align,
             threshold,
             count_above(agreement, frames) if vote else 0,
             max_stale_steps,
-            BS=POSITION_BLOCK,
+            BF=block_f,
+            BS=block_s,
+            ALIGN=align,
             HAS_WEIGHT=weight is not None,
             VOTE=vote,
             FORCE=max_stale_steps > 0,
@@ -161,14 +177,15 @@ def accumulate_due(
             counts,
             due,
             count,
-            length,
-            tokens,
+            frames,
+            tokens // align,
             programs,
             threshold,
             count_reaching(min_update_ratio, length),
             max_stale_steps,
             BL=TOKEN_BLOCK,
             BN=triton.next_power_of_2(programs),
+            ALIGN=align,
             VOTE=vote,
             FORCE=max_stale_steps > 0,
             **launch,

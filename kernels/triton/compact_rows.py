@@ -5,21 +5,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._tuning import LAUNCH, TOKEN_BLOCK, on_device
+from ._tuning import LAUNCH, TOKEN_BLOCK, on_device, side_alignment
 
 
-@triton.jit(do_not_specialize=["L"])
-def compact_rows_count_kernel(mask, counts, L, BL: tl.constexpr):
+@triton.jit(do_not_specialize=["units"])
+def compact_rows_count_kernel(mask, counts, units, BL: tl.constexpr, ALIGN: tl.constexpr):
+    L = units * ALIGN
     i_l = tl.program_id(0)
     o_l = i_l * BL + tl.arange(0, BL)
     b_m = tl.load(mask + o_l, mask=o_l < L, other=0) != 0
     tl.store(counts + i_l, tl.sum(b_m.to(tl.int32), axis=0))
 
 
-@triton.jit(do_not_specialize=["L", "NB"])
+@triton.jit(do_not_specialize=["units", "NB"])
 def compact_rows_fill_kernel(
-    mask, counts, rows, inverse, count, L, NB, BL: tl.constexpr, BN: tl.constexpr
+    mask,
+    counts,
+    rows,
+    inverse,
+    count,
+    units,
+    NB,
+    BL: tl.constexpr,
+    BN: tl.constexpr,
+    ALIGN: tl.constexpr,
 ):
+    L = units * ALIGN
     i_l = tl.program_id(0)
     # every program scans the counts itself: no third launch, no atomics, the order stays
     o_n = tl.arange(0, BN)
@@ -42,14 +53,14 @@ def compact_rows_fill_kernel(
 def compact_rows(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     length = mask.shape[0]
     mask = mask.view(torch.uint8)
-    programs = triton.cdiv(length, TOKEN_BLOCK)
+    programs, align = triton.cdiv(length, TOKEN_BLOCK), side_alignment(length)
     counts = mask.new_empty(programs, dtype=torch.int32)
     rows = mask.new_empty(length, dtype=torch.int32)
     inverse = torch.empty_like(rows)
     count = mask.new_empty(1, dtype=torch.int32)
     with on_device(mask):
         compact_rows_count_kernel[(programs,)](
-            mask, counts, length, BL=TOKEN_BLOCK, num_warps=4, **LAUNCH
+            mask, counts, length // align, BL=TOKEN_BLOCK, ALIGN=align, num_warps=4, **LAUNCH
         )
         compact_rows_fill_kernel[(programs,)](
             mask,
@@ -57,10 +68,11 @@ def compact_rows(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             rows,
             inverse,
             count,
-            length,
+            length // align,
             programs,
             BL=TOKEN_BLOCK,
             BN=triton.next_power_of_2(programs),
+            ALIGN=align,
             num_warps=4,
             **LAUNCH,
         )

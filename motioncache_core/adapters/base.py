@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..distance import DistanceMeasure
+from ..distance import DistanceSource
 from ..layout import TokenLayout
 
 
@@ -60,7 +60,7 @@ class Adapter:
     positional: tuple[str, ...]
     facts: Callable[[Any], ModelFacts]
     layout: Callable[[ModelFacts, Tensor], TokenLayout]
-    distance: Callable[[ModelFacts, TokenLayout, bool], DistanceMeasure]
+    distance: Callable[[ModelFacts, TokenLayout, bool], DistanceSource]
     decline_call: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
     declined: Mapping[str, str] = field(default_factory=dict)
 

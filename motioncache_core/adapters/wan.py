@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..demo.wan import DemoWan
-from ..distance import DistanceMeasure, wan_distance
+from ..distance import DistanceSource, wan_distance
 from ..errors import CacheShapeError
 from ..layout import TokenLayout
 from .base import Adapter, ModelFacts
@@ -39,7 +39,7 @@ def _layout(facts: ModelFacts, x: Tensor) -> TokenLayout:
     return TokenLayout(frames, height, width)
 
 
-def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceMeasure:
+def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceSource:
     return wan_distance(facts.width, facts.image_to_video, layout.spatial, clamp)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..distance import CalibratedProfile
-from . import checkpoint, codec, scenes
+from . import checkpoint, clips, scenes
 from .sampler import SampleOptions, sample
 from .wan import DemoWan
 
@@ -60,13 +60,14 @@ def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfi
     options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
     sigmas = options.sigmas()
     total = [0.0] * (steps - 1)
-    for _ in range(runs):
+    for i in range(runs):
         scene = scenes.sample_scene(_FRAMES, rng)
-        side = scenes.SIZE // codec.BLOCK
-        noise = torch.randn(1, codec.CHANNELS, _FRAMES, side, side, generator=rng)
+        clip = clips.clip(scene, _FRAMES, take=seed + i)
         recorder = ResidualRecorder(len(model.blocks))
-        positive, negative = (scenes.text_states(s)[None] for s in (scene, None))
-        sample(model, positive, negative, noise, options, session=recorder)
+        sample(
+            model, *clip.text, clip.noise(seed + i), options, session=recorder,
+            conditions=clip.conditions,
+        )  # fmt: skip
         total = [a + b / runs for a, b in zip(total, recorder.changes, strict=True)]
     # change i happened between sigma i and i + 1; the table ascends from the clean end
     travelled, table = 0.0, {0.0: 0.0, sigmas[-2]: 0.0}

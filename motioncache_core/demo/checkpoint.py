@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch.nn.functional as F
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..distance import CalibratedProfile
 from ..settings import MotionCacheSettings
+from . import scenes
 from .wan import DemoWan
 
 _HERE = Path(__file__).parent
@@ -15,9 +18,8 @@ WEIGHTS = _HERE / "demo_wan.safetensors"
 PROFILE = _HERE / "demo_wan.profile.json"
 # the noise schedule the model was trained around
 SHIFT = 5.0
-# the model is too small to place shapes in pure noise: it starts from a sketch of the scene under
-# 86% noise
-DENOISE = 0.55
+# frames of the longest clips it was trained on
+FRAMES = 12
 # the motion phase starts early enough for the demo's 24 steps to show it; the presets wait longer,
 # which keeps more quality on this model
 SETTINGS = MotionCacheSettings.preset(
@@ -29,9 +31,21 @@ SETTINGS = MotionCacheSettings.preset(
 )
 
 
+def state_dict() -> dict[str, Tensor]:
+    """The trained weights, fp16, with Wan 2.1's names and text width.
+
+    The file holds the text axes that are used. ComfyUI takes the text width to be Wan's 4096
+    whatever the weights say.
+    """
+    weights = load_file(WEIGHTS)
+    name = "text_embedding.0.weight"
+    weights[name] = F.pad(weights[name], (0, scenes.TEXT_DIM - weights[name].shape[1]))
+    return weights
+
+
 def load() -> DemoWan:
     """The trained model, fp32, on the CPU."""
-    return DemoWan.from_state_dict({k: v.float() for k, v in load_file(WEIGHTS).items()}).eval()
+    return DemoWan.from_state_dict({k: v.float() for k, v in state_dict().items()}).eval()
 
 
 def profile() -> CalibratedProfile:

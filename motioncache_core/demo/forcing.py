@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..call import ForcingCall, ModelCall, RunFacts
 from ..ops import TokenOps
+from ..readback import upload
 from ..sampling import ForcingOptions, Progress, WindowCall, sample_forcing
 from ..session import Session
 from ..settings import MotionCacheSettings
@@ -30,7 +31,7 @@ def forcing_sample(
     *,
     cfg: float = 2.0,
     start: Tensor | None = None,
-    given: Tensor | None = None,
+    conditions: Tensor | None = None,
     prefix: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -40,7 +41,8 @@ def forcing_sample(
     Args:
         start: latents of the noise's shape: the first `prefix` frames are given, the others show
             where the schedule starts below 1.
-        given: image conditions `(B, 20, F, H, W)` of a model that takes them (`conditions.py`).
+        conditions: what a model that takes them is shown besides noise, `(B, 20, F, H, W)`
+            (`conditions.py`).
         session: carries out the model calls, and the block-causal attention.
     """
     names = ("cond",) if cfg == 1 else ("uncond", "cond")
@@ -48,13 +50,12 @@ def forcing_sample(
 
     def evaluate(x: Tensor, call: WindowCall) -> Tensor:
         forcing = ForcingCall.of(call, options)
-        if given is not None:
+        shown = x
+        if conditions is not None:
             window = slice(call.iteration.start, call.iteration.start + x.shape[2])
-            shown = torch.cat((x, given[:, :, window]), dim=1)
-        else:
-            shown = x
+            shown = torch.cat((x, conditions[:, :, window]), dim=1)
         doubled = torch.cat([shown] * len(names))
-        t = torch.tensor(call.sigmas, device=x.device).mul(1000).expand(len(doubled), -1)
+        t = upload(call.sigmas, x.device).mul(1000).expand(len(doubled), -1)
 
         def run(given: dict[str, Any]) -> Tensor:
             out: Tensor = model(doubled, t, context, transformer_options=given)
@@ -67,7 +68,7 @@ def forcing_sample(
         if cfg != 1:
             unconditional = out.chunk(2)[0]
             velocity = unconditional + cfg * (velocity - unconditional)
-        sigma = torch.tensor(call.active_sigmas, device=x.device)[:, None, None]
+        sigma = upload(call.active_sigmas, x.device)[:, None, None]
         return x - sigma * velocity
 
     latents = torch.zeros_like(noise) if start is None else start

@@ -65,13 +65,14 @@ def sample(
     session: Evaluator | None = None,
     progress: Progress | None = None,
     start: Tensor | None = None,
-    given: Tensor | None = None,
+    conditions: Tensor | None = None,
 ) -> Tensor:
     """Denoise `noise` `(B, 16, F, H, W)`; text states `(B, M, 4096)`. Returns latents.
 
     Args:
         start: latents of noise's shape; they show where `options.denoise` is below 1.
-        given: image conditions `(B, 20, F, H, W)` of a model that takes them (`conditions.py`).
+        conditions: what a model that takes them is shown besides noise, `(B, 20, F, H, W)`
+            (`conditions.py`).
     """
     sigmas = options.sigmas()
     x = sigmas[0] * noise if start is None else sigmas[0] * noise + (1 - sigmas[0]) * start
@@ -83,7 +84,7 @@ def sample(
         out: dict[str, Tensor] = {}
         for group in groups:
             names = tuple(name for name, _ in group)
-            shown = x if given is None else torch.cat((x, given), dim=1)
+            shown = x if conditions is None else torch.cat((x, conditions), dim=1)
             v = _call(model, shown, sigma, names, torch.cat([t for _, t in group]), session)
             out.update(zip(names, v.chunk(len(group)), strict=True))
         velocity = out["cond"]
@@ -126,14 +127,16 @@ def cached_sample(
     facts: RunFacts | None = None,
     progress: Progress | None = None,
     start: Tensor | None = None,
-    given: Tensor | None = None,
+    conditions: Tensor | None = None,
 ) -> tuple[Tensor, Trace]:
     """`sample` inside a session of its own; returns the latents and the run's trace."""
     trace = Trace(settings.as_dict())
     facts = facts or RunFacts(sigmas=options.sigmas())
     session = Session(settings, ops, facts, trace)
     try:
-        latents = sample(model, positive, negative, noise, options, session, progress, start, given)
+        latents = sample(
+            model, positive, negative, noise, options, session, progress, start, conditions
+        )
     finally:
         session.close()
     return latents, trace

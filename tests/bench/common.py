@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import json
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,17 +31,58 @@ def load_pack() -> None:
     spec.loader.exec_module(module)
 
 
+def told(*command: str) -> str:
+    """What a command prints; "unknown" where it is missing or fails."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 and done.stdout.strip() else "unknown"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def environment() -> dict[str, str | int]:
-    """Machine, versions and commit, for result files."""
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    )
+    """Machine, versions and commit, for result files. `MOTIONCACHE_COMMIT` names the commit where
+    there is no checkout."""
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-    return {
+    here: dict[str, str | int] = {
         "device": device,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": git.stdout.strip(),
+        "commit": os.environ.get("MOTIONCACHE_COMMIT")
+        or told("git", "rev-parse", "--short", "HEAD"),
     }
+    if device != "cpu":
+        query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        here["driver"] = told(*query).splitlines()[0]
+        here["cuda"] = str(torch.version.cuda)
+        here["triton"] = _version("triton")
+    return here
+
+
+def rows_of_others(
+    path: Path, environment: dict[str, str | int], geometries: list[str]
+) -> list[dict[str, Any]]:
+    """Rows that a result file has of other geometries, for a bench that is run in parts.
+
+    Raises:
+        SystemExit: the file is of another device or commit.
+    """
+    if not path.exists():
+        return []
+    data = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("device", "commit"):
+        if data["environment"][key] != environment[key]:
+            sys.exit(
+                f"{path} is of {key} {data['environment'][key]}, this run of {environment[key]}; "
+                "their rows cannot share a file. Write to another one, or leave --add out."
+            )
+    return [row for row in data["rows"] if row["geometry"] not in geometries]

@@ -1,19 +1,25 @@
-"""What the engine itself costs: a reused and a half-active evaluation against an unpatched one.
+"""What an evaluation with MotionCache costs, as a share of one of the network alone.
 
-    python tests/bench/engine.py [--json FILE]
+    python tests/bench/engine.py [--json FILE] [--geometry NAME ...] [--rounds N] [--smoke]
 
-Ratios of medians within one run, the kinds measured in turn. Refuses to print a number when the
-partial path does not reproduce the dense one.
+On CUDA our Wan class at the full size of Wan 1.3B and 14B with random weights, at 832x480 and
+1280x720, 81 frames; on a CPU a small one. Random tokens are dictated to the real policy. Ratios of
+medians within one run, the kinds measured in turn. The ideal of an active share r is the network
+without its blocks plus r of the blocks: linear layers and attention both shrink with the active
+rows. What is above it is MotionCache's own cost, or that of smaller matrices; the share of its ops
+is measured apart, in evaluations of their own. Refuses to print a number when the partial path does
+not reproduce the dense one.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,133 +27,163 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import environment, load_pack
+from common import environment, rows_of_others
+from engine_model import SMALL, SMOKE, WAN, Geometry, Runner, gate
+from timing import once
 
-load_pack()
-
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import (  # noqa: E402
-    ModelCall,
-    MotionCacheSettings,
-    RunFacts,
-    Session,
-    Trace,
-    scope,
-)
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.policy import Decision  # noqa: E402
-
-Decide = Callable[..., Decision]
+SHARES = {
+    "dense": 1.0,
+    "active 75%": 0.75,
+    "active 50%": 0.5,
+    "active 25%": 0.25,
+    "active 10%": 0.1,
+    "reuse": 0.0,
+}
 
 
-def random_model(dim: int, layers: int) -> DemoWan:
-    """A small Wan whose weights are random everywhere, the modulation included."""
-    model = DemoWan(dim=dim, ffn_dim=4 * dim, num_layers=layers)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.05)
-    return model.eval()
+def shape(geometry: Geometry) -> dict[str, Any]:
+    return {
+        "dim": geometry.dim,
+        "ffn_dim": geometry.ffn_dim,
+        "layers": geometry.layers,
+        "tokens": geometry.tokens,
+        "batch": geometry.batch,
+        "dtype": str(geometry.dtype).removeprefix("torch."),
+        "attention_share": round(geometry.attention_share, 4),
+    }
 
 
-def forced(share: float) -> Decide:
-    """A policy that always computes this share of the rows."""
-
-    def decide(settings: Any, state: Any, distance: Any, ops: Any, **_: Any) -> Decision:
-        state.evaluations += 1
-        if state.evaluations == 1:
-            return Decision("dense", "warm-up", state.tokens)
-        active = round(share * state.tokens)
-        if active == 0:
-            return Decision("reuse", "motion", 0)
-        due = torch.zeros(state.tokens, dtype=torch.uint8, device=state.device)
-        due[torch.randperm(state.tokens)[:active]] = 1
-        return Decision("partial", "motion", active, due)
-
-    return decide
-
-
-class Runner:
-    """Calls one model through a session with a fixed share of active rows."""
-
-    def __init__(self, model: DemoWan, x: torch.Tensor, context: torch.Tensor, share: float):
-        self._model, self._x, self._context = model, x, context
-        self._decide = forced(share)
-        self._session = Session(MotionCacheSettings(), kernels, RunFacts(), Trace({}))
-        self._sigma = 1.0
-
-    def __call__(self) -> torch.Tensor:
-        # a new noise level makes a new evaluation
-        self._sigma -= 1e-4
-        t = torch.full((self._x.shape[0],), 1000 * self._sigma)
-
-        def run(options: dict[str, Any]) -> torch.Tensor:
-            return self._model(self._x, t, self._context, transformer_options=options)
-
-        original, scope.decide = scope.decide, self._decide
-        try:
-            branches = tuple(range(self._x.shape[0]))
-            return self._session.evaluate(ModelCall(self._model, run, self._x, t, branches, {}))
-        finally:
-            scope.decide = original
+def shares(seconds: dict[str, list[float]], computed: dict[str, float]) -> dict[str, Any]:
+    """Medians as shares of the network alone, beside the ideal."""
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    base, rest = median["unpatched"], median["without blocks"]
+    ideal = {name: (rest + r * (base - rest)) / base for name, r in computed.items()}
+    measured = {name: value / base for name, value in median.items()}
+    return {
+        "rounds": len(seconds["unpatched"]),
+        "seconds": {name: [round(v, 6) for v in values] for name, values in seconds.items()},
+        "share_of_unpatched": {name: round(value, 5) for name, value in measured.items()},
+        "computed": {name: round(value, 5) for name, value in computed.items()},
+        "ideal_share": {name: round(value, 5) for name, value in ideal.items()},
+        "above_ideal": {name: round(measured[name] - ideal[name], 5) for name in ideal},
+    }
 
 
-def gate(model: DemoWan, x: torch.Tensor, context: torch.Tensor) -> None:
-    """The partial path with all rows active is the dense path."""
-    runner = Runner(model, x, context, 1.0)
-    runner()
-    partial = runner()
-    t = torch.full((x.shape[0],), 1000 * runner._sigma)
-    dense = model(x, t, context)
-    error = float((partial - dense).norm() / dense.norm())
-    if not error < 1e-5:
-        sys.exit(f"correctness gate is red: all rows active differs from dense by {error:.2e}")
+def show(name: str, row: dict[str, Any]) -> None:
+    print(f"{name}: shares of an evaluation of the network alone, {row['rounds']} rounds (median)")
+    for kind, value in row["share_of_unpatched"].items():
+        ideal = row["ideal_share"].get(kind)
+        ops = sum(row.get("ops_share", {}).get(kind, {}).values())
+        told = "" if ideal is None else f"  ideal {ideal:7.2%}  above it {value - ideal:+7.2%}"
+        told += f"  our ops {ops:7.3%}" if ops else ""
+        seconds = statistics.median(row["seconds"][kind])
+        print(f"  {kind:15}{seconds * 1e3:11.2f} ms {value:8.2%}{told}")
+    if "peak_bytes" in row:
+        print(f"  peak memory {row['peak_bytes'] / 1e9:.1f} GB")
+    sys.stdout.flush()
+
+
+def measured(
+    geometry: Geometry, device: str, rounds: int, warm_up: int, budget: float
+) -> Iterator[dict[str, Any]]:
+    """The row of a geometry, after each round; the last one has the ops' shares too."""
+    runner = Runner(geometry, device)
+    kinds: dict[str, Callable[[], object]] = {
+        "unpatched": runner.unpatched,
+        "without blocks": runner.without_blocks,
+    }
+    for name, share in SHARES.items():
+        kinds[name] = lambda share=share: runner.cached(share)
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    computed: dict[str, float] = {}
+    runner.cached(1.0)
+    runner.unpatched()
+    started = time.perf_counter()
+    for round_ in range(rounds + warm_up):
+        if round_ > warm_up and time.perf_counter() - started > budget:
+            break
+        for name, call in kinds.items():
+            taken = once(call, device)
+            if round_ >= warm_up:
+                seconds[name].append(taken)
+            if name in SHARES:
+                computed[name] = runner.computed
+        if round_ >= warm_up:
+            row = shares(seconds, computed)
+            print(f"  round {row['rounds']}: {time.perf_counter() - started:.1f} s", flush=True)
+            yield row
+    base = statistics.median(seconds["unpatched"])
+    # in evaluations of their own, since the stopwatch costs time too
+    row["ops_share"] = {
+        name: {op: round(s / base, 7) for op, s in runner.ops.timed(kinds[name]).items()}
+        for name in SHARES
+    }
+    runner.close()
+    if device == "cuda":
+        row["peak_bytes"] = torch.cuda.max_memory_allocated()
+    yield row
+
+
+def clear(device: str) -> None:
+    """Give back what the last geometry held."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def main() -> None:
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    known = WAN | SMALL | SMOKE
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--geometry", nargs="+", choices=list(known))
+    parser.add_argument("--rounds", type=int, default=4 if cuda else 30)
+    parser.add_argument("--seconds", type=float, default=150.0, help="of rounds, per geometry")
+    parser.add_argument("--smoke", action="store_true", help="one round of a tiny network")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--add", action="store_true", help="keep the file's other geometries")
     args = parser.parse_args()
+    names = args.geometry or list(SMOKE if args.smoke else WAN if cuda else SMALL)
+    rounds, warm_up = (1, 0) if args.smoke else (args.rounds, 1 if cuda else 3)
     torch.manual_seed(0)
-    model = random_model(args.dim, args.layers)
-    x = torch.randn(2, 16, args.frames, 16, 16)
-    context = torch.randn(2, 4, 4096)
-    tokens = args.frames * 64
-    with torch.no_grad():
-        gate(model, x, context)
-        t = torch.full((2,), 500.0)
-        kinds: dict[str, Callable[[], torch.Tensor]] = {
-            "unpatched": lambda: model(x, t, context),
-            **{f"active {s:.0%}": Runner(model, x, context, s) for s in (0.0, 0.25, 0.5, 0.75)},
-        }
-        seconds: dict[str, list[float]] = {name: [] for name in kinds}
-        for round_ in range(args.rounds + 3):
-            for name, call in kinds.items():
-                started = time.perf_counter()
-                call()
-                if round_ >= 3:
-                    seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["unpatched"])
-    print(
-        f"DemoWan {args.dim}x{args.layers}, {tokens} tokens, batch 2, {args.rounds} rounds, "
-        f"{torch.get_num_threads()} threads; share of an unpatched evaluation (median)"
-    )
-    rows = {}
-    for name, values in seconds.items():
-        rows[name] = statistics.median(values) / base
-        print(f"  {name:12} {rows[name]:7.1%}")
-    if args.json:
-        result = {
-            "bench": "engine",
-            "model": {"dim": args.dim, "layers": args.layers, "tokens": tokens, "batch": 2},
-            "rounds": args.rounds,
-            "share_of_unpatched": {k: round(v, 4) for k, v in rows.items()},
-            "environment": environment(),
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    facts = environment()
+    print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n", flush=True)
+    rows: dict[str, dict[str, Any]] = {}
+    if args.add and args.json:
+        rows = {row["geometry"]: row for row in rows_of_others(args.json, facts, names)}
+    skipped: dict[str, str] = {}
+
+    def write() -> None:
+        if args.json:
+            result = {
+                "bench": "engine",
+                "environment": facts,
+                "rows": list(rows.values()),
+                "skipped": skipped,
+            }
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    with torch.inference_mode():
+        for name in names:
+            geometry = known[name]
+            clear(device)
+            needed = geometry.needed_bytes()
+            if cuda and needed > torch.cuda.mem_get_info()[0]:
+                skipped[name] = f"needs {needed / 1e9:.0f} GB of device memory"
+                print(f"{name}: skipped, it {skipped[name]}", flush=True)
+                write()
+                continue
+            wrong = gate(geometry, device)
+            if wrong is not None:
+                sys.exit(f"No numbers for {name}: the gate is red.\n{wrong}")
+            clear(device)
+            print(f"{name}: the gate is green", flush=True)
+            for row in measured(geometry, device, rounds, warm_up, args.seconds):
+                rows[name] = {"geometry": name, "model": shape(geometry), **row}
+                write()
+            show(name, rows[name])
 
 
 if __name__ == "__main__":

@@ -1,25 +1,25 @@
 """Time every op on every back end that can run here, after checking them.
 
-    python tests/bench/kernels.py [--json OUT] [--repeats N]
+    python tests/bench/kernels.py [--json OUT] [--op NAME ...] [--geometry NAME ...] [--repeats N]
 
-On CUDA the sizes are Wan 14B's at 480p and 81 frames; on a CPU they are small, and the numbers say
-nothing about a GPU. Bytes are what the op must move at least, GB/s is bytes by median time, and the
-share is that of a plain device copy measured in the same run. The gate compares the back ends;
-where only the reference can run, it is the reference's tests. No numbers when it is red.
+On CUDA the sizes are those of Wan 1.3B and 14B at 832x480 and 1280x720, 81 frames, bf16; on a CPU
+they are small, and the numbers say nothing about a GPU. Bytes are what the op must move at least,
+GB/s is bytes by median time, and the shares are those of a plain device copy in the same run: of a
+whole activation, and of as many bytes as the op moves. Ops on `[L]` arrays are bound by their
+launches: for them only the second one tells anything. The gate compares the back ends at the same
+sizes; where only the reference can run, it is the reference's tests. An op whose gate is red gets
+no numbers, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import gc
 import json
-import statistics
 import subprocess
 import sys
-import time
-import types
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,277 +27,204 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[2]
-TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-3}
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from common import ROOT, environment, load_pack, rows_of_others
+from kernel_cases import CASES, Case, Sizes
+from timing import FLUSH_BYTES, once, repeated
 
-@dataclass(frozen=True)
-class Sizes:
-    device: str
-    dtype: torch.dtype
-    batch: int
-    frames: int
-    tokens: int
-    channels: int
-    active: float
+load_pack()
 
-    @property
-    def length(self) -> int:
-        return self.frames * self.tokens
+from motioncache_pack import kernels  # noqa: E402
 
-    @property
-    def count(self) -> int:
-        return int(self.length * self.active)
-
-
-@dataclass(frozen=True)
-class Case:
-    """`make` gives fresh arguments, as some ops write into theirs; `moved` is in bytes."""
-
-    make: Callable[[], tuple[Any, ...]]
-    moved: int
-    named: dict[str, Any]
-
-
-WAN = Sizes("cuda", torch.bfloat16, 2, 21, 1560, 5120, 0.3)
-SMALL = Sizes("cpu", torch.float32, 2, 6, 256, 384, 0.3)
-
-
-def floats(sizes: Sizes, *shape: int) -> Tensor:
-    return torch.randn(shape, device=sizes.device, dtype=sizes.dtype)
-
-
-def chosen(sizes: Sizes) -> Tensor:
-    picks = torch.randperm(sizes.length)[: sizes.count].sort().values
-    return picks.to(sizes.device, torch.int32)[None]
-
-
-def tokens_bytes(sizes: Sizes, rows: int) -> int:
-    return sizes.batch * rows * sizes.channels * sizes.dtype.itemsize
-
-
-def case_motion_map(sizes: Sizes) -> Case:
-    features = floats(sizes, sizes.batch, sizes.frames, sizes.tokens, sizes.channels)
-    moved = tokens_bytes(sizes, sizes.length) + 4 * sizes.batch * sizes.length
-    return Case(lambda: (features,), moved, {})
-
-
-def case_accumulate_due(sizes: Sizes) -> Case:
-    accumulator = torch.rand(sizes.length, device=sizes.device)
-    stale = torch.randint(0, 9, (sizes.length,), device=sizes.device, dtype=torch.int32)
-    distance = torch.tensor(0.1, device=sizes.device)
-    weight = torch.rand(sizes.length, device=sizes.device)
-    named = {
-        "frames": sizes.frames,
-        "threshold": 0.5,
-        "agreement": 0.5,
-        "min_update_ratio": 0.1,
-        "max_stale_steps": 8,
-    }
-    return Case(
-        lambda: (accumulator.clone(), stale.clone(), distance, weight), 21 * sizes.length, named
-    )
-
-
-def case_compact_rows(sizes: Sizes) -> Case:
-    mask = (torch.rand(sizes.length, device=sizes.device) < sizes.active).to(torch.uint8)
-    return Case(lambda: (mask,), 9 * sizes.length, {})
-
-
-def case_gather_rows(sizes: Sizes) -> Case:
-    x, rows = floats(sizes, sizes.batch, sizes.length, sizes.channels), chosen(sizes)
-    return Case(lambda: (x, rows), 2 * tokens_bytes(sizes, sizes.count), {})
-
-
-def case_reuse_residual(sizes: Sizes) -> Case:
-    x, residual, slope = (
-        floats(sizes, sizes.batch, sizes.length, sizes.channels) for _ in range(3)
-    )
-    gain = torch.rand(sizes.length, device=sizes.device)
-    return Case(lambda: (x, residual, slope, gain), 4 * tokens_bytes(sizes, sizes.length), {})
-
-
-def case_scatter_residual(sizes: Sizes) -> Case:
-    x, residual, slope = (
-        floats(sizes, sizes.batch, sizes.length, sizes.channels) for _ in range(3)
-    )
-    new, rows = floats(sizes, sizes.batch, sizes.count, sizes.channels), chosen(sizes)
-    inverse = torch.full((1, sizes.length), -1, device=sizes.device, dtype=torch.int32)
-    inverse[0, rows[0].long()] = torch.arange(sizes.count, device=sizes.device, dtype=torch.int32)
-    gain, rate = (torch.rand(sizes.length, device=sizes.device) for _ in range(2))
-    # x, residual, y for all; new, residual, slope for the active; slope for the others
-    moved = 4 * tokens_bytes(sizes, sizes.length) + 2 * tokens_bytes(sizes, sizes.count)
-    return Case(lambda: (x, new, inverse, residual.clone(), slope.clone(), gain, rate), moved, {})
-
-
-def case_scatter_kv(sizes: Sizes) -> Case:
-    k_new, v_new = (floats(sizes, sizes.batch, sizes.count, sizes.channels) for _ in range(2))
-    k_store, v_store = (floats(sizes, sizes.batch, sizes.length, sizes.channels) for _ in range(2))
-    rows = chosen(sizes)
-    return Case(
-        lambda: (k_new, v_new, rows, k_store.clone(), v_store.clone()),
-        4 * tokens_bytes(sizes, sizes.count),
-        {},
-    )
-
-
-CASES = {
-    case.__name__.removeprefix("case_"): case
-    for case in (
-        *(case_motion_map, case_accumulate_due, case_compact_rows, case_gather_rows),
-        *(case_reuse_residual, case_scatter_residual, case_scatter_kv),
-    )
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
+SECONDS_PER_ROW = 2.0
+# 21 latent frames; three tenths of the rows, up to a multiple of 128
+WAN = {
+    "1.3b-480p": Sizes("cuda", torch.bfloat16, 2, 21, 1560, 1536, 9856),
+    "14b-480p": Sizes("cuda", torch.bfloat16, 2, 21, 1560, 5120, 9856),
+    "1.3b-720p": Sizes("cuda", torch.bfloat16, 2, 21, 3600, 1536, 22784),
+    "14b-720p": Sizes("cuda", torch.bfloat16, 2, 21, 3600, 5120, 22784),
 }
+SMALL = {"small": Sizes("cpu", torch.float32, 2, 6, 256, 384, 512)}
+# the largest case holds its arguments, copies of them and what the reference needs besides
+ACTIVATIONS_HELD = 24
 
 
-def load_kernels() -> Any:
-    pack = types.ModuleType("motioncache_pack")
-    pack.__path__ = [str(ROOT)]
-    sys.modules["motioncache_pack"] = pack
-    return importlib.import_module("motioncache_pack.kernels")
-
-
-def run_on(kernels: Any, backend: str, op: str, case: Case) -> tuple[Tensor, ...]:
+def run_on(backend: str, case: Case) -> tuple[Tensor, ...]:
     """All results of one call, the arguments that it may have written included."""
     given = case.make()
     with kernels.use_backend(backend):
-        result = getattr(kernels, op)(*given, **case.named)
+        result = getattr(kernels, case.op)(*given, **case.named)
     results = result if isinstance(result, tuple) else (result,)
     return tuple(value for value in (*results, *given) if isinstance(value, Tensor))
 
 
 def disagreement(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...]) -> str | None:
     for index, (left, right) in enumerate(zip(expected, actual, strict=True)):
-        if left.is_floating_point():
+        if left.dtype in TOLERANCE:
             error = torch.dist(left.float(), right.float()) / left.float().norm().clamp(min=1e-12)
             # a NaN must not pass
             if not float(error) <= TOLERANCE[left.dtype]:
                 return f"tensor {index}: relative RMS error {float(error):.2e}"
-        elif not torch.equal(left, right):
-            return f"tensor {index}: {int((left != right).sum())} numbers differ"
+            continue
+        whole = [t.view(torch.uint8) if t.itemsize == 1 else t for t in (left, right)]
+        if not torch.equal(*whole):
+            return f"tensor {index}: {int((whole[0] != whole[1]).sum())} numbers differ"
     return None
 
 
-def gate(kernels: Any, cases: dict[str, Case], backends: list[str]) -> list[str]:
-    """What is wrong; nothing must be."""
-    if backends == ["reference"]:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [*command, "-m", "not triton", str(ROOT / "tests" / "kernels")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-        return [] if done.returncode == 0 else [(done.stdout + done.stderr)[-2000:]]
-    red = []
-    for op, case in cases.items():
-        expected = run_on(kernels, "reference", op, case)
-        for backend in backends:
-            wrong = disagreement(expected, run_on(kernels, backend, op, case))
-            if wrong is not None:
-                red.append(f"{op} on {backend}: {wrong}")
-    return red
+def reference_gate(ops: set[str]) -> str | None:
+    """What is wrong with the reference of these ops, by their tests; nothing must be."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    files = [str(ROOT / "tests" / "kernels" / f"test_{op}.py") for op in sorted(ops)]
+    done = subprocess.run(
+        [*command, "-m", "not triton", *files], cwd=ROOT, capture_output=True, text=True
+    )
+    return None if done.returncode == 0 else (done.stdout + done.stderr)[-2000:]
 
 
-def seconds(call: Callable[[], object], device: str, repeats: int) -> list[float]:
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(repeats):
-        if device == "cuda":
-            # larger than the cache of the device, so that no run finds its data there
-            flush = torch.zeros(1 << 28, dtype=torch.uint8, device=device)
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            del flush
-            times.append(start.elapsed_time(end) / 1e3)
-        else:
-            begin = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - begin)
-    return sorted(times)
+def gate(case: Case, backends: list[str]) -> str | None:
+    """What a back end does otherwise than the reference."""
+    expected = run_on("reference", case)
+    for backend in backends[1:]:
+        wrong = disagreement(expected, run_on(backend, case))
+        if wrong is not None:
+            return f"{case.op} on {backend}: {wrong}"
+    return None
 
 
-def environment(kernels: Any, sizes: Sizes) -> dict[str, str]:
-    def told(*command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        return done.stdout.strip() or "unknown"
+def fitting(sizes: Sizes) -> Sizes:
+    """These sizes, with one batch row where two do not fit."""
+    if sizes.device != "cuda":
+        return sizes
+    free = torch.cuda.mem_get_info()[0]
+    fits = ACTIVATIONS_HELD * sizes.nbytes(sizes.length) + FLUSH_BYTES < free
+    return sizes if fits else replace(sizes, batch=1)
 
-    cuda = sizes.device == "cuda"
-    driver = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+
+def copy_rate(device: str, nbytes: int, repeats: int) -> float:
+    """Bytes per second that a copy reads and writes, with `nbytes` moved in all."""
+    source = torch.randint(256, (max(nbytes // 2, 1),), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    times, _ = repeated(lambda: target.copy_(source), device, repeats, SECONDS_PER_ROW)
+    return 2 * source.numel() / times[len(times) // 2]
+
+
+def measured(case: Case, backend: str, sizes: Sizes, repeats: int) -> dict[str, Any]:
+    given = case.make()
+    with kernels.use_backend(backend):
+        call = partial(getattr(kernels, case.op), *given, **case.named)
+        times, host = repeated(call, sizes.device, repeats, SECONDS_PER_ROW)
+    median, low, high = (times[int(len(times) * share)] for share in (0.5, 0.2, 0.8))
     return {
-        "device": torch.cuda.get_device_name() if cuda else "CPU",
-        "driver": told(*driver) if cuda else "none",
-        "torch": torch.__version__,
-        "triton": kernels.triton.status()[1],
-        "commit": told("git", "rev-parse", "HEAD"),
-        "threads": str(torch.get_num_threads()),
-        "sizes": str(sizes),
+        "backend": backend,
+        "median_us": median * 1e6,
+        "p20_us": low * 1e6,
+        "p80_us": high * 1e6,
+        "host_us": host * 1e6,
+        "repeats": len(times),
+        "bytes": case.moved,
+        "gb_per_s": case.moved / median / 1e9,
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+HEAD = (
+    f"{'op':24}{'back end':11}{'median us':>11}{'20 %':>9}{'80 %':>9}{'host us':>9}{'MB':>9}"
+    f"{'GB/s':>8}{'of copy':>9}{'of same':>9}"
+)
+
+
+def show(row: dict[str, Any]) -> None:
+    print(
+        f"{row['case']:24}{row['backend']:11}{row['median_us']:11.1f}{row['p20_us']:9.1f}"
+        f"{row['p80_us']:9.1f}{row['host_us']:9.1f}{row['bytes'] / 1e6:9.2f}"
+        f"{row['gb_per_s']:8.1f}{row['share_of_copy']:9.1%}{row['share_of_same_copy']:9.1%}",
+        flush=True,
+    )
+
+
+def one_geometry(
+    name: str, sizes: Sizes, names: list[str], backends: list[str], repeats: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of one geometry, as they are measured; `{"red": why}` for a case without numbers."""
+    sizes = fitting(sizes)
+    copy = copy_rate(sizes.device, 2 * sizes.nbytes(sizes.length), repeats)
+    told = f"{sizes.batch} x {sizes.length} x {sizes.channels}, {sizes.count} rows, {sizes.dtype}"
+    print(f"\n{name}: {told}; copy {copy / 1e9:.1f} GB/s\n{HEAD}", flush=True)
+    shape = {
+        "geometry": name,
+        "batch": sizes.batch,
+        "length": sizes.length,
+        "channels": sizes.channels,
+        "active": sizes.count,
+        "dtype": str(sizes.dtype).removeprefix("torch."),
+        "copy_gb_per_s": copy / 1e9,
+    }
+    for label in names:
+        case = CASES[label](sizes)
+        wrong = gate(case, backends)
+        if wrong is not None:
+            print(f"{label:24}no numbers, the gate is red: {wrong}", flush=True)
+            yield {"red": f"{name}, {wrong}"}
+            continue
+        same = copy_rate(sizes.device, case.moved, repeats)
+        for backend in backends:
+            row = {"case": label, "op": case.op, "small": case.small}
+            row |= measured(case, backend, sizes, repeats)
+            row["share_of_copy"] = row["gb_per_s"] * 1e9 / copy
+            row["share_of_same_copy"] = row["gb_per_s"] * 1e9 / same
+            show(row)
+            yield shape | row
+        del case
+        gc.collect()
+        if sizes.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def main() -> None:
+    cuda = torch.cuda.is_available()
+    geometries = WAN if cuda else SMALL
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--add", action="store_true", help="keep the file's other geometries")
+    parser.add_argument("--op", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--geometry", nargs="+", default=list(geometries), choices=list(geometries))
     parser.add_argument("--repeats", type=int, default=50)
     options = parser.parse_args()
-    kernels = load_kernels()
-    sizes = WAN if torch.cuda.is_available() else SMALL
+    torch.manual_seed(0)
     # the interpreter is no back end to time
-    fast = sizes.device == "cuda" and kernels.triton.status()[0]
-    backends = ["reference", "triton"] if fast else ["reference"]
-    cases = {op: make(sizes) for op, make in CASES.items()}
-
-    red = gate(kernels, cases, backends)
-    if red:
-        print("No numbers: the gate is red.", *red, sep="\n")
-        return 1
-
-    source = floats(sizes, sizes.batch, sizes.length, sizes.channels)
-    target = torch.empty_like(source)
-    times = seconds(lambda: target.copy_(source), sizes.device, options.repeats)
-    copy = 2 * tokens_bytes(sizes, sizes.length) / statistics.median(times)
-    facts = environment(kernels, sizes)
+    usable, detail = kernels.triton.status()
+    backends = ["reference", "triton"] if cuda and usable else ["reference"]
+    facts = environment()
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
-    if sizes.device == "cpu":
+    if not cuda:
         print("These are small sizes on a CPU. They say nothing about a GPU.")
-    print(f"copy: {copy / 1e9:.1f} GB/s")
-    print(
-        f"{'op':18}{'back end':11}{'median us':>11}{'20 %':>9}{'80 %':>9}{'MB':>9}{'GB/s':>8}"
-        f"{'of copy':>9}"
-    )
-    rows = []
-    for op, case in cases.items():
-        for backend in backends:
-            given = case.make()
-            with kernels.use_backend(backend):
-                call = partial(getattr(kernels, op), *given, **case.named)
-                times = seconds(call, sizes.device, options.repeats)
-            median, low, high = (times[int(len(times) * share)] for share in (0.5, 0.2, 0.8))
-            row = {
-                "op": op,
-                "backend": backend,
-                "median_us": median * 1e6,
-                "p20_us": low * 1e6,
-                "p80_us": high * 1e6,
-                "bytes": case.moved,
-                "gb_per_s": case.moved / median / 1e9,
-                "share_of_copy": case.moved / median / copy,
-            }
-            rows.append(row)
-            print(
-                f"{op:18}{backend:11}{row['median_us']:11.1f}{row['p20_us']:9.1f}"
-                f"{row['p80_us']:9.1f}{case.moved / 1e6:9.2f}{row['gb_per_s']:8.1f}"
-                f"{row['share_of_copy']:9.1%}"
-            )
-    if options.json:
-        facts_and_rows = {"environment": facts, "copy_gb_per_s": copy / 1e9, "rows": rows}
-        options.json.write_text(json.dumps(facts_and_rows, indent=1))
-    return 0
+        wrong = reference_gate({CASES[label](SMALL["small"]).op for label in options.op})
+        if wrong is not None:
+            sys.exit(f"No numbers: the gate is red.\n{wrong}")
+    elif not usable:
+        sys.exit(f"No numbers: {detail}, and the reference is not what runs on a GPU.")
+    else:
+        # the first use of the device is slow
+        once(lambda: torch.ones(1, device="cuda"), "cuda")
+    result: dict[str, Any] = {"bench": "kernels", "environment": facts, "red": [], "rows": []}
+    if options.add and options.json:
+        result["rows"] += rows_of_others(options.json, facts, options.geometry)
+    for name in options.geometry:
+        found = one_geometry(name, geometries[name], options.op, backends, options.repeats)
+        for row in found:
+            if "red" in row:
+                result["red"].append(row["red"])
+            else:
+                result["rows"].append(row)
+            # row by row: a run that is cut off keeps what it has
+            if options.json:
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if result["red"]:
+        sys.exit("\n".join(("red:", *result["red"])))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -29,7 +28,7 @@ load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts  # noqa: E402
-from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # noqa: E402
+from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
@@ -52,39 +51,26 @@ class Clips:
 
     def __init__(self, model: DemoWan, steps: int, seeds: int) -> None:
         self.model, self.steps = model, steps
-        self.options = SampleOptions(
-            steps=steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE
-        )
-        self.empty = scenes.text_states(None)[None]
-        self.plain: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        side = scenes.SIZE // codec.BLOCK
+        self.options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
+        self.plain: list[tuple[clips.Clip, Tensor, Tensor]] = []
         for seed in range(seeds):
             for scene in scenes.SCENES.values():
-                rng = torch.Generator().manual_seed(seed)
-                noise = torch.randn(1, codec.CHANNELS, FRAMES, side, side, generator=rng)
-                text = scenes.text_states(scene)[None]
-                start = codec.encode(scenes.sketch(scene, FRAMES)[None])
-                clip = sample(model, text, self.empty, noise, self.options, start=start)
-                self.plain.append((text, noise, start, clip))
+                clip = clips.clip(scene, FRAMES, take=seed)
+                noise = clip.noise(seed)
+                latents = sample(model, *clip.text, noise, self.options, conditions=clip.conditions)
+                self.plain.append((clip, noise, latents))
 
     def measure(self, settings: MotionCacheSettings) -> dict[str, float]:
         """Mean compute share and PSNR of one setting."""
         facts = RunFacts(sigmas=self.options.sigmas(), profile=checkpoint.profile())
         shares, quality = [], []
-        for text, noise, start, clip in self.plain:
+        for clip, noise, latents in self.plain:
             out, trace = cached_sample(
-                self.model,
-                text,
-                self.empty,
-                noise,
-                self.options,
-                settings,
-                kernels,
-                facts,
-                start=start,
-            )
+                self.model, *clip.text, noise, self.options, settings, kernels, facts,
+                conditions=clip.conditions,
+            )  # fmt: skip
             shares.append(compute_share(trace))
-            quality.append(psnr(clip, out))
+            quality.append(psnr(latents, out))
         return {
             "compute_share": round(statistics.fmean(shares), 4),
             "psnr_db": round(statistics.fmean(quality), 2),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,106 @@ def demo_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
 
 
+KINDS = ("dense", "active 75%", "active 50%", "active 25%", "active 10%", "reuse")
+
+
+def shares_row(row: dict[str, Any]) -> list[str]:
+    """Measured shares, each beside its ideal where the file has one."""
+    shares, ideals = row["share_of_unpatched"], row.get("ideal_share", {})
+    found = []
+    for kind in KINDS:
+        ideal = f" ({ideals[kind]:.1%})" if kind in ideals else ""
+        found.append(f"{shares[kind]:.1%}{ideal}" if kind in shares else "")
+    return found
+
+
 def engine_table(data: dict[str, Any]) -> str:
-    """The engine bench as a table."""
-    model = data["model"]
-    shares = data["share_of_unpatched"]
-    kinds = [k for k in shares if k != "unpatched"]
-    head = "| " + " | ".join(f"{k}" for k in kinds) + " |"
-    line = "|" + "---|" * len(kinds)
-    body = "| " + " | ".join(f"{shares[k]:.1%}" for k in kinds) + " |"
+    """The engine bench on a CPU."""
+    (row,) = data["rows"]
+    model, env = row["model"], data["environment"]
+    cells = {k: v for k, v in zip(KINDS, shares_row(row), strict=True) if v}
     note = (
         f"{model['tokens']} tokens, width {model['dim']}, {model['layers']} blocks, batch "
-        f"{model['batch']}; {data['environment']['device']}, {data['environment']['threads']} "
-        f"thread(s), torch {data['environment']['torch']}; medians of {data['rounds']} rounds."
+        f"{model['batch']}; {env['device']}, {env['threads']} thread(s), torch {env['torch']}; "
+        f"medians of {row['rounds']} rounds."
     )
-    return "\n".join([head, line, body, "", note])
+    return "\n".join(
+        [
+            f"| {' | '.join(cells)} |",
+            "|" + "---|" * len(cells),
+            f"| {' | '.join(cells.values())} |",
+            "",
+            note,
+        ]
+    )
+
+
+def machine(data: dict[str, Any]) -> str:
+    """Where a GPU's numbers are from."""
+    env = data["environment"]
+    return (
+        f"{env['device']}, driver {env['driver']}, torch {env['torch']}, Triton {env['triton']}, "
+        f"commit {env['commit']}"
+    )
+
+
+def gpu_engine_table(data: dict[str, Any]) -> str:
+    """The engine bench at the sizes of Wan."""
+    rows = []
+    for row in data["rows"]:
+        half, reuse = row["ops_share"]["active 50%"], row["ops_share"]["reuse"]
+        ours = (sum(half.values()), half["scatter_kv"], sum(reuse.values()))
+        cells = (row["geometry"], *shares_row(row), *(f"{share:.2%}" for share in ours))
+        rows.append(f"| {' | '.join(cells)} |")
+    head = ("network, clip", *KINDS, "our ops at 50%", "of these K/V", "at reuse")
+    rounds = sorted({row["rounds"] for row in data["rows"]})
+    note = (
+        f"{machine(data)}; batch 1, bf16, medians of {' to '.join(map(str, rounds))} rounds. "
+        "In brackets the ideal; our ops are shares of the same evaluation of the network alone."
+    )
+    skipped = [f"{name} was skipped: it {why}." for name, why in data["skipped"].items()]
+    table = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *rows]
+    return "\n".join([*table, "", " ".join((note, *skipped))])
+
+
+def gpu_kernel_table(data: dict[str, Any]) -> str:
+    """The kernel bench: microseconds and share of a copy, by op and geometry."""
+    if data["red"]:
+        sys.exit(f"the kernel bench was red: {data['red']}; fix the op and measure again")
+    rows = [row for row in data["rows"] if row["backend"] == "triton"]
+    geometries = list(dict.fromkeys(row["geometry"] for row in rows))
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        share = row["share_of_same_copy"] if row["small"] else row["share_of_copy"]
+        told = f"{row['median_us']:.0f} us, {share:.0%}{' *' if row['small'] else ''}"
+        cells.setdefault(row["case"], {})[row["geometry"]] = told
+    head = f"| op | {' | '.join(geometries)} |"
+    lines = [
+        f"| `{case}` | {' | '.join(found.get(g, '') for g in geometries)} |"
+        for case, found in cells.items()
+    ]
+    copies = {row["geometry"]: f"{row['copy_gb_per_s']:.0f}" for row in rows}
+    batches = {row["geometry"]: str(row["batch"]) for row in rows}
+    note = (
+        f"{machine(data)}; bf16, batch {', '.join(batches.values())}, 30% of the rows active, "
+        f"cold cache; the copies reach {', '.join(copies.values())} GB/s. * works on one number a "
+        "token and is bound by its launches; the share is that of a copy of as many bytes."
+    )
+    return "\n".join([head, "|---|" + "---|" * len(geometries), *lines, "", note])
+
+
+def gpu_tables(bench: str, table: Callable[[dict[str, Any]], str]) -> str:
+    """A table for each committed result of a GPU; a sentence where there is none."""
+    files = sorted(RESULTS.glob(f"{bench}_*.json"))
+    if not files:
+        return "Not measured on a GPU yet."
+    tables = []
+    for file in files:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if data["environment"]["device"] == "cpu":
+            sys.exit(f"{file.name} was measured on a CPU; GPU tables take results of a GPU only")
+        tables.append(table(data))
+    return "\n\n".join(tables)
 
 
 def preset_table(data: dict[str, Any]) -> str:
@@ -82,23 +169,28 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
-TABLES = {
-    "demo": demo_table,
-    "engine": engine_table,
-    "presets": preset_table,
-    "diffusion_forcing": forcing_table,
+def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
+    return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "demo": from_file("demo", demo_table),
+    "engine": from_file("engine", engine_table),
+    "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
+    "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
+    "presets": from_file("presets", preset_table),
+    "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
 }
 
 
 def filled(text: str) -> str:
     """The README with every marked block made anew."""
-    for name, table in TABLES.items():
-        data = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    for name, block in BLOCKS.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
         if not rest or end not in rest:
             sys.exit(f"README.md has no block {start.strip()} ... {end}")
-        text = f"{before}{start}{table(data)}\n{end}{rest.partition(end)[2]}"
+        text = f"{before}{start}{block()}\n{end}{rest.partition(end)[2]}"
     return text
 
 

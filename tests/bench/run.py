@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("engine", "kernels", "diffusion_forcing", "kv_compress")
+BENCHES = ("engine", "kernels", "decision", "diffusion_forcing", "kv_compress")
 
 
 def main() -> None:

@@ -179,7 +179,7 @@ def counted(
 
 def poison(monkeypatch: Any) -> None:
     """New memory holds NaN until it is written to."""
-    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like")):
+    for owner, name in ((Tensor, "new_empty"), (torch, "empty_like"), (torch, "empty")):
         make = getattr(owner, name)
 
         def poisoned(*args: Any, _make: Any = make, **kwargs: Any) -> Tensor:

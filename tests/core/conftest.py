@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from motioncache_pack.tests.core.kv_places import kept_in
+
+__all__ = ["kept_in"]
 
 
 @pytest.fixture(autouse=True, scope="session")

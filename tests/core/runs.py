@@ -11,9 +11,11 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core import scope
 from motioncache_pack.motioncache_core.call import ModelCall, RunFacts
-from motioncache_pack.motioncache_core.policy import Decision
+from motioncache_pack.motioncache_core.ops import TokenOps
+from motioncache_pack.motioncache_core.policy import Decision, decide, propose
 from motioncache_pack.motioncache_core.session import Session
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.state import ChunkState
 from motioncache_pack.motioncache_core.trace import Trace
 from torch import Tensor
 
@@ -24,6 +26,9 @@ class Steady:
 
     distance: float = 0.0
     name: str = "steady"
+
+    def to(self, device):
+        return self
 
     def signal(self, tokens, modulation, sigma):
         return sigma
@@ -73,11 +78,25 @@ class Run:
         return [e.kind for e in self.trace.evaluations]
 
 
+def decide_at_once(
+    settings: MotionCacheSettings,
+    state: ChunkState,
+    distance: float | None,
+    ops: TokenOps,
+    allow_partial: bool = True,
+    **facts: Any,
+) -> Decision:
+    """Both halves of a decision."""
+    proposal = propose(settings, state, distance, ops, allow_partial=allow_partial)
+    numbers = [float(n) for n in proposal.unread()]
+    return decide(settings, state, proposal, numbers, **facts)
+
+
 def dictate(monkeypatch, *decisions: Any) -> None:
     """Replace the policy: one entry a chunk and evaluation, "dense", "reuse" or active rows."""
     left = list(decisions)
 
-    def decide(settings, state, distance, ops, **_):
+    def dictated(settings, state, proposal, numbers, **_):
         state.evaluations += 1
         wanted = left.pop(0)
         if wanted == "dense":
@@ -88,7 +107,7 @@ def dictate(monkeypatch, *decisions: Any) -> None:
         due[torch.as_tensor(wanted, dtype=torch.int64)] = 1
         return Decision("partial", "motion", int(due.sum()), due)
 
-    monkeypatch.setattr(scope, "decide", decide)
+    monkeypatch.setattr(scope, "decide", dictated)
 
 
 def living_tensors() -> dict[int, Tensor]:

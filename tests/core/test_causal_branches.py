@@ -20,6 +20,8 @@ from motioncache_pack.tests.core.causal_runs import (
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 
 MOTION = MotionCacheSettings(warmup_steps=2, uniform_updates=1, reuse_threshold=0.1)
+pytestmark = pytest.mark.usefixtures("kept_in")
+
 COND, UNCOND = ("cond",), ("uncond",)
 # the branches of each call, by iteration; a chunk starts in every third, and is cleaned after four
 GROUPINGS = {

@@ -19,6 +19,7 @@ from motioncache_pack.tests.core.causal_runs import (
     poison,
     sampled,
 )
+from motioncache_pack.tests.core.kv_places import kept_bytes
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_TOKENS
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
@@ -27,15 +28,17 @@ from motioncache_pack.tests.support.assert_close import assert_close, assert_sam
 FRAME = 2 * 2 * 4 * 128 * 4 * 2
 SIZE = (4, 4)
 
+pytestmark = pytest.mark.usefixtures("kept_in")
+
 
 @pytest.mark.parametrize("window", [0, 6])
 @pytest.mark.parametrize("kv_keep", [1, 2])
-def test_memory_stays_within_the_budget_however_long_the_clip(kv_keep, window):
+def test_memory_stays_within_the_budget_however_long_the_clip(kv_keep, window, kept_in):
     sizes = set()
     for frames in (12, 20):
         options = ForcingOptions(2, 2, window_frames=window, kv_keep=kv_keep)
         latents, trace = sampled(Film((frames, *SIZE), 2, options=options))
-        sizes.add(trace.kv_bytes)
+        sizes.add(kept_bytes(trace, kept_in))
         assert bool(torch.isfinite(latents).all())
     # two chunks of two frames are denoised at a time
     assert sizes == {2 * (2 * kv_keep + 4) * FRAME}
@@ -44,13 +47,13 @@ def test_memory_stays_within_the_budget_however_long_the_clip(kv_keep, window):
 @pytest.mark.parametrize(
     "options", [ForcingOptions(2, 2), ForcingOptions(2, 2, window_frames=6, overlap_frames=2)]
 )
-def test_a_budget_that_is_never_used_up_changes_nothing(options):
+def test_a_budget_that_is_never_used_up_changes_nothing(options, kept_in):
     film = Film((9, *SIZE), prefix=1, options=options)
     wanted, trace = sampled(film)
     got, other = sampled(replace(film, options=replace(options, kv_keep=5)))
     assert_same("latents", wanted, got)
     assert [c.pairs for c in trace.calls()] == [c.pairs for c in other.calls()]
-    assert trace.kv_bytes == other.kv_bytes
+    assert kept_bytes(trace, kept_in) == kept_bytes(other, kept_in) > 0
 
 
 def test_a_chunk_must_be_in_view_when_its_kept_keys_become_clean():
@@ -156,10 +159,12 @@ def test_dropped_memory_is_given_back():
         index = call[-1].iteration.index
         if index % 4 == 3:
             kept = [t for key, t in living_tensors().items() if key not in before]
-            memory = [t.untyped_storage() for t in kept if t.ndim == 3 and t.shape[-1] == 128]
+            # tokens, and scales of the one head
+            memory = [t.untyped_storage() for t in kept if t.ndim == 3 and t.shape[-1] in (128, 1)]
             sizes = {storage.data_ptr(): storage.nbytes() for storage in memory}
-            tables = list(run.session._clip._tables.values())
-            counts = [sum(table.nbytes()) for table in tables]
+            clip = run.session._clip
+            counts = [sum(table.nbytes()) for table in clip._tables.values()]
+            counts += [home.shared.transfers.nbytes() for home in clip._homes.values()]
             checked.append((sum(sizes.values()), sum(counts)))
         return out
 
@@ -168,10 +173,10 @@ def test_dropped_memory_is_given_back():
     assert len(checked) >= 3
     assert all(alive == told for alive, told in checked)
     kept = [t for key, t in living_tensors().items() if key not in before]
-    assert [t for t in kept if t.ndim == 3 and t.shape[-1] == 128] == []
+    assert [t for t in kept if t.ndim == 3 and t.shape[-1] in (128, 1)] == []
 
 
-def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkeypatch):
+def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkeypatch, kept_in):
     monkeypatch.setattr(kv_store, "compress_kv", keep_last)
     film = Film((8, *SIZE), steps=5, options=ForcingOptions(2, 4, kv_keep=1))
     entries, reused = [], []
@@ -190,7 +195,9 @@ def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkey
 
     def answer(*call):
         out = run.answer(*call)
-        sizes[call[-1].iteration.index] = run.session._clip._tables[out.device].nbytes()[1] / FRAME
+        _, device, host = run.session._clip._tables[out.device].nbytes()
+        frame = FRAME * 129 // 128 if kept_in == "gpu_fp8" else FRAME
+        sizes[call[-1].iteration.index] = (device + host) / frame
         return out
 
     assert bool(torch.isfinite(film.sample(answer)).all())

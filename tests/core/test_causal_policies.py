@@ -39,12 +39,15 @@ class Told:
     def __init__(self, distances):
         self.distances, self.asked = distances, 0
 
+    def to(self, device):
+        return self
+
     def signal(self, tokens, modulation, sigma):
         self.asked += 1
-        return self.asked - 1
+        return torch.tensor(self.asked - 1)
 
     def between(self, previous, current):
-        return self.distances[current]
+        return self.distances[int(current)]
 
 
 def active_chunks(film):
@@ -128,10 +131,10 @@ def test_random_takes_as_many_rows_as_motion_in_each_chunk(monkeypatch, options)
     )  # fmt: skip
     decide, met = scope.decide, []
 
-    def both(given, state, distance, ops, **facts):
+    def both(given, state, proposal, numbers, **facts):
         other = copy.deepcopy(state)
-        control = decide(replace(given, policy="random"), other, distance, ops, **facts)
-        chosen = decide(given, state, distance, ops, **facts)
+        control = decide(replace(given, policy="random"), other, proposal, numbers, **facts)
+        chosen = decide(given, state, proposal, numbers, **facts)
         assert (control.kind, control.phase, control.active) == (
             chosen.kind, chosen.phase, chosen.active,
         )  # fmt: skip

@@ -61,6 +61,9 @@ def test_each_chunk_warms_up_and_accumulates_for_itself():
 
         name = "level"
 
+        def to(self, device):
+            return self
+
         def signal(self, tokens, modulation, sigma):
             return sigma
 

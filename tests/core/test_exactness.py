@@ -20,6 +20,8 @@ from motioncache_pack.tests.support.assert_close import assert_close, assert_sam
 
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
+pytestmark = pytest.mark.usefixtures("kept_in")
+
 
 def bare(network, inputs):
     x, t, context, arguments = inputs
@@ -156,6 +158,26 @@ def test_a_run_in_inference_mode_and_in_half_precision():
     assert out.dtype == torch.bfloat16
     assert bool(torch.isfinite(out).all())
     assert {c.kind for c in trace.calls()} == {"dense", "partial", "reuse"}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_hosts_tensor_of_levels_in_inference_mode(apart):
+    """The host samples in inference mode, where torch does not count writes to a tensor."""
+    settings = MotionCacheSettings(warmup_steps=2, uniform_updates=1, reuse_threshold=0.1)
+    run = Run(small_wan(), settings, profile=Steady(0.06))
+    with torch.inference_mode():
+        level = torch.empty(1)
+        for step in range(8):
+            # written to by the sampler, as some do
+            level.fill_(1 - 0.1 * step)
+            x, text = torch.randn(2, 16, 3, 4, 4), torch.randn(2, TEXT_TOKENS, TEXT_DIM)
+            names = ("u", "c")
+            for rows in (slice(0, 1), slice(1, 2)) if apart else (slice(0, 2),):
+                options = {"sigmas": level}
+                run.call(x[rows], 1000 * float(level), text[rows], names[rows], options)
+    assert [e.sigma for e in run.trace.evaluations] == pytest.approx(
+        [1 - 0.1 * step for step in range(8)]
+    )
 
 
 def test_two_runs_decide_and_answer_alike():

@@ -7,10 +7,14 @@ from motioncache_pack.motioncache_core.errors import MotionCacheError
 from motioncache_pack.motioncache_core.heatmap import (
     COLORMAPS,
     VIEWS,
+    Scale,
     colourise,
+    mapped_steps,
+    oldest_at,
     render,
-    timeline,
+    scale,
     values,
+    which_step,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord, Trace
@@ -71,11 +75,6 @@ def test_only_the_first_scope_is_shown(trace):
     for i, e in enumerate(trace.evaluations):
         e.index = i
     assert values(trace, "active", 1).sum() == 0
-    assert timeline(trace).shape == timeline_of(4)
-
-
-def timeline_of(evaluations, chunks=1):
-    return (1, 48 * chunks, 16 * evaluations, 3)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -110,23 +109,6 @@ def test_colours_run_from_the_first_to_the_last_anchor():
         assert bool((np.diff(steps) > 0).all()), f"{name} is not brighter for larger values"
 
 
-def test_the_timeline_fills_cells_by_the_computed_share(trace):
-    picture = timeline(trace)
-    assert picture.shape == timeline_of(4)
-    cells = [picture[0, 2:46, 16 * i + 8] for i in range(4)]
-    assert [len(c.unique(dim=0)) for c in cells] == [1, 1, 2, 1]
-    assert not torch.equal(cells[0][0], cells[1][0])
-    # a quarter of 44 pixels, from the bottom
-    assert int((cells[2] == cells[2][-1]).all(dim=1).sum()) == 11
-    assert torch.equal(cells[2][0], cells[1][0])
-
-
-def test_chunks_lie_below_each_other(trace):
-    for e in trace.evaluations:
-        e.chunks = e.chunks * 3
-    assert timeline(trace).shape == timeline_of(4, chunks=3)
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -153,5 +135,25 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
         values(Trace(MotionCacheSettings().as_dict()), "active")
 
 
-def test_a_timeline_of_nothing_is_still_a_picture():
-    assert timeline(Trace({})).shape == timeline_of(1)
+def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
+    assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
+    assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
+    assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
+    for view in VIEWS:
+        legend = scale(trace, view, 2)
+        assert legend.title and legend.low != legend.high
+
+
+def test_staleness_of_several_evaluations_shares_a_scale(trace):
+    oldest = oldest_at(trace, [1, 2, 3])
+    assert oldest == 3
+    assert values(trace, "staleness", 1, oldest).reshape(-1).tolist() == pytest.approx([1 / 3] * 12)
+    ages = [1 / 3 if a else 1.0 for a in ACTIVE]
+    assert values(trace, "staleness", 3, oldest).reshape(-1).tolist() == pytest.approx(ages)
+
+
+def test_which_evaluations_have_a_map(trace):
+    assert mapped_steps(trace, "motion") == [2]
+    assert mapped_steps(trace, "active") == [0, 1, 2, 3]
+    assert [which_step(trace, view, -1) for view in VIEWS] == [2, 3, 3, 3]
+    assert which_step(trace, "active", 1) == 1

@@ -6,10 +6,11 @@ import pytest
 import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.policy import decide
-from motioncache_pack.motioncache_core.scope import Circumstances, Scope, advance
+from motioncache_pack.motioncache_core.policy import row_multiple
+from motioncache_pack.motioncache_core.scope import Circumstances, Scope, advance, prepare
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.motioncache_core.state import ChunkState
+from motioncache_pack.tests.core.runs import decide_at_once as decide
 
 # in the motion phase from the second evaluation on, each token for itself
 PLAIN = MotionCacheSettings(
@@ -171,7 +172,7 @@ def test_without_a_map_all_tokens_weigh_one():
 def test_random_computes_as_many_tokens_as_motion_but_others():
     random = dataclasses.replace(PLAIN, policy="random", agreement=0.5)
     motion = dataclasses.replace(PLAIN, agreement=0.5)
-    weights = torch.rand(1, 32, generator=torch.Generator().manual_seed(3)).repeat(3, 1).tolist()
+    weights = torch.rand(1, 20, generator=torch.Generator().manual_seed(3)).repeat(3, 1).tolist()
     states = {s.policy: started(s, weights) for s in (random, motion)}
     alike = 0
     for _ in range(20):
@@ -180,7 +181,7 @@ def test_random_computes_as_many_tokens_as_motion_but_others():
         assert (by_chance.kind, by_chance.active) == (by_motion.kind, by_motion.active)
         if by_chance.kind != "partial":
             continue
-        due = by_chance.due.reshape(3, 32)
+        due = by_chance.due.reshape(3, 20)
         assert int(due.sum()) == by_chance.active
         assert bool((due == due[0]).all())
         alike += int(bool((by_chance.due == by_motion.due).all()))
@@ -199,6 +200,14 @@ def test_random_is_the_same_in_every_run():
     assert runs[0] == runs[1]
 
 
+def advanced(scope, settings, distance, sigma, limits):
+    """The decisions of an evaluation of a clip of one frame and one chunk."""
+    levels = torch.tensor([sigma])
+    proposals = prepare(scope, settings, [distance], levels, ops, limits)
+    numbers = iter([float(n) for p in proposals for n in p.unread()])
+    return advance(scope, settings, proposals, numbers, (sigma,), ops, limits)
+
+
 @pytest.mark.parametrize(
     "changes, sigma, wanted",
     [
@@ -213,8 +222,8 @@ def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
     settings = dataclasses.replace(PLAIN, **changes)
     scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
     limits = Circumstances(last_sigma=0.1, end_sigma=0.2)
-    advance(scope, settings, [None], (1.0,), ops, limits)
-    decisions = advance(scope, settings, [0.0], (sigma,), ops, limits)
+    advanced(scope, settings, None, 1.0, limits)
+    decisions = advanced(scope, settings, 0.0, sigma, limits)
     assert [d.phase for d in decisions] == [wanted]
 
 
@@ -223,5 +232,49 @@ def test_the_paper_preset_forces_no_last_evaluation():
     limits = Circumstances(last_sigma=0.01)
     paper = MotionCacheSettings.preset("paper")
     levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]
-    decisions = [advance(scope, paper, [0.0], (s,), ops, limits)[0] for s in levels]
+    decisions = [advanced(scope, paper, 0.0, s, limits)[0] for s in levels]
     assert [d.kind for d in decisions] == ["dense"] * 5 + ["reuse"] * 2
+
+
+@pytest.mark.parametrize(
+    "tokens, multiple", [(1, 1), (63, 1), (64, 2), (768, 16), (4095, 64), (4096, 128), (32760, 128)]
+)
+def test_counts_are_rounded_to_a_small_share_of_the_tokens(tokens, multiple):
+    assert row_multiple(tokens) == multiple
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.5])
+def test_the_next_most_due_rows_fill_the_count(agreement):
+    frames, positions = 4, 64
+    tokens = frames * positions
+    settings = dataclasses.replace(PLAIN, agreement=agreement, reuse_threshold=0.5)
+    weights = torch.rand(frames, positions, generator=torch.Generator().manual_seed(5))
+    state = started(settings, weights.tolist())
+    before = torch.zeros(tokens)
+    partial = 0
+    for _ in range(12):
+        grown = before + 0.125 * weights.view(-1)
+        crossed = grown >= 0.5
+        if agreement:
+            votes = crossed.view(frames, positions).sum(0)
+            crossed = (votes > frames / 2).repeat(frames)
+        decision = decide(settings, state, 0.125, ops)
+        assert decision.active % row_multiple(tokens) == 0
+        assert 0 <= decision.active - int(crossed.sum()) < row_multiple(tokens)
+        due = torch.zeros(tokens, dtype=torch.bool)
+        due[rows(decision, tokens)] = True
+        # nothing that is due is left out, and no filler waited less than one that still waits
+        assert bool((due | ~crossed).all())
+        fillers = due & ~crossed
+        if bool(fillers.any()) and not bool(due.all()):
+            assert float(grown[fillers].min()) >= float(grown[~due].max())
+            partial += 1
+        assert bool((state.accumulator[due] == 0).all()) and bool((state.stale[due] == 0).all())
+        assert torch.equal(state.accumulator[~due], grown[~due])
+        before = state.accumulator.clone()
+    assert partial >= 3
+
+
+def test_nothing_due_is_not_filled_up():
+    state = started(PLAIN, torch.rand(4, 64).mul(0.5).tolist())
+    assert decide(PLAIN, state, 0.125, ops).kind == "reuse"

@@ -119,6 +119,13 @@ def test_the_summary_is_json_and_complete(trace):
     assert set(data["settings"]) == set(MotionCacheSettings().as_dict())
 
 
+def test_the_text_says_what_the_host_keeps(trace):
+    assert "keys and values 2.0 MiB (2 MiB on the model's device)" in text(trace)
+    trace.kv_host_bytes = 3 * 2**19
+    assert "keys and values 2.0 MiB and 1.5 MiB on the cpu (2 MiB" in text(trace)
+    assert json.loads(as_json(trace))["memory"]["kv_host_bytes"] == 3 * 2**19
+
+
 def test_the_line_and_the_text_say_what_was_saved(trace):
     assert line(trace) == (
         "5 evaluations (3 dense, 1 partial, 1 reuse); 65% of the token work computed, "

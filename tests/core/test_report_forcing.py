@@ -3,7 +3,7 @@
 import pytest
 import torch
 from motioncache_pack.motioncache_core.call import ForcingCall
-from motioncache_pack.motioncache_core.heatmap import render, timeline, values
+from motioncache_pack.motioncache_core.heatmap import render, values
 from motioncache_pack.motioncache_core.report import (
     compute_share,
     engine_share,
@@ -18,6 +18,7 @@ from motioncache_pack.motioncache_core.sampling import (
     forcing_schedule,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.timeline import BACK, timeline
 from motioncache_pack.motioncache_core.trace import (
     CallRecord,
     ChunkRecord,
@@ -126,7 +127,7 @@ def test_a_short_last_chunk_alone_in_its_window_keeps_its_number():
 def test_the_timeline_has_a_row_for_every_chunk_of_the_clip(trace):
     picture = timeline(trace, cell=16)[0]
     assert picture.shape == (3 * 48, 6 * 16, 3)
-    back = picture[0, 0]
+    back = torch.tensor(BACK)
 
     def empty(row, column):
         box = picture[row * 48 : (row + 1) * 48, column * 16 : (column + 1) * 16]

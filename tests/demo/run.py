@@ -46,15 +46,16 @@ from motioncache_pack.motioncache_core import (  # noqa: E402
     Trace,
 )
 from motioncache_pack.motioncache_core.call import RunFacts  # noqa: E402
-from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes  # noqa: E402
+from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
     sample,
 )
-from motioncache_pack.motioncache_core.heatmap import render, timeline  # noqa: E402
+from motioncache_pack.motioncache_core.heatmap import render  # noqa: E402
 from motioncache_pack.motioncache_core.report import compute_share, summary, text  # noqa: E402
+from motioncache_pack.motioncache_core.timeline import timeline  # noqa: E402
 
 FORCING_FRAMES = 12
 FORCING: dict[str, Any] = {"chunk_frames": 3, "chunk_delay": 6}
@@ -67,19 +68,14 @@ class Demo:
         self.args = args
         self.model = checkpoint.load()
         self.scene = scenes.SCENES[args.scene]
-        self.text = tuple(scenes.text_states(s)[None] for s in (self.scene, None))
         self.settings = PRESETS[args.preset] if args.preset else checkpoint.SETTINGS
-        self.options = SampleOptions(
-            steps=args.steps, shift=checkpoint.SHIFT, denoise=checkpoint.DENOISE
-        )
+        self.options = SampleOptions(steps=args.steps, shift=checkpoint.SHIFT)
         self.facts = RunFacts(sigmas=self.options.sigmas(), profile=checkpoint.profile())
 
-    def inputs(self, frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise, and the sketch to start from."""
-        side = scenes.SIZE // codec.BLOCK
-        rng = torch.Generator().manual_seed(self.args.seed)
-        noise = torch.randn(1, codec.CHANNELS, frames, side, side, generator=rng)
-        return noise, codec.encode(scenes.sketch(self.scene, frames)[None])
+    def inputs(self, frames: int) -> tuple[clips.Clip, torch.Tensor]:
+        """The clip, and the noise to start from."""
+        clip = clips.clip(self.scene, frames)
+        return clip, clip.noise(self.args.seed)
 
 
 def timed(label: str, run: Any) -> tuple[Any, float]:
@@ -97,16 +93,17 @@ def timed(label: str, run: Any) -> tuple[Any, float]:
 
 def ordinary(demo: Demo, out: Path) -> None:
     """The same seed without and with MotionCache."""
-    noise, start = demo.inputs(demo.args.frames)
+    clip, noise = demo.inputs(demo.args.frames)
+    shown = {"conditions": clip.conditions}
     plain, plain_seconds = timed(
         "without MotionCache",
-        lambda bar: sample(demo.model, *demo.text, noise, demo.options, None, bar, start),
+        lambda bar: sample(demo.model, *clip.text, noise, demo.options, progress=bar, **shown),
     )
     (cached, trace), cached_seconds = timed(
         "with MotionCache   ",
         lambda bar: cached_sample(
-            demo.model, *demo.text, noise, demo.options, demo.settings, kernels, demo.facts, bar,
-            start,
+            demo.model, *clip.text, noise, demo.options, demo.settings, kernels, demo.facts,
+            progress=bar, **shown,
         ),
     )  # fmt: skip
     videos = [codec.decode(latents)[0] for latents in (plain, cached)]
@@ -124,7 +121,7 @@ def ordinary(demo: Demo, out: Path) -> None:
 
 def forcing(demo: Demo, out: Path) -> None:
     """Chunks one behind the other: bidirectional, block-causal, block-causal with MotionCache."""
-    noise, start = demo.inputs(FORCING_FRAMES)
+    clip, noise = demo.inputs(FORCING_FRAMES)
     never = MotionCacheSettings(reuse_threshold=0.0)
     videos, seconds, trace = [], [], None
     for label, attention, settings in (
@@ -136,8 +133,8 @@ def forcing(demo: Demo, out: Path) -> None:
         (latents, trace), took = timed(
             label,
             lambda bar, options=options, settings=settings: cached_forcing_sample(
-                demo.model, *demo.text, noise, demo.facts.sigmas, options, settings, kernels,
-                demo.facts, start=start, progress=bar,
+                demo.model, *clip.text, noise, demo.facts.sigmas, options, settings, kernels,
+                demo.facts, conditions=clip.conditions, progress=bar,
             ),
         )  # fmt: skip
         videos.append(codec.decode(latents)[0])
@@ -215,8 +212,9 @@ def main() -> None:
     demo = Demo(args)
     print(f"Scene: {scenes.describe(demo.scene)}; {args.steps} steps, seed {args.seed}")
     # the first evaluations of a process are slower; no run should pay for them
-    noise, _ = demo.inputs(args.frames)
-    sample(demo.model, *demo.text, noise, SampleOptions(steps=2, shift=checkpoint.SHIFT))
+    clip, noise = demo.inputs(args.frames)
+    few = SampleOptions(steps=2, shift=checkpoint.SHIFT)
+    sample(demo.model, *clip.text, noise, few, conditions=clip.conditions)
     print("\nOrdinary sampling")
     ordinary(demo, args.out)
     chunk, delay = FORCING["chunk_frames"], FORCING["chunk_delay"]

@@ -59,7 +59,7 @@ def draw(model: DemoWan, mode: str, it: dict[str, Any], args: argparse.Namespace
     text = [scenes.text_states(s)[None, :, :width] for s in (it["scene"], None)]
     options = SampleOptions(steps=args.steps, cfg=args.cfg)
     if mode == "ordinary":
-        latents = sample(model, *text, it["noise"], options, given=it["given"])
+        latents = sample(model, *text, it["noise"], options, conditions=it["given"])
     else:
         forcing = ForcingOptions(
             chunk_frames=3, chunk_delay=args.delay, solver=args.solver, attention=mode
@@ -67,7 +67,7 @@ def draw(model: DemoWan, mode: str, it: dict[str, Any], args: argparse.Namespace
         never = MotionCacheSettings(reuse_threshold=0.0)
         latents, _ = cached_forcing_sample(
             model, *text, it["noise"], options.sigmas(), forcing, never, kernels,
-            cfg=args.cfg, given=it["given"],
+            cfg=args.cfg, conditions=it["given"],
         )  # fmt: skip
     return codec.decode(latents)[0]
 

@@ -49,7 +49,7 @@ def oracle(a, stale, distance, weight, frames, threshold, agreement, min_update_
     ],
     ids=["bare", "no-vote", "paper", "ratio", "everything", "stale"],
 )
-@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (3, 43), (2, 600)])
+@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (1, 1030), (3, 43), (2, 600), (9, 72)])
 def test_two_steps(
     backend,
     frames,

@@ -15,6 +15,12 @@ from motioncache_pack.kernels import library, ops
 
 PACKAGE = Path(kernels.__file__).parent
 TESTS = PACKAGE.parent / "tests"
+CHECKS = (
+    "test_schema",
+    "test_autograd_registration",
+    "test_faketensor",
+    "test_aot_dispatch_dynamic",
+)
 NAMES = [op.__name__ for op in ops.OPS]
 
 
@@ -38,7 +44,8 @@ def arguments(name):
             4,
         ),
         "compact_rows": (torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.uint8),),
-        "gather_rows": (x, rows, 1),
+        "select_top": (torch.randn(6), torch.tensor([2], dtype=torch.int32)),
+        "gather_rows": (x, rows, torch.randn(1, 6, 8), torch.randn(2, 2, 12), 3),
         "reuse_residual": (x, torch.randn_like(x), torch.randn_like(x), torch.rand(6)),
         "scatter_residual": (
             x,
@@ -49,8 +56,16 @@ def arguments(name):
             torch.rand(6),
             torch.rand(6),
         ),
-        "scatter_kv": (new, new + 1, rows, torch.zeros(2, 6, 4), torch.zeros(2, 6, 4)),
+        "store_residual": (x, x + 1, *(torch.randn_like(x) for _ in range(2)), torch.rand(6)),
+        "scatter_kv": (new, new + 1, rows, *coded_stores()),
+        "read_kv": (*coded_stores(), torch.bfloat16, 5),
     }[name]
+
+
+def coded_stores():
+    """k, v and their scales for 2 heads."""
+    stores = [torch.randn(2, 6, 4).to(dtype) for dtype in (torch.int8, torch.float8_e4m3fn)]
+    return (*stores, *(torch.rand(2, 6, 2) for _ in range(2)))
 
 
 def public_call(name, given):
@@ -92,7 +107,7 @@ def test_one_name_in_four_places(name):
 
 
 def test_every_op_has_a_bench_row():
-    tree = ast.parse((TESTS / "bench" / "kernels.py").read_text())
+    tree = ast.parse((TESTS / "bench" / "kernel_cases.py").read_text())
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     assert {f"case_{name}" for name in NAMES} <= functions
 
@@ -111,7 +126,18 @@ def test_no_module_but_the_triton_ones_imports_triton():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(name):
-    torch.library.opcheck(getattr(torch.ops.motioncache, name).default, arguments(name))
+    given = arguments(name)
+    dtypes = {value.dtype for value in given if isinstance(value, torch.Tensor)}
+    # the first of the checks multiplies its arguments, which torch cannot do with fp8
+    checked = CHECKS[1:] if torch.float8_e4m3fn in dtypes else CHECKS
+    op = getattr(torch.ops.motioncache, name).default
+    torch.library.opcheck(op, given, test_utils=checked)
+
+
+def test_opcheck_of_plain_stores():
+    new, rows = arguments("scatter_kv")[0], arguments("scatter_kv")[2]
+    given = (new, new + 1, rows, torch.zeros(2, 6, 4), torch.zeros(2, 6, 4), None, None)
+    torch.library.opcheck(torch.ops.motioncache.scatter_kv.default, given)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +157,7 @@ def test_compiled_in_one_graph_and_equal(name):
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("name", ["gather_rows", "scatter_kv", "compact_rows"])
+@pytest.mark.parametrize("name", ["gather_rows", "scatter_kv", "compact_rows", "select_top"])
 def test_fake_tensors_need_no_kernel(name):
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -12,7 +12,7 @@ ROOT = Path(kernels.__file__).parents[1]
 
 STUBS = {
     "broken-library": ("raise OSError('DLL load failed')", "cannot be imported (OSError: DLL"),
-    "too-old": ("__version__ = '2.1.0'\njit = None", "Triton 2.1.0 is older than 3.3"),
+    "too-old": ("__version__ = '3.2.0'\njit = None", "Triton 3.2.0 is older than 3.3"),
     "something-else": ("", "is not OpenAI Triton"),
     "broken-inside": ("import motioncache_no_such_module", "ModuleNotFoundError"),
 }

@@ -9,21 +9,20 @@ import torch
 from motioncache_pack import kernels
 from motioncache_pack.kernels import (
     BackendUnavailableError,
-    gather_rows,
     list_backends,
     registry,
+    reuse_residual,
     use_backend,
 )
 from motioncache_pack.kernels.registry import Backend, Capability
 
 X = torch.randn(1, 4, 3)
-ROWS = torch.tensor([[2, 0]], dtype=torch.int32)
-EXPECTED = X[:, [2, 0]]
+EXPECTED = X + X
 
 
 @pytest.fixture
 def add_backend(monkeypatch):
-    """Puts a back end for gather_rows before the others, and forgets it after the test."""
+    """Puts a back end for reuse_residual before the others, and forgets it after the test."""
     monkeypatch.setattr(registry, "_backends", {})
     for name in ("_failures", "_parameters"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
@@ -31,18 +30,18 @@ def add_backend(monkeypatch):
     registry.implementation.cache_clear()
 
     def add(implementation, *, dtypes=None, reason=None):
-        module = types.ModuleType("fast_kernels.gather_rows")
-        module.gather_rows = implementation
+        module = types.ModuleType("fast_kernels.reuse_residual")
+        module.reuse_residual = implementation
         monkeypatch.setitem(sys.modules, "fast_kernels", types.ModuleType("fast_kernels"))
-        monkeypatch.setitem(sys.modules, "fast_kernels.gather_rows", module)
+        monkeypatch.setitem(sys.modules, "fast_kernels.reuse_residual", module)
         backend = Backend(
             "fast",
             "fast_kernels",
             lambda device: reason,
             lambda: (reason is None, reason or "1"),
-            {"gather_rows": Capability(dtypes or {})},
+            {"reuse_residual": Capability(dtypes or {})},
         )
-        registry.register(backend, (gather_rows,))
+        registry.register(backend, (reuse_residual,))
         registry.register(kernels.reference.BACKEND, kernels.ops.OPS)
 
     yield add
@@ -50,7 +49,7 @@ def add_backend(monkeypatch):
 
 
 def failing(error):
-    def implementation(x, rows, divisor):
+    def implementation(x, residual, slope, gain):
         implementation.calls += 1
         raise error
 
@@ -64,21 +63,21 @@ class PTXASError(Exception):
 
 def test_automatic_choice_takes_the_first_that_can(add_backend, monkeypatch):
     monkeypatch.delenv(registry.ENVIRONMENT, raising=False)
-    add_backend(lambda x, rows, divisor: "fast")
-    assert gather_rows(X, ROWS) == "fast"
+    add_backend(lambda x, residual, slope, gain: "fast")
+    assert reuse_residual(X, X) == "fast"
     with use_backend("reference"):
-        assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+        assert torch.equal(reuse_residual(X, X), EXPECTED)
         with use_backend("auto"):
-            assert gather_rows(X, ROWS) == "fast"
-        assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+            assert reuse_residual(X, X) == "fast"
+        assert torch.equal(reuse_residual(X, X), EXPECTED)
 
 
 def test_the_environment_chooses_and_code_wins(add_backend, monkeypatch):
-    add_backend(lambda x, rows, divisor: "fast")
+    add_backend(lambda x, residual, slope, gain: "fast")
     monkeypatch.setenv(registry.ENVIRONMENT, "reference")
-    assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+    assert torch.equal(reuse_residual(X, X), EXPECTED)
     with use_backend("fast"):
-        assert gather_rows(X, ROWS) == "fast"
+        assert reuse_residual(X, X) == "fast"
 
 
 def test_unknown_names_are_told(monkeypatch):
@@ -87,34 +86,34 @@ def test_unknown_names_are_told(monkeypatch):
         pass
     monkeypatch.setenv(registry.ENVIRONMENT, "torch")
     with pytest.raises(ValueError, match=f"{registry.ENVIRONMENT}: no back end 'torch'"):
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
 
 
 def test_forced_means_forced(monkeypatch):
     # without the interpreter Triton has no business with CPU tensors, installed or not
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with use_backend("triton"), pytest.raises(BackendUnavailableError) as caught:
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
     assert set(caught.value.reasons) == {"triton", "reference"}
     assert caught.value.reasons["reference"] == "can run"
     assert caught.value.reasons["triton"] in str(caught.value)
-    assert caught.value.requested == "triton" and caught.value.op == "gather_rows"
+    assert caught.value.requested == "triton" and caught.value.op == "reuse_residual"
 
 
 def test_a_forced_back_end_refuses_a_dtype(add_backend):
-    add_backend(lambda x, rows, divisor: "fast", dtypes={"x": frozenset({torch.float16})})
+    add_backend(lambda x, residual, slope, gain: "fast", dtypes={"x": frozenset({torch.float16})})
     with use_backend("fast"), pytest.raises(BackendUnavailableError, match=r"x is torch\.float32"):
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
 
 
 def test_automatic_choice_falls_back_and_says_so_once(add_backend, monkeypatch, caplog):
     monkeypatch.delenv(registry.ENVIRONMENT, raising=False)
-    add_backend(lambda x, rows, divisor: "fast", reason="no such card")
+    add_backend(lambda x, residual, slope, gain: "fast", reason="no such card")
     with caplog.at_level(logging.INFO, logger="motioncache.kernels"):
         for _ in range(3):
-            assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+            assert torch.equal(reuse_residual(X, X), EXPECTED)
     assert [record.message for record in caplog.records] == [
-        "gather_rows: fast is not used: no such card"
+        "reuse_residual: fast is not used: no such card"
     ]
 
 
@@ -134,11 +133,11 @@ def test_a_kernel_that_cannot_be_compiled_is_tried_once(add_backend, monkeypatch
     add_backend(implementation)
     with caplog.at_level(logging.WARNING, logger="motioncache.kernels"):
         for _ in range(3):
-            assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+            assert torch.equal(reuse_residual(X, X), EXPECTED)
     assert implementation.calls == 1 and len(caplog.records) == 1
     assert str(error)[:20] in caplog.text
     with use_backend("fast"), pytest.raises(BackendUnavailableError):
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +149,14 @@ def test_a_kernel_that_cannot_be_compiled_is_tried_once(add_backend, monkeypatch
 def test_other_errors_are_never_swallowed(add_backend, monkeypatch, name, error):
     add_backend(failing(error))
     with use_backend(name), pytest.raises(type(error)):
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
 
 
 def test_a_compile_failure_of_a_forced_back_end_is_the_cause(add_backend):
     error = PTXASError("no")
     add_backend(failing(error))
     with use_backend("fast"), pytest.raises(BackendUnavailableError, match="PTXASError") as caught:
-        gather_rows(X, ROWS)
+        reuse_residual(X, X)
     assert caught.value.__cause__ is error
 
 
@@ -166,10 +165,10 @@ def test_names_in_a_capability_are_checked():
         capability = Capability({parameter: frozenset({torch.float32})})
         return Backend("typo", "typo", lambda device: None, lambda: (True, ""), {op: capability})
 
-    with pytest.raises(ValueError, match=r"no parameter \['X'\].*'x', 'rows', 'divisor'"):
-        registry.register(backend("gather_rows", "X"), (gather_rows,))
-    with pytest.raises(ValueError, match="unknown op 'gather_row'"):
-        registry.register(backend("gather_row", "x"), (gather_rows,))
+    with pytest.raises(ValueError, match=r"no parameter \['X'\].*'x', 'residual', 'slope', 'gain'"):
+        registry.register(backend("reuse_residual", "X"), (reuse_residual,))
+    with pytest.raises(ValueError, match="unknown op 'reuse_residuals'"):
+        registry.register(backend("reuse_residuals", "x"), (reuse_residual,))
     assert "typo" not in registry._backends
 
 
@@ -177,13 +176,13 @@ def test_a_cpu_is_given_to_the_reference(monkeypatch):
     monkeypatch.delenv(registry.ENVIRONMENT, raising=False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(kernels.triton, "status", lambda: pytest.fail("Triton was looked for"))
-    assert torch.equal(gather_rows(X, ROWS), EXPECTED)
+    assert torch.equal(reuse_residual(X, X), EXPECTED)
 
 
 def test_double_precision_runs_on_the_reference_alone():
-    assert gather_rows(X.double(), ROWS).dtype == torch.float64
+    assert reuse_residual(X.double(), X.double()).dtype == torch.float64
     with use_backend("triton"), pytest.raises(BackendUnavailableError, match="float64"):
-        gather_rows(X.double(), ROWS)
+        reuse_residual(X.double(), X.double())
 
 
 def test_list_backends():

@@ -128,14 +128,6 @@ def test_a_variant_that_is_declined_comes_back_unpatched(pack, caplog):
     assert "VaceWanModel is not supported yet" in words
 
 
-def test_a_compiled_model_passes_through(pack):
-    patched, handle = pack.patch(pack.wan())
-    compiled = patched.clone()
-    compiled.model_options["torch_compile_kwargs"] = {"backend": "inductor"}
-    assert torch.equal(pack.sample(compiled), pack.sample(pack.wan()))
-    assert "compiled as a whole" in handle.latest.reason
-
-
 def test_an_unknown_preset(pack):
     with pytest.raises(SettingsError, match=r"preset is 'turbo'; allowed are 'quality'.*settings"):
         pack.execute("MotionCachePatcher", pack.wan(), "turbo")

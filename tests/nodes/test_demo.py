@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes
+from motioncache_pack.motioncache_core.demo import clips, codec, scenes
 
 SCENE = "disc to the right"
 FRAMES = 9
@@ -15,15 +15,27 @@ FRAMES = 9
 def test_model_outputs(pack, frames, batch):
     model, positive, negative, latent = pack.execute("MotionCacheDemoModel", SCENE, frames, batch)
     assert latent["samples"].shape == (batch, 16, frames, 16, 16)
-    drawn = codec.encode(scenes.sketch(scenes.SCENES[SCENE], frames)[None])
+    assert latent["samples"].eq(0).all()
+    shown = clips.clip(scenes.SCENES[SCENE], frames).conditions
     latent_format = pack.host.latent_formats.Wan21()
-    for sample in latent_format.process_in(latent["samples"]).split(1):
-        assert torch.allclose(sample, drawn, atol=1e-4)
     for cond in (positive, negative):
         assert len(cond) == 1
-        assert cond[0][0].shape == (1, 4, 4096)
+        states, given = cond[0]
+        assert states.shape == (1, 4, 4096)
+        image = latent_format.process_in(given["concat_latent_image"])
+        assert torch.allclose(image, shown[:, 4:], atol=1e-4)
+        assert torch.equal(1 - given["concat_mask"], shown[:, :1])
     assert not torch.equal(positive[0][0], negative[0][0])
     assert float(model.get_model_object("model_sampling").shift) == 5.0
+
+
+def test_a_take_moves_the_shapes(pack):
+    first, again, other = (
+        pack.execute("MotionCacheDemoModel", SCENE, 3, 1, take)[1][0][1]["concat_latent_image"]
+        for take in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("scene", scenes.SCENES)
@@ -40,7 +52,7 @@ def test_two_demo_models_are_no_shared_state(pack):
 
 @pytest.mark.parametrize(("scale", "batch"), [(1, 1), (3, 2)])
 def test_decode_gives_frames(pack, scale, batch):
-    video = scenes.render(scenes.SCENES[SCENE], 4, torch.Generator().manual_seed(1))
+    video = clips.clip(scenes.SCENES[SCENE], 4).video
     samples = codec.encode(video.expand(batch, *video.shape))
     latent_format = pack.host.latent_formats.Wan21()
     (frames,) = pack.execute(
@@ -59,7 +71,7 @@ def whole_run(pack):
     patched, handle = pack.execute("MotionCachePatcher", model, "balanced")
     run = functools.partial(
         pack.host.run, positive=positive, negative=negative, latent=latent["samples"], steps=24,
-        cfg=2.0, seed=3, denoise=checkpoint.DENOISE,
+        cfg=2.0, seed=3,
     )  # fmt: skip
     decoded = [
         pack.execute("MotionCacheDemoDecode", {"samples": run(m)}, 1)[0] for m in (model, patched)
@@ -99,12 +111,12 @@ def centres(masks):
 
 
 def test_the_disc_is_found_in_the_scene_as_drawn():
-    scene = scenes.SCENES[SCENE]
-    masks = disc(scenes.render(scene, FRAMES, torch.Generator().manual_seed(1)))
-    assert (masks ^ scene.moving_mask(FRAMES)).float().mean() < 0.05
+    clip = clips.clip(scenes.SCENES[SCENE], FRAMES)
+    masks = disc(clip.video)
+    assert (masks ^ clip.moving_mask()).float().mean() < 0.05
     # the edge of the picture cuts the disc in the first frames
     steps = centres(masks).diff()[4:]
-    assert torch.allclose(steps, torch.tensor(scene.shapes[0].velocity()[0]), atol=0.2)
+    assert torch.allclose(steps, torch.tensor(clip.take.velocities[0][0]), atol=0.2)
 
 
 # thresholds for the shipped checkpoint; a new checkpoint may need new ones
@@ -122,9 +134,10 @@ def test_the_map_is_bright_where_the_disc_moves_and_dark_where_nothing_does(pack
     red = disc(plain)
     found = centres(red)
     assert len(found) == FRAMES, "no red disc in every frame: the checkpoint draws another scene"
-    (vx, _) = scenes.SCENES[SCENE].shapes[0].velocity()
+    clip = clips.clip(scenes.SCENES[SCENE], FRAMES)
+    (vx, _) = clip.take.velocities[0]
     assert abs(float(found.diff().median()) - vx) < 1.5
-    told = scenes.SCENES[SCENE].moving_mask(FRAMES)
+    told = clip.moving_mask()
     assert (red & told).sum() > 0.6 * (red | told).sum()
 
     # the inside of a plain disc does not change: motion is where it comes and where it leaves

@@ -54,7 +54,7 @@ CONTRACT = {
             "motion_source": combo("predicted_x0", "predicted_x0", "features", **MORE),
             "forecast": real(0.75, 0.0, 1.0, 0.01, **MORE),
             "cfg_mask": combo("shared", "shared", "separate", **MORE),
-            "kv_cache": combo("auto", "auto", "gpu", "off", **MORE),
+            "kv_cache": combo("auto", "auto", "gpu", "gpu_fp8", "cpu", "off", **MORE),
             "verbose": ("BOOLEAN", {"default": False, **MORE}),
         },
         {},
@@ -70,7 +70,11 @@ CONTRACT = {
             "colormap": combo("magma", "magma", "viridis", "gray"),
             "opacity": real(0.6, 0.0, 1.0, 0.05),
         },
-        {"images": IMAGE},
+        {
+            "images": IMAGE,
+            "layout": combo("frames", "frames", "steps"),
+            "legend": ("BOOLEAN", {"default": False}),
+        },
         [PICTURE],
     ),
     "MotionCacheReport": (

@@ -145,7 +145,7 @@ def kept(monkeypatch):
 
     def watched_put(self, block, k, v):
         put(self, block, k, v)
-        refs.extend(weakref.ref(t) for t in (self.keys[block], self.values[block]))
+        refs.extend(weakref.ref(t) for t in self.entries[block].tensors)
 
     def watched_rows(self, rows):
         put_rows(self, rows)

@@ -26,7 +26,8 @@ starts from a flat sketch under 86% noise (**denoise** 0.55).
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
 - *MotionCache Motion Map*: one picture per frame, bright where the model saw motion. Bright \
 tokens are computed again soon, dark ones are reused.
-- *What was saved*: D is a full evaluation, a digit is tenths computed, a dot is reused.
+- *What was saved*: one cell an evaluation. Orange is computed in full, darker in part, grey is \
+reused.
 
 **Turn**
 - **reuse_threshold**: higher is faster and less exact; 0 never reuses.
@@ -96,7 +97,7 @@ def demo() -> Graph:
 
     column = g.column(520, 300)
     cache = column.add(
-        "MotionCachePatcher", 140, colours=ACCENT, model=model["MODEL"],
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
     )  # fmt: skip
     both = {
@@ -122,7 +123,7 @@ def wan21() -> Graph:
     column = g.column(940, 360)
     loader = column.add("UNETLoader", 100, unet_name="wan2.1_t2v_1.3B_fp16.safetensors")
     shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
-    cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=shifted["MODEL"])
+    cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=shifted["MODEL"])
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
 
     column = g.column(1360, 320)
@@ -165,7 +166,7 @@ def wan22() -> Graph:
         )  # fmt: skip
         shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
         cache = column.add(
-            "MotionCachePatcher", 140, title=f"MotionCache: {name} noise", colours=ACCENT,
+            "MotionCachePatcher", 175, title=f"MotionCache: {name} noise", colours=ACCENT,
             model=shifted["MODEL"], settings=settings["settings"],
         )  # fmt: skip
         sampler = g.column(1420, 340, y).add(
@@ -174,7 +175,7 @@ def wan22() -> Graph:
             **conditioning, **steps,
         )  # fmt: skip
         trace = {"trace": cache["trace"], "samples": sampler["LATENT"]}
-        report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise")
+        report(g.column(1820, 480, y), **trace, title=f"What was saved: {name} noise", height=560)
         last = g.column(2360, 480, y).add(
             "MotionCacheMotionMap", 560, title=f"Motion map: {name} noise", view="updates", **trace
         )

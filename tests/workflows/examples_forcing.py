@@ -33,7 +33,7 @@ def demo() -> Graph:
 
     column = g.column(520, 320)
     cache = column.add(
-        "MotionCachePatcher", 140, colours=ACCENT, model=model["MODEL"],
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
     )  # fmt: skip
     forcing = column.add(
@@ -60,7 +60,7 @@ def demo() -> Graph:
     column = compare(
         g, 1320, cache["trace"], plain["output"], cached["output"], "motioncache_demo_df"
     )
-    report(column, cache["trace"], cached["output"], timeline=330)
+    report(column, cache["trace"], cached["output"], height=680)
     return g
 
 
@@ -112,7 +112,7 @@ def long_video() -> Graph:
         title: str, column: Column, first: list[Node], latent: Output, seed: int, name: str
     ) -> Output:
         top = first[0].box[1] if first else column.y
-        cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=model, preset="paper")
+        cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=model, preset="paper")
         sampler = column.add(
             "SamplerCustom", SAMPLER, model=cache["MODEL"], latent_image=latent, noise_seed=seed,
             cfg=6.0, **shared,
@@ -122,7 +122,7 @@ def long_video() -> Graph:
         save = g.column(1860, 560, top).add(
             "SaveVideo", 500, video=video["VIDEO"], filename_prefix=f"video/{name}"
         )
-        report(g.column(2460, 560, top), cache["trace"], sampler["output"], timeline=260)
+        report(g.column(2460, 560, top), cache["trace"], sampler["output"], height=560)
         last = g.column(3060, 480, top).add(
             "MotionCacheMotionMap", 560, trace=cache["trace"], samples=sampler["output"]
         )
@@ -159,7 +159,7 @@ def _one_clip(
     **forcing: int,
 ) -> None:
     """From the model to the video and what is to be seen of the run, in 50 steps."""
-    cache = column.add("MotionCachePatcher", 140, colours=ACCENT, model=model, preset=preset)
+    cache = column.add("MotionCachePatcher", 175, colours=ACCENT, model=model, preset=preset)
     vae = column.add("VAELoader", 80, vae_name=VAE_FILE)
 
     column = g.column(1360, 360)
@@ -175,7 +175,7 @@ def _one_clip(
     column = g.column(1780, 560)
     column.add("SaveVideo", 500, video=video["VIDEO"], filename_prefix=f"video/{g.name}")
     column = g.column(2400, 560)
-    report(column, cache["trace"], sampler["output"], timeline=260)
+    report(column, cache["trace"], sampler["output"], height=620)
     g.column(3020, 560).add(
         "MotionCacheMotionMap", 640, trace=cache["trace"], samples=sampler["output"],
         images=frames["IMAGE"],

@@ -34,8 +34,8 @@ The tiny model that ships with the pack cannot place shapes in pure noise, so it
 flat sketch under 86% noise (**denoise** 0.55).
 
 **Look at**
-- *Timeline*: chunks down, model evaluations across. The staircase is the delay. Orange is \
-computed in full, purple in part, grey is reused; where nothing is drawn the chunk is not at work \
+- *What was saved*: chunks down, model evaluations across. The staircase is the delay. Orange is \
+computed in full, darker in part, grey is reused; where nothing is drawn the chunk is not at work \
 and costs nothing.
 - *Without | With | Motion map*: the same seed and sampler, without and with MotionCache.
 

@@ -21,13 +21,10 @@ def report(
     trace: Output,
     samples: Output,
     title: str = "What was saved",
-    timeline: int = 0,
+    height: int = 580,
 ) -> None:
-    """The report as text and, `timeline` high, as a picture."""
-    node = column.add("MotionCacheReport", 120, trace=trace, samples=samples)
-    column.add("PreviewAny", 270, title=title, source=node["text"])
-    if timeline:
-        column.add("PreviewImage", timeline, title="Timeline", images=node["timeline"])
+    """The report, which shows its text and the timeline on its node."""
+    column.add("MotionCacheReport", height, title=title, trace=trace, samples=samples)
 
 
 def text_and_latent(column: Column, width: int, height: int, length: int = 81) -> dict[str, Output]:
@@ -57,7 +54,7 @@ def compare(
     column = g.column(x, 480)
     after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached)
     motion = column.add(
-        "MotionCacheMotionMap", 580, trace=trace, samples=cached, images=after["IMAGE"]
+        "MotionCacheMotionMap", 620, trace=trace, samples=cached, images=after["IMAGE"]
     )
     before = column.add("MotionCacheDemoDecode", 110, title="Decode: without", samples=without)
 

@@ -62,6 +62,10 @@ def get_total_memory(dev=None, torch_total_too=False):
     return (2 * FREE_MEMORY, 0) if torch_total_too else 2 * FREE_MEMORY
 
 
+# everything that is loaded, the model in use among it
+current_loaded_models: list = []
+
+
 def free_memory(memory_required, device, keep_loaded=(), for_dynamic=False):
     return []
 

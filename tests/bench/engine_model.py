@@ -1,0 +1,255 @@
+"""What the engine bench runs: networks of Wan's sizes, and sessions that compute a given share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from common import load_pack
+from torch import Tensor
+
+load_pack()
+
+from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.motioncache_core import (  # noqa: E402
+    ModelCall,
+    MotionCacheSettings,
+    RunFacts,
+    Session,
+    Trace,
+    scope,
+)
+from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+
+# the motion phase from the second evaluation on; nothing but the accumulators decides
+SETTINGS = MotionCacheSettings(
+    warmup_steps=1,
+    uniform_updates=0,
+    reuse_threshold=1.0,
+    agreement=0.0,
+    min_update_ratio=0.0,
+    max_stale_steps=0,
+    forecast=0.75,
+    dense_last=False,
+    kv_cache="gpu",
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A network and a clip.
+
+    Attributes:
+        size: latent frames, rows and columns.
+        text: context tokens.
+    """
+
+    dim: int
+    ffn_dim: int
+    layers: int
+    size: tuple[int, int, int]
+    dtype: torch.dtype = torch.bfloat16
+    batch: int = 1
+    text: int = 512
+
+    @property
+    def tokens(self) -> int:
+        frames, height, width = self.size
+        return frames * (height // 2) * (width // 2)
+
+    @property
+    def attention_share(self) -> float:
+        """Share of self-attention's products in the multiply-accumulates of a block."""
+        attention = 2 * self.tokens * self.dim
+        linear = 6 * self.dim**2 + 2 * self.dim * self.ffn_dim + 2 * self.text * self.dim
+        return attention / (attention + linear)
+
+    def needed_bytes(self) -> int:
+        """Device memory: weights, keys and values, and the largest intermediates of a block.
+
+        14B at 720p needs 28 GB + 62 GB + 21 GB, so all of Wan's sizes fit a device of 139 GiB.
+        """
+        block = 8 * self.dim**2 + 2 * self.dim * self.ffn_dim
+        row = self.batch * self.tokens * self.dtype.itemsize
+        # residual, slope, input and output of the stack, fp32 queries or keys being rotated
+        activations = row * (18 * self.dim + 3 * self.ffn_dim)
+        stored = 2 * self.layers * row * self.dim
+        return self.layers * block * self.dtype.itemsize + stored + activations
+
+    def network(self, device: str) -> DemoWan:
+        """A network with random weights, made where it runs. All weights count: biases, norms and
+        modulation are random, and no activation grows out of range."""
+        with torch.device("meta"):
+            model = DemoWan(dim=self.dim, ffn_dim=self.ffn_dim, num_layers=self.layers)
+        model = model.to(self.dtype).to_empty(device=device).eval().requires_grad_(False)
+        for name, weight in model.named_parameters():
+            if name.endswith("modulation"):
+                weight.normal_(std=self.dim**-0.5)
+            elif weight.ndim > 1:
+                weight.normal_(std=weight[0].numel() ** -0.5)
+            else:
+                weight.normal_(mean=float(name.endswith("weight")), std=0.02)
+        return model
+
+    def inputs(self, device: str) -> tuple[Tensor, Tensor]:
+        """Latents and text states."""
+        x = torch.randn(self.batch, 16, *self.size, device=device, dtype=self.dtype)
+        text = torch.randn(self.batch, self.text, 4096, device=device, dtype=self.dtype)
+        return x, text
+
+
+_WAN_1_3B = {"dim": 1536, "ffn_dim": 8960, "layers": 30}
+_WAN_14B = {"dim": 5120, "ffn_dim": 13824, "layers": 40}
+# 81 frames of 832x480 and 1280x720
+WAN = {
+    "1.3b-480p": Geometry(**_WAN_1_3B, size=(21, 60, 104)),
+    "14b-480p": Geometry(**_WAN_14B, size=(21, 60, 104)),
+    "1.3b-720p": Geometry(**_WAN_1_3B, size=(21, 90, 160)),
+    "14b-720p": Geometry(**_WAN_14B, size=(21, 90, 160)),
+}
+SMALL = {"small": Geometry(128, 512, 4, (12, 16, 16), torch.float32, batch=2, text=4)}
+SMOKE = {"smoke": Geometry(128, 192, 2, (4, 8, 8), torch.float32, batch=2, text=4)}
+
+
+class BenchOps:
+    """The kernels. Before the policy looks at the accumulators, a given share of the tokens, random
+    ones, is put over the threshold and the others far below; and each op can be timed."""
+
+    def __init__(self, tokens: int, device: str) -> None:
+        self._order = torch.randperm(tokens, device=device)
+        self._cuda = device == "cuda"
+        self._spans: list[tuple[str, Any, Any]] | None = None
+        self.share = 1.0
+
+    def accumulate_due(self, accumulator: Tensor, *args: Any, **named: Any) -> Any:
+        due = self._order < self.share * len(self._order)
+        accumulator.copy_(due.float().mul_(2000.0).sub_(1000.0))
+        return self._timed("accumulate_due", accumulator, *args, **named)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *args, **named: self._timed(name, *args, **named)
+
+    def timed(self, call: Callable[[], object]) -> dict[str, float]:
+        """Seconds of each op in a call."""
+        self._spans = []
+        call()
+        spans, self._spans = self._spans, None
+        if self._cuda:
+            torch.cuda.synchronize()
+        seconds: dict[str, float] = {}
+        for name, start, end in spans:
+            span = start.elapsed_time(end) / 1e3 if self._cuda else end - start
+            seconds[name] = seconds.get(name, 0.0) + span
+        return seconds
+
+    def _timed(self, name: str, *args: Any, **named: Any) -> Any:
+        op = getattr(kernels, name)
+        if self._spans is None:
+            return op(*args, **named)
+        start = self._now()
+        result = op(*args, **named)
+        self._spans.append((name, start, self._now()))
+        return result
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+class Runner:
+    """One network in one session, whose evaluations compute the share that is asked for."""
+
+    def __init__(self, geometry: Geometry, device: str) -> None:
+        self.geometry, self.device = geometry, device
+        self.model = geometry.network(device)
+        self.x, self.text = geometry.inputs(device)
+        self.ops = BenchOps(geometry.tokens, device)
+        self.trace = Trace({})
+        self.sigma = 0.9
+        self._session = Session(SETTINGS, self.ops, RunFacts(), self.trace)
+
+    def unpatched(self) -> Tensor:
+        """The network alone."""
+        return self._network({})
+
+    def without_blocks(self) -> Tensor:
+        """The network without its blocks: embeddings, rotary table, head."""
+        skip = {
+            ("double_block", i): lambda args, extra: {"img": args["img"]}
+            for i in range(self.geometry.layers)
+        }
+        return self._network({"patches_replace": {"dit": skip}})
+
+    def cached(self, share: float, step: float = 1e-4) -> Tensor:
+        """An evaluation with MotionCache that computes this share of the tokens, at a noise level
+        one step lower; the first one computes all."""
+        self.sigma -= step
+        self.ops.share = share
+        branches = tuple(range(self.geometry.batch))
+        call = ModelCall(self.model, self._network, self.x, self.timestep(), branches, {})
+        return self._session.evaluate(call)
+
+    def timestep(self) -> Tensor:
+        return torch.full((self.geometry.batch,), 1000 * self.sigma, device=self.device)
+
+    @property
+    def computed(self) -> float:
+        """Share of the tokens that the last evaluation computed, after rounding up."""
+        return self.trace.calls()[-1].computed / self.geometry.tokens
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _network(self, options: dict[str, Any]) -> Tensor:
+        return self.model(self.x, self.timestep(), self.text, transformer_options=options)
+
+
+@contextmanager
+def all_rows_partial() -> Iterator[None]:
+    """Evaluations that would be dense send all rows through the partial path."""
+    original = scope.decide
+
+    def decide(settings: Any, state: Any, *args: Any, **named: Any) -> Any:
+        decision = original(settings, state, *args, **named)
+        due = torch.ones(state.tokens, dtype=torch.uint8, device=state.device)
+        return replace(decision, kind="partial", active=state.tokens, due=due)
+
+    scope.decide = decide
+    try:
+        yield
+    finally:
+        scope.decide = original
+
+
+def gate(geometry: Geometry, device: str) -> str | None:
+    """Why the partial path of two blocks at full width and length is wrong; None if it is not."""
+    runner = Runner(replace(geometry, layers=2), device)
+    limit = 1e-5 if geometry.dtype == torch.float32 else 2e-2
+    try:
+        first = runner.cached(1.0)
+        checks = {"dense": (runner.unpatched(), first)}
+        runner.x = torch.randn_like(runner.x)
+        with all_rows_partial():
+            partial = runner.cached(1.0)
+        checks["all rows active"] = (runner.unpatched(), partial)
+        if runner.trace.calls()[-1].kind != "partial":
+            return "all rows active: the evaluation was not partial"
+        # the same input again: what is computed and what is reused must both be its answer
+        for share in (0.5, 0.0):
+            again = runner.cached(share, step=0.0)
+            checks[f"active {share:.0%}, unchanged"] = (runner.unpatched(), again)
+    finally:
+        runner.close()
+    for name, (wanted, got) in checks.items():
+        error = float((got.float() - wanted.float()).norm() / wanted.float().norm())
+        # a NaN must not pass
+        if not error <= limit:
+            return f"{name}: differs from the network alone by {error:.2e}"
+    return None

@@ -1,0 +1,51 @@
+"""Quality over compute: what each way of reusing costs the video, on the demo model.
+
+    python tests/bench/quality.py --out out/quality [--quick]
+
+Policies: whole-step reuse (TeaCache) in ordinary sampling, whole-chunk reuse (FlowCache) in
+diffusion forcing, each also with our forecast; motion as published and as the pack's presets set
+it; as many random tokens as that; and, where `COMFYUI_PATH` names a ComfyUI, its own EasyCache and
+LazyCache. Each is swept over thresholds on the same clips. Refuses to print a figure when its gate
+is red. A bench that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from quality_analysis import analysis
+from quality_bench import make, parsed, parser, sweeps, write
+from quality_cases import OPTIONS, ORDINARY, cases
+from quality_host import peers_wanted
+from quality_policies import comparisons, grid
+from quality_report import curves, markdown
+
+SEEDS = 24
+
+
+def main() -> None:
+    args = parsed(parser((__doc__ or "").splitlines()[0], SEEDS))
+    peers = peers_wanted()
+    grids = [
+        (clip, grid(clip, args.quick, peers))
+        for mode in args.modes
+        for clip in cases(mode, range(args.seeds))
+    ]
+    store, checked = make(grids, args)
+    figures: dict[str, Any] = {}
+    tables = []
+    for mode in args.modes:
+        hosted = peers and mode == ORDINARY
+        figures[mode] = analysis(sweeps(grids, store, mode), comparisons(mode, hosted))
+        tables.append(markdown(mode, figures[mode]))
+        place = args.out / f"quality_{mode.replace(', ', '_')}.png"
+        curves(f"{mode}, {args.seeds} clips, {OPTIONS.steps} steps", figures[mode], place)
+    write("quality", "Quality over compute", args, figures, "\n\n".join(tables), checked)
+
+
+if __name__ == "__main__":
+    main()

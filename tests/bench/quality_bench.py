@@ -1,0 +1,92 @@
+"""What the quality bench and the ablations share: options, making what is missing, result files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common import environment
+from quality_analysis import Sweep
+from quality_cases import FORCING, MODES, OPTIONS, ORDINARY, Case, model_hash
+from quality_policies import NONE, Job
+from quality_report import NOTE
+from quality_runs import Store, fingerprint, gate, outstanding, run_all
+
+QUICK_SEEDS = 3
+Grids = list[tuple[Case, dict[str, list[Job]]]]
+
+
+def parser(what: str, seeds: int) -> argparse.ArgumentParser:
+    """The options that both benches have."""
+    given = argparse.ArgumentParser(description=what)
+    given.add_argument("--out", type=Path, required=True, help="folder of runs, tables, curves")
+    given.add_argument(
+        "--seeds", type=int, help=f"clips of each mode; {seeds}, quick {QUICK_SEEDS}"
+    )
+    given.add_argument("--quick", action="store_true", help="few clips and thresholds")
+    given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
+    given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    given.set_defaults(usual_seeds=seeds)
+    return given
+
+
+def parsed(given: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options, checked."""
+    args = given.parse_args()
+    args.seeds = args.seeds or (QUICK_SEEDS if args.quick else args.usual_seeds)
+    if args.seeds < 1 or args.processes < 1:
+        given.error(
+            f"--seeds is {args.seeds}, --processes is {args.processes}; give 1 or more of each"
+        )
+    return args
+
+
+def make(grids: Grids, args: argparse.Namespace) -> tuple[Store, dict[str, int]]:
+    """Make what is not made yet; ends the program where a gate is red."""
+    store = Store(args.out / "runs.jsonl")
+    work = list(outstanding(grids, store))
+    if work:
+        run_all(work, args.processes)
+        store.read()
+    red, checked = gate(grids, store)
+    if red:
+        sys.exit("the gate is red:\n" + "\n".join(red))
+    return store, checked
+
+
+def sweeps(grids: Grids, store: Store, mode: str) -> dict[str, Sequence[Sweep]]:
+    """Each policy's runs, clip by clip."""
+    found: dict[str, list[Sweep]] = {}
+    for clip, jobs in grids:
+        if clip.mode != mode:
+            continue
+        for name, sweep in jobs.items():
+            if name != NONE:
+                runs = [store.records[job.key(clip, fingerprint())] for job in sweep]
+                found.setdefault(name, []).append(runs)
+    return dict(found)
+
+
+def write(
+    name: str, title: str, args: argparse.Namespace, figures: dict[str, Any], tables: str,
+    checked: dict[str, int],
+) -> None:  # fmt: skip
+    """The result file and the tables, which are printed as well."""
+    result = {
+        "bench": name,
+        "model": model_hash(),
+        "steps": OPTIONS.steps,
+        "seeds": args.seeds,
+        "checked": checked,
+        "modes": figures,
+        "environment": environment(),
+    }
+    (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = f"# {title}\n\n{NOTE}\n\n{tables}\n"
+    (args.out / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)

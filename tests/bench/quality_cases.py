@@ -1,0 +1,168 @@
+"""The clips that the quality bench samples. The only one of its files that knows the model, its
+scenes and how it is sampled."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from common import load_pack
+from torch import Tensor
+
+load_pack()
+
+from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.motioncache_core import (  # noqa: E402
+    ForcingOptions,
+    MotionCacheSettings,
+    RunFacts,
+    Trace,
+)
+from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
+from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
+from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
+    SampleOptions,
+    cached_sample,
+    sample,
+)
+from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+
+ORDINARY, FORCING, BIDIRECTIONAL = "ordinary", "forcing", "forcing, bidirectional"
+MODES = (ORDINARY, FORCING, BIDIRECTIONAL)
+FRAMES = {ORDINARY: 9, FORCING: 12, BIDIRECTIONAL: 12}
+OPTIONS = SampleOptions(steps=30, shift=checkpoint.SHIFT)
+ASYNCHRONOUS = ForcingOptions(chunk_frames=3, chunk_delay=5)
+
+Cached = Callable[[MotionCacheSettings, Any], tuple[Tensor, Trace]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What another host needs to sample the same clip. Latents are the network's own."""
+
+    shift: float
+    cfg: float
+    positive: Tensor
+    negative: Tensor
+    noise: Tensor
+    conditions: Tensor
+    sigmas: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A clip to sample.
+
+    Attributes:
+        facts: what its latents depend on besides mode, seed and model.
+        unit: mean distance that a step adds, which thresholds are multiples of.
+        uncached: samples it without reuse.
+        cached: samples it with these settings and ops.
+        decode: latents to a video `(F, H, W, 3)` in 0..1.
+        inputs: None where no other host samples this way.
+    """
+
+    mode: str
+    name: str
+    seed: int
+    facts: dict[str, Any]
+    unit: float
+    uncached: Callable[[], Tensor]
+    cached: Cached
+    decode: Callable[[Tensor], Tensor]
+    inputs: Inputs | None
+
+
+def cases(mode: str, seeds: range) -> list[Case]:
+    """A clip of a random scene for each seed."""
+    return [case(mode, seed) for seed in seeds]
+
+
+def case(mode: str, seed: int) -> Case:
+    """One clip.
+
+    Raises:
+        ValueError: the mode is unknown.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; allowed are {', '.join(map(repr, MODES))}")
+    frames = FRAMES[mode]
+    rng = torch.Generator().manual_seed(1_000_000 + seed)
+    scene = scenes.sample_scene(frames, rng)
+    clip = clips.clip(scene, frames, take=seed)
+    noise = clip.noise(2_000_000 + seed)
+    sigmas = tuple(OPTIONS.sigmas())
+    forcing = None
+    if mode != ORDINARY:
+        attention = "block_causal" if mode == FORCING else "bidirectional"
+        forcing = replace(ASYNCHRONOUS, attention=attention)
+    run = _forcing(clip, noise, forcing) if forcing else _ordinary(clip, noise)
+    return Case(
+        mode=mode,
+        name=scenes.describe(scene),
+        seed=seed,
+        facts={"sampling": repr(OPTIONS), "forcing": repr(forcing), "frames": frames},
+        unit=_unit(sigmas),
+        uncached=run[0],
+        cached=run[1],
+        decode=lambda latents: codec.decode(latents)[0],
+        inputs=None
+        if forcing
+        else Inputs(checkpoint.SHIFT, OPTIONS.cfg, *clip.text, noise, clip.conditions, sigmas),
+    )
+
+
+def model_hash() -> str:
+    """Names the weights and the profile that distances come from."""
+    both = checkpoint.WEIGHTS.read_bytes() + checkpoint.PROFILE.read_bytes()
+    return hashlib.sha256(both).hexdigest()[:16]
+
+
+@functools.cache
+def _model() -> DemoWan:
+    return checkpoint.load()
+
+
+@functools.cache
+def _facts() -> RunFacts:
+    return RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile())
+
+
+def _unit(sigmas: tuple[float, ...]) -> float:
+    profile = checkpoint.profile()
+    # the last step ends the run: nothing is decided after it
+    first, last = np.interp((sigmas[0], sigmas[-2]), profile.sigmas, profile.travelled)
+    return float(first - last) / (len(sigmas) - 2)
+
+
+def _ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Cached]:
+    shown = {"conditions": clip.conditions}
+
+    def uncached() -> Tensor:
+        return sample(_model(), *clip.text, noise, OPTIONS, **shown)
+
+    def cached(settings: MotionCacheSettings, ops: Any = kernels) -> tuple[Tensor, Trace]:
+        return cached_sample(_model(), *clip.text, noise, OPTIONS, settings, ops, _facts(), **shown)
+
+    return uncached, cached
+
+
+def _forcing(
+    clip: clips.Clip, noise: Tensor, options: ForcingOptions
+) -> tuple[Callable[[], Tensor], Cached]:
+    def cached(settings: MotionCacheSettings, ops: Any = kernels) -> tuple[Tensor, Trace]:
+        return cached_forcing_sample(
+            _model(), *clip.text, noise, OPTIONS.sigmas(), options, settings, ops, _facts(),
+            cfg=OPTIONS.cfg, conditions=clip.conditions,
+        )  # fmt: skip
+
+    def uncached() -> Tensor:
+        # block-causal attention is the engine's work even where nothing is reused
+        return cached(MotionCacheSettings(reuse_threshold=0.0))[0]
+
+    return uncached, cached

@@ -1,0 +1,84 @@
+"""Curves at equal compute, and how sure their means are."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from scipy.stats import t as student
+
+RESAMPLES = 4000
+# of fewer clips hardly any interval is wide enough
+LEAST_CLIPS = 6
+
+
+def at_share(points: Sequence[tuple[float, float]], share: float) -> float | None:
+    """A clip's measure at a compute share, linear between the two runs of its sweep that lie next
+    to it; None outside the sweep.
+
+    Runs of the same share count as one with their mean: a threshold that changes no decision must
+    not bend the curve.
+
+    Args:
+        points: compute share and measure of every run of the sweep.
+    """
+    found: dict[float, list[float]] = defaultdict(list)
+    for x, y in points:
+        found[round(x, 6)].append(y)
+    xs = sorted(found)
+    if not xs or not xs[0] <= share <= xs[-1]:
+        return None
+    return float(np.interp(share, xs, [float(np.mean(found[x])) for x in xs]))
+
+
+def distance_to_a_run(shares: Sequence[float], share: float) -> float:
+    """How far the nearest run of a sweep is from a compute share; 1 where there is none.
+
+    Curves bend down, so that a straight line is too low where this is large.
+    """
+    return min((abs(x - share) for x in shares), default=1.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over clips and its 95 % interval, which few clips do not give."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    clips: int
+
+    def rounded(self) -> dict[str, float | int | None]:
+        """For a result file."""
+        mean, low, high = (
+            None if b is None else float(f"{b:.6g}") for b in (self.mean, self.low, self.high)
+        )
+        return {"mean": mean, "low": low, "high": high, "clips": self.clips}
+
+
+def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate | None:
+    """Mean and bootstrap interval over clips; None of no clips.
+
+    The percentile interval, expanded to Student's width: of few clips the plain one is too narrow
+    (Hesterberg 2015, "What teachers should know about the bootstrap").
+    """
+    data = np.asarray(values, dtype=float)
+    n = len(data)
+    if n < LEAST_CLIPS:
+        return Estimate(float(data.mean()), None, None, n) if n else None
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
+    tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * float(student.ppf(0.975, n - 1)))
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return Estimate(float(data.mean()), float(low), float(high), n)
+
+
+def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Estimate | None:
+    """Mean difference and its interval over the clips that have both; clip by clip, as most of the
+    spread is the clips' own."""
+    both = zip(ours, theirs, strict=True)
+    return bootstrap([a - b for a, b in both if a is not None and b is not None])

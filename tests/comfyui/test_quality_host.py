@@ -1,0 +1,54 @@
+"""The quality bench's runs of ComfyUI's own caches."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+pytestmark = pytest.mark.comfy
+
+
+@pytest.fixture
+def hosted(host, bench, monkeypatch):
+    """A short clip in ComfyUI, and our own uncached video of it."""
+    cases = bench("quality_cases")
+    monkeypatch.setattr(cases, "OPTIONS", replace(cases.OPTIONS, steps=14))
+    monkeypatch.setattr(cases, "FRAMES", {**cases.FRAMES, cases.ORDINARY: 3})
+    clip = cases.case(cases.ORDINARY, 1)
+    video = clip.decode(clip.uncached())
+    return bench("quality_host").HostCase(clip, video)
+
+
+def test_the_hosts_uncached_video_is_ours(hosted):
+    found = hosted.run("EasyCache", 0.0)
+    assert found["host_psnr"] > 60 > hosted.SAME
+    assert found["compute_share"] == 1 and found["psnr"] == 99
+
+
+@pytest.mark.parametrize("kind", ["EasyCache", "LazyCache"])
+def test_a_cache_saves_calls_and_costs_quality(hosted, kind):
+    some, more = (hosted.run(kind, threshold) for threshold in (0.1, 0.6))
+    assert 1 > some["compute_share"] > more["compute_share"] > 0.1
+    assert some["host_psnr"] == more["host_psnr"]
+    assert 99 > some["psnr"] > more["psnr"] > 15
+
+
+def test_easycache_gets_a_copy_of_its_own(hosted, monkeypatch):
+    guarded = hosted.run("EasyCache", 0.3)
+    model = type(hosted)._guarded
+
+    def unguarded(self):
+        patched = model(self)
+        patched.remove_wrappers_with_key("diffusion_model", "private copy")
+        return patched
+
+    monkeypatch.setattr(type(hosted), "_guarded", unguarded)
+    assert hosted.run("EasyCache", 0.3)["psnr"] < guarded["psnr"] - 3
+
+
+def test_only_ordinary_clips_go_there(host, bench):
+    assert os.environ["COMFYUI_PATH"] and bench("quality_host").peers_wanted()
+    cases = bench("quality_cases")
+    clip = cases.case(cases.FORCING, 0)
+    with pytest.raises(ValueError, match="'forcing' cannot"):
+        bench("quality_host").HostCase(clip, None)

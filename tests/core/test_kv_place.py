@@ -1,0 +1,180 @@
+"""Where keys and values go: by setting, by free memory on the device and on the host."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import SettingsError, kv_place
+from motioncache_pack.motioncache_core.kv_place import Need, place, place_causal, usable
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core.runs import Run, Steady
+from motioncache_pack.tests.core.small_wan import CASES
+from motioncache_pack.tests.support.assert_close import assert_close
+
+MIB = 2**20
+# 10 blocks of 10 MiB, of 6 MiB in 8 bits
+NEED = Need(10, 10 * MIB, 6 * MIB)
+
+
+def free(mib):
+    return None if mib is None else lambda: mib * MIB
+
+
+@pytest.mark.parametrize(
+    "kv_cache, policy, device, chunks, store, reason",
+    [
+        ("auto", "motion", None, 1, True, "100 MiB on the model's device"),
+        ("auto", "motion", 125, 1, True, "100 MiB of 125 MiB free"),
+        ("auto", "random", 125, 1, True, "100 MiB of 125 MiB free"),
+        ("gpu", "motion", 1, 1, True, "100 MiB on the model's device"),
+        ("off", "motion", 500, 1, False, "kv_cache is off"),
+        ("gpu", "chunk", 500, 1, False, "policy 'chunk' has no partial evaluations"),
+        ("gpu", "step", 500, 1, False, "policy 'step' has no partial evaluations"),
+        ("auto", "chunk", 125, 2, True, "100 MiB of 125 MiB free"),
+        ("off", "chunk", 500, 2, False, "kv_cache is off"),
+    ],
+)
+def test_whether_keys_and_values_are_kept(kv_cache, policy, device, chunks, store, reason):
+    placed = place(kv_cache, NEED, policy, free(device), chunks=chunks)
+    assert placed.store is store
+    assert placed.places == (("gpu",) * 10 if store else ())
+    assert placed.nbytes == (100 * MIB if store else 0)
+    assert reason in placed.reason
+
+
+@pytest.mark.parametrize(
+    "device, host, places, kept, reason",
+    [
+        (125, 0, {"gpu": 10}, 100, "100 MiB of 125 MiB free"),
+        # 60 MiB, and a block of 10 MiB read back, in 0.8 of what is free
+        (
+            124,
+            0,
+            {"gpu_fp8": 10},
+            60,
+            "60 MiB in 8 bits of 124 MiB free; exact, 100 MiB, 124 MiB are",
+        ),
+        (88, 0, {"gpu_fp8": 10}, 60, "60 MiB in 8 bits of 88 MiB free"),
+        # 30 MiB to read with and 6 for each block; the others in 0.6 of what the host has free
+        (87, 67, {"gpu_fp8": 6, "cpu": 4}, 76, "6 of 10 blocks in 8 bits, 36 MiB of 87 MiB free"),
+        (87, 67, {"gpu_fp8": 6, "cpu": 4}, 76, "the others 40 MiB of 67 MiB free in the host's"),
+        (46, 150, {"gpu_fp8": 1, "cpu": 9}, 96, "1 of 10 blocks in 8 bits, 6 MiB of 46 MiB free"),
+        (44, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
+        (25, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
+    ],
+)
+def test_what_does_not_fit_goes_one_place_down(device, host, places, kept, reason):
+    placed = place("auto", NEED, "motion", free(device), free(host))
+    assert Counter(placed.places) == places
+    assert placed.nbytes == kept * MIB
+    assert reason in placed.reason
+
+
+@pytest.mark.parametrize(
+    "device, host, reason",
+    [
+        (87, None, "keys and values need 100 MiB, 87 MiB are free: whole chunks"),
+        (87, 66, "100 MiB, 87 MiB are free, 66 MiB in the host's memory: whole chunks"),
+        (24, 1000, "100 MiB, 24 MiB are free, 1000 MiB in the host's memory: whole chunks"),
+    ],
+)
+def test_what_fits_nowhere_is_not_kept(device, host, reason):
+    placed = place("auto", NEED, "motion", free(device), free(host))
+    assert not placed.store
+    assert reason in placed.reason
+
+
+@pytest.mark.parametrize("quantized", range(11))
+def test_blocks_on_the_host_lie_as_far_apart_as_they_can(quantized):
+    places = kv_place._spread(10, quantized)
+    assert places.count("gpu_fp8") == quantized
+    assert places.count("cpu") == 10 - quantized
+    rare = min(("gpu_fp8", "cpu"), key=places.count)
+    at = [i for i, p in enumerate(places) if p == rare]
+    gaps = {b - a for a, b in pairwise(at)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+
+
+def test_the_host_is_asked_for_room_first():
+    free, asked = [50 * MIB], []
+
+    def make_room(nbytes):
+        asked.append(nbytes)
+        free[0] = 125 * MIB
+
+    for _ in range(2):
+        placed = place("auto", NEED, "motion", lambda: free[0], None, make_room)
+        assert placed.places == ("gpu",) * 10
+    assert asked == [125 * MIB + 1]
+
+
+@pytest.mark.parametrize("kv_cache, kept", [("gpu", 100), ("gpu_fp8", 60), ("cpu", 100)])
+def test_a_place_that_is_asked_for_is_taken_whatever_is_free(kv_cache, kept):
+    placed = place(kv_cache, NEED, "motion", free(1), free(1))
+    assert placed.places == (kv_cache,) * 10
+    assert placed.nbytes == kept * MIB
+    assert f"{kept} MiB" in placed.reason
+
+
+@pytest.mark.parametrize("choose", [place, place_causal])
+def test_a_place_that_the_device_lacks_is_refused(choose):
+    need = Need(10, 10 * MIB, 6 * MIB, usable(torch.device("mps"), torch.float16))
+    more = ("motion",) if choose is place else ()
+    for kv_cache in ("gpu_fp8", "cpu"):
+        with pytest.raises(SettingsError, match=f"kv_cache is '{kv_cache}'.*Use one of these"):
+            choose(kv_cache, need, *more, None)
+    assert set(choose("auto", need, *more, free(200)).places) == {"gpu"}
+    assert usable(torch.device("cuda"), torch.float64) == ("gpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    "kv_cache, device, host, places, reason",
+    [
+        ("auto", None, None, {"gpu"}, "100 MiB on the model's device, at most; block-causal"),
+        ("off", 125, None, {"gpu"}, "100 MiB of 125 MiB free, at most; block-causal"),
+        ("auto", 90, None, {"gpu_fp8"}, "60 MiB in 8 bits"),
+        ("auto", 60, 500, {"gpu_fp8", "cpu"}, "blocks in 8 bits"),
+        ("auto", 30, 500, {"cpu"}, "in the host's memory"),
+        ("auto", 30, None, {"gpu_fp8"}, "set window_frames or kv_keep if memory runs out"),
+        ("cpu", 500, None, {"cpu"}, "100 MiB in the host's memory at most; block-causal"),
+    ],
+)
+def test_block_causal_attention_always_keeps_them(kv_cache, device, host, places, reason):
+    placed = place_causal(kv_cache, NEED, free(device), free(host))
+    assert set(placed.places) == places
+    assert len(placed.places) == 10
+    assert reason in placed.reason
+
+
+@pytest.mark.parametrize("kv_cache", ["auto", "gpu_fp8", "cpu"])
+@pytest.mark.parametrize("spare", [1, -1])
+def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
+    case = CASES["text to video"]
+    # keys and values of 3 blocks for 2 branches; 0.8 of the free memory may be taken
+    full = 2 * 3 * 2 * case.tokens * 256 * 4
+    coded = 2 * 3 * 2 * case.tokens * (256 + 2 * 4)
+    settings = MotionCacheSettings(dense_last=False, max_stale_steps=0, kv_cache=kv_cache)
+    run = Run(case.network(), settings, free_memory=lambda: int(full / 0.8) + spare)
+    x, t, context, _ = case.inputs(0)
+    for name in ("u", "c"):
+        run.call(x, t, context, (name,))
+    place = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
+    # two slots for a block of the branch that is called
+    slots = 2 * 2 * case.tokens * 256 * 4
+    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[place]
+    assert (run.trace.kv_bytes, run.trace.kv_host_bytes) == kept
+
+
+def test_too_little_memory_falls_back_to_whole_chunks_and_says_so():
+    settings = MotionCacheSettings(warmup_steps=1, uniform_updates=0, reuse_threshold=0.1)
+    case = CASES["text to video"]
+    run = Run(case.network(), settings, profile=Steady(0.06), free_memory=lambda: 1024)
+    for seed in range(3):
+        x, t, context, _ = case.inputs(seed)
+        wanted = case.network()(x, t, context)
+        got = run.call(x, t, context)
+        if run.kinds[-1] == "dense":
+            assert_close("output", wanted, got)
+    assert run.kinds == ["dense", "reuse", "dense"]
+    assert "whole chunks are reused or computed" in run.trace.kv_reason

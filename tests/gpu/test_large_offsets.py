@@ -1,0 +1,146 @@
+"""Offsets beyond 32 bits: more than 2^31 numbers in a tensor, and the rows at its end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from motioncache_pack import kernels
+from motioncache_pack.tests.gpu.support import agree, same
+from torch import Tensor
+
+pytestmark = pytest.mark.gpu
+
+# 2 x 75600 tokens of 720p with the 13824 channels of 14B's feed-forward are 2.09e9 numbers, just
+# under 2^31; three frames more are over it
+FRAMES, TOKENS, CHANNELS, HEADS = 61, 1280, 13824, 108
+END = 64
+
+
+def big(device: str, dtype: torch.dtype = torch.bfloat16, count: int = 1) -> list[Tensor]:
+    """Random `[2, L, C]` tensors; small ones on a CPU."""
+    shape = (2, FRAMES * TOKENS, CHANNELS) if device == "cuda" else (2, 5 * END, 108)
+    size = torch.Size(shape).numel()
+    if device == "cuda":
+        assert size > 2**31
+        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+        # one more for temporaries
+        if free < (count + 1) * size * dtype.itemsize * 1.1:
+            pytest.skip(f"needs {(count + 1) * size * dtype.itemsize / 1e9:.0f} GB on the device")
+    if dtype.itemsize == 1:
+        # no NaN among the codes
+        return [
+            torch.randint(0x7F, shape, dtype=torch.uint8, device=device).view(dtype)
+            for _ in range(count)
+        ]
+    return [torch.empty(shape, dtype=dtype, device=device).normal_() for _ in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def give_back(device):
+    yield
+    if device == "cuda":
+        torch.cuda.empty_cache()
+
+
+def last_rows(x: Tensor) -> Tensor:
+    """`[1, 2 * END]`: the last rows and the first ones."""
+    length = x.shape[1]
+    rows = torch.cat((torch.arange(END), torch.arange(length - END, length)))
+    return rows.to(x.device, torch.int32)[None]
+
+
+def ends(*tensors: Tensor) -> list[Tensor]:
+    """The first rows and the last rows of `[B, L, C]` or `[L]` tensors."""
+    return [
+        torch.cat((t[..., :END], t[..., -END:]), dim=-1)
+        if t.ndim == 1
+        else torch.cat((t[:, :END], t[:, -END:]), dim=1)
+        for t in tensors
+    ]
+
+
+def per_token(x: Tensor) -> Tensor:
+    return torch.rand(x.shape[1], device=x.device) + 0.1
+
+
+def reference(op: str, *args: Tensor | None) -> list[Tensor]:
+    """Results of the reference, the arguments that it may have written included."""
+    with kernels.use_backend("reference"):
+        out = getattr(kernels, op)(*args)
+    return [t for t in ((out,) if isinstance(out, Tensor) else ()) + args if t is not None]
+
+
+def test_gather_rows(device, fast):
+    (x,) = big(device)
+    out, _, _ = kernels.gather_rows(x, last_rows(x))
+    same(ends(x)[0], out, "rows")
+
+
+def test_motion_map(device, fast):
+    (x,) = big(device, count=1)
+    features = x.view(2, -1, END, x.shape[2]) if device == "cpu" else x.view(2, FRAMES, TOKENS, -1)
+    out = kernels.motion_map(features)
+    with kernels.use_backend("reference"):
+        wanted = kernels.motion_map(features[1:, -2:].contiguous())
+    agree([wanted[:, 1]], [out[1:, -1]])
+
+
+@pytest.mark.parametrize("forecast", [False, True], ids=["plain", "forecast"])
+def test_reuse_residual(forecast, device, fast):
+    x, residual, *slope = big(device, count=3 if forecast else 2)
+    more = [slope[0], per_token(x)] if forecast else []
+    out = kernels.reuse_residual(x, residual, *more)
+    agree(reference("reuse_residual", *ends(x, residual, *more))[:1], ends(out))
+
+
+@pytest.mark.parametrize("forecast", [False, True], ids=["plain", "forecast"])
+def test_store_residual(forecast, device, fast):
+    x, y, residual, *slope = big(device, count=4 if forecast else 3)
+    more = [slope[0], per_token(x)] if forecast else []
+    wanted = reference("store_residual", *ends(x, y, residual, *more))
+    kernels.store_residual(x, y, residual, *more)
+    agree(wanted, ends(x, y, residual, *more))
+
+
+@pytest.mark.parametrize("forecast", [False, True], ids=["plain", "forecast"])
+def test_scatter_residual(forecast, device, fast):
+    x, residual, *slope = big(device, count=3 if forecast else 2)
+    more = [slope[0], per_token(x), per_token(x)] if forecast else []
+    active = END // 2
+    new = torch.randn_like(x[:, :active])
+    inverse = torch.full((1, x.shape[1]), -1, dtype=torch.int32, device=device)
+    # the second half of the last rows is computed, the rest reused
+    inverse[0, -active:] = torch.arange(active, dtype=torch.int32, device=device)
+    at_ends = ends(x, residual, *more)
+    wanted = reference("scatter_residual", at_ends[0], new, ends(inverse[0])[0][None], *at_ends[1:])
+    out = kernels.scatter_residual(x, new, inverse, residual, *more)
+    agree(wanted[:1] + wanted[4:], ends(out, residual, *more))
+
+
+def test_scatter_kv(device, fast):
+    k_store, v_store = big(device, count=2)
+    k, v = (torch.randn_like(k_store[:, : 2 * END]) for _ in range(2))
+    middle = k_store[:, END : 2 * END].clone()
+    kernels.scatter_kv(k, v, last_rows(k_store), k_store, v_store)
+    for name, new, store in (("k", k, k_store), ("v", v, v_store)):
+        same(new, ends(store)[0], name)
+    same(middle, k_store[:, END : 2 * END], "rows that were not written")
+
+
+def test_scatter_kv_and_read_kv_in_fp8(device, fast):
+    k_store, v_store = big(device, torch.float8_e4m3fn, count=2)
+    k, v = (torch.randn(2, 2 * END, k_store.shape[2], device=device) for _ in range(2))
+    shape = (*k_store.shape[:2], HEADS)
+    k_scale, v_scale = (torch.rand(shape, device=device) + 0.1 for _ in range(2))
+    kernels.scatter_kv(k, v, last_rows(k_store), k_store, v_store, k_scale, v_scale)
+    small = [t.view(torch.uint8) for t in (k_store, v_store)]
+    at_ends = [t.view(torch.float8_e4m3fn) for t in ends(*small)]
+    scales = ends(k_scale, v_scale)
+    written = [torch.zeros_like(t) for t in (*at_ends, *scales)]
+    rows = torch.arange(2 * END, dtype=torch.int32, device=device)[None]
+    reference("scatter_kv", k, v, rows, *written)
+    agree(written, [*at_ends, *scales])
+    out = kernels.read_kv(k_store, v_store, k_scale, v_scale, dtype=torch.bfloat16)
+    with kernels.use_backend("reference"):
+        wanted = kernels.read_kv(*at_ends, *scales, dtype=torch.bfloat16)
+    agree(list(wanted), ends(*out))
