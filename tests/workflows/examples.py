@@ -19,8 +19,8 @@ from motioncache_pack.tests.workflows.parts import (
 DEMO_NOTE = """\
 ## MotionCache in half a minute
 Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack. It draws shapes \
-that move over a background that does not. It is too small to place shapes in pure noise, so it \
-starts from a flat sketch under 86% noise (**denoise** 0.55).
+that move over a still or panned background. As in image to video, it is shown the first frame; a \
+few coloured points in the later frames tell it where the shapes go.
 
 **Look at**
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
@@ -89,7 +89,7 @@ def demo() -> Graph:
     g = Graph("motioncache_demo")
     column = g.column(0, 440)
     column.add("MarkdownNote", 470, title="Start here", colours=NOTE, text=DEMO_NOTE)
-    model = column.add("MotionCacheDemoModel", 205)
+    model = column.add("MotionCacheDemoModel", 230)
     settings = column.add(
         "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
         motion_sensitivity=0.5,
@@ -101,7 +101,7 @@ def demo() -> Graph:
         settings=settings["settings"],
     )  # fmt: skip
     both = {
-        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.55,
+        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple",
         "positive": model["positive"], "negative": model["negative"],
         "latent_image": model["LATENT"],
     }  # fmt: skip

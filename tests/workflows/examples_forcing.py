@@ -41,7 +41,6 @@ def demo() -> Graph:
     )
     sigmas = column.add(
         "BasicScheduler", SCHEDULER, model=model["MODEL"], scheduler="simple", steps=24,
-        denoise=0.55,
     )  # fmt: skip
     both = {
         "cfg": 2.0, "positive": model["positive"], "negative": model["negative"],

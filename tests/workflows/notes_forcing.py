@@ -30,8 +30,8 @@ Press **Run**. Nothing needs to be downloaded. The video's 12 frames are cut int
 chunk denoises a few steps behind the one before it, so that later frames can follow earlier ones \
 that are nearly clean.
 
-The tiny model that ships with the pack cannot place shapes in pure noise, so it starts from a \
-flat sketch under 86% noise (**denoise** 0.55).
+The tiny model that ships with the pack is shown the first frame, and coloured points in the later \
+ones that tell it where the shapes go.
 
 **Look at**
 - *What was saved*: chunks down, model evaluations across. The staircase is the delay. Orange is \

@@ -83,7 +83,15 @@ class BaseModel(torch.nn.Module):
 
 
 class WAN21(BaseModel):
-    pass
+    def extra_conds(self, **kwargs):
+        conds = super().extra_conds(**kwargs)
+        image = kwargs.get("concat_latent_image")
+        if image is not None:
+            # a frame is given where the mask is 0
+            given = 1.0 - kwargs["concat_mask"].expand(-1, 4, -1, -1, -1)
+            shown = torch.cat([given, self.process_latent_in(image)], dim=1)
+            conds["c_concat"] = CONDRegular(shown.to(kwargs["device"]))
+        return conds
 
 
 def run_network(network, x, timestep, options, conds):
