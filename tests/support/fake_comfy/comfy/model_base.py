@@ -90,7 +90,7 @@ class WAN21(BaseModel):
             # a frame is given where the mask is 0
             given = 1.0 - kwargs["concat_mask"].expand(-1, 4, -1, -1, -1)
             shown = torch.cat([given, self.process_latent_in(image)], dim=1)
-            conds["c_concat"] = CONDRegular(shown.to(kwargs["device"]))
+            conds["c_concat"] = CONDRegular(shown)
         return conds
 
 
