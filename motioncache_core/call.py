@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .distance import DistanceSource
+from .reasons import Reason
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
 
@@ -128,7 +129,7 @@ class RunFacts:
     make_room: Callable[[int], None] | None = None
     profile: DistanceSource | None = None
     chunks: tuple[int, ...] | None = None
-    declined: str | None = None
+    declined: Reason | None = None
 
     @property
     def step_sigmas(self) -> list[float]:

@@ -28,6 +28,7 @@ from .plan import (
     compression,
     scope_plan,
 )
+from .reasons import because
 from .recording import call_record
 from .sampling import UNSTARTED
 from .settings import MotionCacheSettings
@@ -102,7 +103,7 @@ class Clip:
             )
         if self._placement is None:
             self._placement = self._place(x, call)
-            self._trace.kv_reason = self._placement.reason
+            self._trace.keep_kv_reasons([self._placement.reason])
         table = self._tables.setdefault(x.device, BranchTable())
         home = self._home(self._placement, x, call.causal)
         if home.lost:
@@ -134,13 +135,13 @@ class Clip:
         """Unstarted chunks have no rows to compute, and finished ones need theirs no more."""
         if state.kv is None:
             raise CacheShapeError("block-causal attention without a store for keys and values")
-        note = ""
+        note: str = ""
         if not state.filled or not state.kv.complete:
             state.kv = KVStore(self.facts.blocks, state.kv.home)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
             plan = scope_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
-                note = "a new branch has nothing stored yet"
+                note = because("new_branch")
             # there is no residual to learn a slope from either
             parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
         keep = forcing.kv_keep * forcing.chunk_frames * self.layout.spatial
@@ -184,8 +185,8 @@ class Clip:
         trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
         trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
         if self._placement is not None:
-            notes = (note for home in self._homes.values() for note in home.notes)
-            trace.kv_reason = "; ".join([self._placement.reason, *notes])
+            notes = [note for home in self._homes.values() for note in home.notes]
+            trace.keep_kv_reasons([self._placement.reason, *notes])
 
     @property
     def _partial(self) -> bool:
@@ -220,7 +221,7 @@ class Clip:
     def _place(self, x: Tensor, call: ModelCall) -> Placement:
         one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
         if one_frame and not call.causal:
-            return nothing("one latent frame has no motion: it is reused or computed as a whole")
+            return nothing(because("kv_one_frame"))
         branches = max(self._run.branches, len(call.branches))
         need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
         run, kv_cache = self._run, self._settings.kv_cache

@@ -24,17 +24,14 @@ from .errors import CacheShapeError, UnsupportedModelError
 from .ops import TokenOps
 from .plan import CallPlan
 from .policy import DENSE, REUSE
+from .reasons import because
 from .state import BranchRows
 
 Planner = Callable[[Tensor, Tensor], tuple[CallPlan, BranchRows]]
 BlockFunction = Callable[[dict[str, Any]], dict[str, Any]]
 BlockPatch = Callable[[dict[str, Any], dict[str, BlockFunction]], dict[str, Any]]
 
-BYPASSED = (
-    "the blocks' self-attention does not call the attention hook (optimized_attention_override), "
-    "so keys and values cannot be kept. Remove the node that replaces the attention; if the blocks "
-    "are compiled, compile them without a guard filter, or restart"
-)
+BYPASSED = because("attention_bypassed")
 
 
 class Evaluation:

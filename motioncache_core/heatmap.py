@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import MotionCacheError, NoMapError
+from .reasons import because
 from .report import explain
 from .trace import EvaluationRecord, Trace
 
@@ -223,15 +224,12 @@ def _index(step: int, count: int) -> int:
 def _why_no_motion(trace: Trace) -> str:
     policy = trace.settings.get("policy")
     if policy not in ("motion", "random"):
-        return f"policy {policy!r} does not weigh tokens. Choose view 'updates'"
+        return because("map_policy", policy=policy)
     if trace.reason:
         return trace.reason
     if trace.kv_bytes + trace.kv_host_bytes == 0 and trace.kv_reason:
         return trace.kv_reason
-    return (
-        "the run never reached the motion phase. Lower warmup_steps or uniform_updates, raise the "
-        "number of steps, or choose view 'updates'"
-    )
+    return because("map_phase")
 
 
 def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .kv import PLACES, Resources
+from .reasons import Reason, because
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Home:
     required: bool = False
     usable: tuple[str, ...] = tuple(_ORDER)
     lost: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[Reason] = field(default_factory=list)
 
     def step_down(self, block: int) -> bool:
         """Memory ran out at a block: it and all behind it go one place down.
@@ -46,7 +47,7 @@ class Home:
         below = [p for p in _ORDER[at + 1 :] if p in self.usable]
         if below:
             self.places[block:] = [max(p, below[0], key=_ORDER.index) for p in self.places[block:]]
-            self._tell(f"out of memory at block {block}: {below[0]} from there on")
+            self._tell(because("kv_step_down", block=block, place=below[0]))
             return True
         if self.required:
             raise torch.OutOfMemoryError(
@@ -55,7 +56,7 @@ class Home:
                 "kv_keep in the diffusion-forcing sampler, or use a smaller video"
             )
         self.lost = True
-        self._tell(f"out of memory at block {block}: dropped, whole chunks are reused or computed")
+        self._tell(because("kv_lost", block=block))
         return False
 
     def check_kept(self) -> None:
@@ -66,6 +67,6 @@ class Home:
                 "'cpu', or use a smaller video"
             )
 
-    def _tell(self, note: str) -> None:
+    def _tell(self, note: Reason) -> None:
         log.warning("MotionCache - keys and values: %s.", note)
         self.notes.append(note)

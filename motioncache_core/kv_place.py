@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import SettingsError
+from .reasons import Reason, because
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Placement:
         return bool(self.places)
 
 
-def nothing(reason: str) -> Placement:
+def nothing(reason: Reason) -> Placement:
     """No keys and values."""
     return Placement((), 0, reason)
 
@@ -114,18 +115,15 @@ def place(
         SettingsError: the device cannot do what `kv_cache` asks for.
     """
     if policy == "step" or (policy == "chunk" and chunks == 1):
-        return nothing(f"policy {policy!r} has no partial evaluations")
+        return nothing(because("kv_policy", policy=policy))
     if kv_cache == "off":
-        return nothing("kv_cache is off: whole chunks are reused or computed")
+        return nothing(because("kv_off"))
     if kv_cache != "auto":
         return _forced(kv_cache, need)
     found, tried = _fitting(need, free_memory, free_host_memory, make_room)
     if found is not None:
         return found
-    return nothing(
-        f"keys and values need {tried}: whole chunks are reused or computed. Use a smaller video, "
-        "or force kv_cache 'gpu_fp8' or 'cpu'"
-    )
+    return nothing(because("kv_no_room", tried=tried))
 
 
 def place_causal(

@@ -12,6 +12,7 @@ from .causal import CausalPlan, Compression, Segment
 from .layout import TokenLayout
 from .ops import TokenOps
 from .policy import DENSE, PARTIAL, REUSE, Decision
+from .reasons import because
 from .sampling import ACTIVE, CLEAN, DONE, Iteration
 from .state import BranchRows
 
@@ -106,11 +107,11 @@ def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense."""
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
-    note = ""
+    note: str = ""
     if kinds != {DENSE} and not state.filled:
-        note = "a new branch has nothing to reuse yet"
+        note = because("new_branch")
     elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
-        note = "keys and values are incomplete"
+        note = because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()

@@ -18,6 +18,7 @@ from .errors import SettingsError, UnsupportedModelError
 from .evaluation import Evaluation
 from .layout import TokenLayout
 from .ops import TokenOps
+from .reasons import Reason, because
 from .settings import MotionCacheSettings
 from .timing import Stopwatch
 from .trace import CallRecord, Trace
@@ -56,12 +57,9 @@ class Session:
         if run.declined:
             trace.decline(run.declined)
         elif 0 < steps <= FEW_STEPS:
-            trace.decline(
-                f"{steps} sampling steps: with {FEW_STEPS} or fewer, warm-up and the last step "
-                "leave nothing to reuse. Use more steps, or remove the node"
-            )
+            trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
         elif settings.reuse_threshold == 0:
-            trace.decline("reuse_threshold is 0, which means never reuse")
+            trace.decline(because("threshold_zero"))
         self._off = trace.reason
 
     def evaluate(self, call: ModelCall) -> Tensor:
@@ -73,13 +71,13 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        reason = self._run.declined or declined or _decline_reason(adapter, call)
-        if reason and call.causal:
+        why = self._run.declined or declined or _decline_reason(adapter, call)
+        if why and call.causal:
             raise UnsupportedModelError(
-                f"block-causal attention is not possible here: {reason}. Set attention to "
+                f"block-causal attention is not possible here: {why}. Set attention to "
                 "'bidirectional' in the diffusion-forcing sampler"
             )
-        reason = self._off or reason
+        reason = self._off or why
         if reason:
             self._trace.decline(reason)
         if reason and not call.causal:
@@ -168,15 +166,14 @@ class Session:
         self._on_call(self._trace)
 
 
-def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:
+def _decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     options = call.options
     if options.get("context_window") is not None:
-        return "context windows are in use, which are not supported yet"
-    if options.get("multigpu_thread_device") is not None:
-        return "the run is split over several GPUs, which is not supported yet"
+        return because("context_windows")
     for name in ("double_block", "attn1_patch", "attn2_patch"):
         if options.get("patches", {}).get(name):
-            return f"another node patches every block ({name}) and needs all tokens in order"
-    if call.x.shape[0] % len(call.branches):
-        return f"{call.x.shape[0]} batch rows cannot be shared by {len(call.branches)} branches"
+            return because("block_patch", name=name)
+    rows, branches = call.x.shape[0], len(call.branches)
+    if rows % branches:
+        return because("uneven_batch", rows=rows, branches=branches)
     return adapter.decline_call(call.arguments, options)

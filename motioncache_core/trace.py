@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .layout import TokenLayout
+from .reasons import Reason
 from .sampling import DONE, UNSTARTED
 
 Bytes = npt.NDArray[np.uint8]
@@ -110,6 +112,8 @@ class Trace:
             (and slopes), by keys and values on the model's device and in the host's memory, and by
             the per-token arrays that decisions are made from.
         kv_reason: where keys and values were kept, and why.
+        kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
+        remarks: what else the user may want to change.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
     """
 
@@ -128,6 +132,8 @@ class Trace:
     kv_host_bytes: int = 0
     deciding_bytes: int = 0
     kv_reason: str = ""
+    kv_reasons: list[Reason] = field(default_factory=list)
+    remarks: list[Reason] = field(default_factory=list)
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     declined_calls: list[CallRecord] = field(default_factory=list)
     finished: bool = False
@@ -149,6 +155,16 @@ class Trace:
     def decline(self, reason: str) -> None:
         """Remember the first reason why calls went through untouched."""
         self.reason = self.reason or reason
+
+    def remark(self, reason: Reason) -> None:
+        """Remember something that did not stop the run from reusing; once."""
+        if reason not in self.remarks:
+            self.remarks.append(reason)
+
+    def keep_kv_reasons(self, said: Sequence[str]) -> None:
+        """Remember where keys and values are kept, and what was changed in mid-run."""
+        self.kv_reason = "; ".join(said)
+        self.kv_reasons = [one for one in said if isinstance(one, Reason)]
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""

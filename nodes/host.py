@@ -34,6 +34,7 @@ from ..motioncache_core import (
     find_adapter,
 )
 from ..motioncache_core.readback import upload
+from ..motioncache_core.reasons import Reason
 from ..motioncache_core.report import line, progress
 from .compiling import (
     COMPILE_ARGUMENTS,
@@ -139,6 +140,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     facts = _run_facts(guider, config, sigmas)
     session = Session(config.settings, kernels, facts, trace, live.on_call)
     if not trace.reason and argument(outer, "dynamic") is False:
+        trace.remark(STATIC)
         log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
     try:
@@ -169,7 +171,7 @@ def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
     )
 
 
-def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> Reason | None:
     """Why a compiled model cannot be helped; None if it can, or is not compiled."""
     if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
         return WHOLE

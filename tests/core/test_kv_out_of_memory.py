@@ -138,11 +138,9 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
     for block, k in enumerate(fresh):
         got = kv.entries[block].read(5)[0]
         assert error(got, k) < (1e-7 if block == 0 else 0.04)
-    assert kv.home.notes == [
-        "out of memory at block 2: gpu_fp8 from there on",
-        "out of memory at block 3: cpu from there on",
-        "out of memory at block 1: gpu_fp8 from there on",
-        "out of memory at block 1: cpu from there on",
+    assert [(note.code, note.partition(". ")[0]) for note in kv.home.notes] == [
+        ("kv_step_down", f"out of memory at block {block}: {place} from there on")
+        for block, place in ((2, "gpu_fp8"), (3, "cpu"), (1, "gpu_fp8"), (1, "cpu"))
     ]
     kv._step_down(1)
     assert kv.home.lost
