@@ -5,6 +5,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 
 from .adapters import ADAPTERS, find_adapter, takes_frame_levels
 from .call import ForcingCall, ModelCall, RunFacts
+from .devices import DeviceSessions
 from .distance import CalibratedProfile
 from .errors import (
     CacheShapeError,
@@ -14,6 +15,7 @@ from .errors import (
     SettingsError,
     UnsupportedModelError,
 )
+from .exchange import MapExchange
 from .sampling import ForcingOptions, forcing_schedule, sample_forcing
 from .session import Session
 from .settings import PRESETS, MotionCacheSettings
@@ -25,8 +27,10 @@ __all__ = [
     "CacheShapeError",
     "CalibratedProfile",
     "ConflictError",
+    "DeviceSessions",
     "ForcingCall",
     "ForcingOptions",
+    "MapExchange",
     "ModelCall",
     "MotionCacheError",
     "MotionCacheSettings",

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .distance import DistanceSource
+from .exchange import MapExchange
 from .reasons import Reason
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
@@ -119,6 +120,7 @@ class RunFacts:
         profile: calibrated distance; wins over the adapter's choice.
         chunks: latent frames of each chunk; None makes the clip one chunk.
         declined: why the run passes through untouched, where it has to.
+        exchange: takes and gives motion maps, where the branches are spread over devices.
     """
 
     sigmas: Sequence[float] = ()
@@ -130,6 +132,7 @@ class RunFacts:
     profile: DistanceSource | None = None
     chunks: tuple[int, ...] | None = None
     declined: Reason | None = None
+    exchange: MapExchange | None = None
 
     @property
     def step_sigmas(self) -> list[float]:

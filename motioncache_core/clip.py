@@ -174,6 +174,7 @@ class Clip:
             for i, key in enumerate(g.keys):
                 start = g.rows.start + i * call.samples
                 g.scope.maps[key] = maps[start : start + call.samples]
+            self._decider.left(g.scope)
         return done
 
     def _observe_memory(self) -> None:

@@ -83,6 +83,8 @@ class Decider:
         self._measures: dict[torch.device, DistanceMeasure] = {}
         self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
+        shared = run.exchange is not None and settings.cfg_mask == "shared"
+        self._lane = run.exchange.lane() if run.exchange is not None and shared else None
 
     def groups(self, call: ModelCall, layout: TokenLayout) -> list[Group]:
         """The call's parts, with the states that decide for them."""
@@ -121,6 +123,8 @@ class Decider:
             proposals = []
             for g in deciding:
                 tokens, modulation = x[g.rows][: call.samples], modulation_row(vec, g.rows.start)
+                if self._lane is not None and g.scope.maps:
+                    g.scope.maps = self._lane.joined(g.scope.maps, x.device)
                 g.scope.given = 0 if given.iteration is None else given.iteration.prefix
                 shown = levels.expand(layout.frames)
                 distances = measure(
@@ -139,9 +143,16 @@ class Decider:
                     g.scope, self._settings, proposed, numbers, known, self._ops, given
                 )
                 self._record(g.scope, decisions, call.forcing)
+                if self._lane is not None:
+                    self._lane.begin(layout, known)
         for g in groups:
             g.scope.served.update(g.keys)
         return groups
+
+    def left(self, scope: Scope) -> None:
+        """The scope has got maps of the current evaluation; other devices may want them."""
+        if self._lane is not None:
+            self._lane.leave(scope.maps)
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
         """`Scope.slide` for all states."""

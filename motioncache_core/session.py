@@ -51,7 +51,7 @@ class Session:
         self._compiled: nn.Module | None = None
         self._maps = PendingMaps()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
-        self._reached, self._on_call = False, on_call
+        self._reached, self._closed, self._on_call = False, False, on_call
         self._started = time.perf_counter()
         steps = len(run.step_sigmas)
         if run.declined:
@@ -95,6 +95,10 @@ class Session:
         watch = Stopwatch(call.x.device)
         out = call.run(options)
         watch.stop()
+        if self._closed:
+            # another device's error has ended the run in the meantime
+            self._drop()
+            return out
         self._called(clip.observe(call, evaluation, out), watch)
         return out
 
@@ -105,14 +109,18 @@ class Session:
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        self._clip = self._looked_at = self._compiled = None
-        self._maps.freeze()
+        self._closed = True
+        self._drop()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
             record.seconds = watch.seconds()
         self._watches.clear()
         self._trace.seconds = time.perf_counter() - self._started
         self._trace.finished = True
+
+    def _drop(self) -> None:
+        self._clip = self._looked_at = self._compiled = None
+        self._maps.freeze()
 
     def _compiled_part(self, network: object) -> nn.Module | None:
         # a large network has thousands of modules to look through

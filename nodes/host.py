@@ -18,16 +18,15 @@ from comfy.patcher_extension import WrappersMP
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .. import kernels
 from ..motioncache_core import (
     CacheShapeError,
     CalibratedProfile,
     ConflictError,
+    DeviceSessions,
     ForcingCall,
     ModelCall,
     MotionCacheSettings,
     RunFacts,
-    Session,
     Trace,
     TraceHandle,
     UnsupportedModelError,
@@ -46,7 +45,7 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
-from .host_memory import memory_facts
+from .host_memory import memory_facts, on_devices
 from .live import LiveText
 
 log = logging.getLogger(__name__)
@@ -138,7 +137,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     trace = Trace(config.settings.as_dict())
     live = LiveText(config.node_id)
     facts = _run_facts(guider, config, sigmas)
-    session = Session(config.settings, kernels, facts, trace, live.on_call)
+    session = on_devices(guider.model_patcher, config.settings, facts, trace, live.on_call)
     if not trace.reason and argument(outer, "dynamic") is False:
         trace.remark(STATIC)
         log.warning("MotionCache - %s.", STATIC)
@@ -187,7 +186,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     options = next(
         (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
     )
-    session: Session | None = None if options is None else options.get(SESSION)
+    session: DeviceSessions | None = None if options is None else options.get(SESSION)
     if session is None or options is None:
         # called outside of a sampler that was wrapped
         out: Tensor = executor(x, timestep, *args, **kwargs)
