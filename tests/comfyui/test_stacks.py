@@ -32,17 +32,7 @@ def load(pack, weights=None, **options):  # noqa: F811
 
 def linears(weights):
     """The weight matrices of the blocks, by name."""
-    return {
-        k: w
-        for k, w in weights.items()
-        if k.startswith("blocks.") and w.ndim == 2 and "mod" not in k
-    }
-
-
-def changed(function):
-    """The small Wan's weights with the blocks' matrices changed."""
-    weights = dict(small_weights())
-    return {**weights, **{k: function(w) for k, w in linears(weights).items()}}
+    return {k: w for k, w in weights.items() if k.startswith("blocks.") and w.ndim == 2}
 
 
 def attention(pack, monkeypatch):  # noqa: F811
@@ -95,8 +85,17 @@ def lora(pack, monkeypatch):  # noqa: F811
 
 
 def fp8(pack, monkeypatch):  # noqa: F811
-    weights = {k: w.to(FP8).float() for k, w in small_weights().items()}
-    return SimpleNamespace(build=lambda: load(pack, dtype=FP8), plain=lambda: load(pack, weights))
+    def build():
+        model = load(pack, dtype=FP8)
+        assert model.model.diffusion_model.blocks[0].self_attn.q.weight.dtype == FP8
+        return model
+
+    def plain():
+        # ComfyUI leaves the patch embedding in 32 bits
+        loaded = build().model.diffusion_model.state_dict()
+        return load(pack, {k: w.float() for k, w in loaded.items()})
+
+    return SimpleNamespace(build=build, plain=plain)
 
 
 def scaled_fp8(pack, monkeypatch):  # noqa: F811
