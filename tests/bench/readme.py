@@ -169,6 +169,25 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
+def side_by_side_table(data: dict[str, Any]) -> str:
+    """What each cache did in each case."""
+    names = [name for name, settings in data["caches"].items() if settings]
+    marks = {"differs": "**differs**", "crashes": "**crashes**"}
+    rows = []
+    for case, cells in data["cells"].items():
+        found = [cells[name] for name in names]
+        told = [f"{marks.get(c['verdict'], c['verdict'])}: {c['said']}" for c in found]
+        rows.append(f"| {' | '.join((case, *told))} |")
+    env = data["environment"]
+    note = (
+        f"ComfyUI {data['comfyui']}, {data['steps']} Euler steps of a small Wan with random "
+        f"weights; {env['device']}, torch {env['torch']}. *Error* is the relative distance to the "
+        f"uncached run; more than {data['room']:g} times the plain run's counts as *differs*."
+    )
+    head = f"| {' | '.join(('', *names))} |"
+    return "\n".join([head, "|---" * (1 + len(names)) + "|", *rows, "", note])
+
+
 def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
@@ -179,6 +198,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
     "presets": from_file("presets", preset_table),
+    "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
 }
 

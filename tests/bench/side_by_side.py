@@ -33,9 +33,8 @@ def plain(bench: Bench, subject: Subject) -> Cell:
     if subject.settings and share == 1:
         return Cell("inert", "nothing was reused")
     error = bench.error(out)
-    return Cell(
-        "passes", f"{share:.0%} computed, error {error:.1%}", {"share": share, "error": error}
-    )
+    said = f"{share:.0%} computed, error {error:.1%}"
+    return Cell("passes", said, {"share": share, "error": error})
 
 
 def threshold_zero(bench: Bench, subject: Subject) -> Cell:
@@ -91,23 +90,19 @@ def interrupt(bench: Bench, subject: Subject) -> Cell:
 
 
 def split_cfg(bench: Bench, subject: Subject) -> Cell:
-    """Both prompts one after the other, as on a full GPU: what one batch of two makes."""
+    """One call of the network for each prompt: what one batch of two makes."""
     wanted, _ = subject.sample(subject.model())
-    with bench.short_of_memory():
+    with bench.one_by_one():
         got, _ = subject.sample(subject.model())
-    error = bench.error(got, wanted)
-    verdict = "passes" if error <= _ROUNDING else "differs"
-    return Cell(verdict, f"{error:.1%} from one batch of two", {"error": error})
+    return close(bench, got, wanted)
 
 
 def split_in_mid_run(bench: Bench, subject: Subject) -> Cell:
-    """Memory runs short in the middle of the run."""
+    """From one batch of two to two of one in the middle of the run."""
     wanted, _ = subject.sample(subject.model())
-    with bench.short_of_memory(after=bench.steps // 2):
+    with bench.one_by_one(after=bench.steps // 2):
         got, _ = subject.sample(subject.model())
-    error = bench.error(got, wanted)
-    verdict = "passes" if error <= _ROUNDING else "differs"
-    return Cell(verdict, f"{error:.1%} from one batch of two", {"error": error})
+    return close(bench, got, wanted)
 
 
 def told(bench: Bench, subject: Subject) -> Cell:
@@ -141,6 +136,13 @@ def same(got: Tensor, wanted: Tensor, said: str) -> Cell:
 
 def same_if(alike: bool, said: str) -> Cell:
     return Cell("passes", said) if alike else Cell("differs", f"not {said}")
+
+
+def close(bench: Bench, got: Tensor, wanted: Tensor) -> Cell:
+    error = bench.error(got, wanted)
+    if error <= _ROUNDING:
+        return Cell("passes", "as in one batch of two", {"error": error})
+    return Cell("differs", f"{error:.1%} from one batch of two", {"error": error})
 
 
 def bounded(bench: Bench, subject: Subject, got: Tensor, wanted: Tensor, share: float) -> Cell:

@@ -144,21 +144,23 @@ class Bench:
         return written
 
     @contextmanager
-    def short_of_memory(self, after: int = 0) -> Iterator[None]:
-        """No two prompts fit into one call, from a question for free memory on: ComfyUI asks at
-        least once an evaluation."""
-        management = self.host.model_management
-        real, asked = management.get_free_memory, 0
+    def one_by_one(self, after: int = 0) -> Iterator[None]:
+        """ComfyUI calls the network once for each prompt, from an evaluation on. It does so where
+        two do not fit into memory; here they do, so that a cache may take what it wants."""
+        samplers = self.host.samplers
+        real, asked = samplers.can_concat_cond, 0
 
-        def none_free(dev: Any = None, torch_free_too: bool = False) -> Any:
+        def alone(one: Any, other: Any) -> bool:
             nonlocal asked
             asked += 1
-            if asked <= after:
-                return real(dev, torch_free_too)
-            return (0, 0) if torch_free_too else 0
+            # while there is one call an evaluation, both prompts are compared with the first
+            joined: bool = real(one, other)
+            return joined if asked <= 2 * after else one is other
 
-        with mock.patch.object(management, "get_free_memory", none_free):
+        with mock.patch.object(samplers, "can_concat_cond", alone):
             yield
+        if asked <= 2 * after:
+            raise RuntimeError("this ComfyUI batches prompts in another way than the bench expects")
 
 
 class Subject:
@@ -187,9 +189,8 @@ class Subject:
     def sample(self, model: Any, **kwargs: Any) -> tuple[Tensor, float]:
         """Latents, and token rows that went through the blocks as a share of the uncached run's."""
         out, rows = self.bench.counted(model, **kwargs)
-        return out, rows / self.bench.uncached_rows(
-            "context_handler" in model.model_options, **kwargs
-        )
+        windowed = "context_handler" in model.model_options
+        return out, rows / self.bench.uncached_rows(windowed, **kwargs)
 
     def usual_error(self) -> float:
         """Of the plain run."""
