@@ -45,7 +45,8 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
-from .host_memory import memory_facts, on_devices
+from .devices import on_devices
+from .host_memory import memory_facts
 from .live import LiveText
 
 log = logging.getLogger(__name__)

@@ -30,8 +30,9 @@ from ..motioncache_core import (
 )
 from ..motioncache_core.sampling import WindowCall
 from .compiling import WHOLE, plain
+from .devices import on_devices
 from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
-from .host_memory import memory_facts, on_devices
+from .host_memory import memory_facts
 
 log = logging.getLogger(__name__)
 
