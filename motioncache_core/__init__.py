@@ -4,7 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter, takes_frame_levels
-from .call import ForcingCall, ModelCall, RunFacts
+from .call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
 from .distance import CalibratedProfile
 from .errors import (
     CacheShapeError,
@@ -25,6 +25,7 @@ __all__ = [
     "CacheShapeError",
     "CalibratedProfile",
     "ConflictError",
+    "ContextWindow",
     "ForcingCall",
     "ForcingOptions",
     "ModelCall",
@@ -32,6 +33,7 @@ __all__ = [
     "MotionCacheSettings",
     "NoMapError",
     "RunFacts",
+    "SchedulePart",
     "Session",
     "SettingsError",
     "Trace",

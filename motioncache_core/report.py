@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from .policy import DENSE, PARTIAL, REUSE
+from .report_run import run_lines, run_summary
 from .sampling import CLEAN, DONE, UNSTARTED
 from .trace import CallRecord, Trace
 
@@ -97,7 +98,7 @@ def explain(trace: Trace) -> str | None:
     if any(c.kind in (PARTIAL, REUSE) for c in trace.calls()):
         return None
     phases = {c.phase for e in trace.evaluations for c in e.chunks}
-    if phases <= {"warm-up", "last", "end", CLEAN, UNSTARTED, DONE}:
+    if phases <= {"warm-up", "last", "end", "restart", CLEAN, UNSTARTED, DONE}:
         return (
             f"all {len(trace.evaluations)} evaluations fell into warm-up or the protected end; "
             "use more steps, or lower warmup_steps"
@@ -121,6 +122,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "model": trace.model,
         "settings": trace.settings,
         "distance": trace.distance,
+        **run_summary(trace),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
             "evaluations": len(trace.evaluations),
@@ -220,6 +222,7 @@ def text(trace: Trace) -> str:
             f"{len(trace.chunks)} chunk(s)",
             f"Distance: {trace.distance}",
         ]
+    rows += run_lines(trace)
     if trace.evaluations:
         saved = seconds_saved(trace)
         rows += [

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
-from .clip import Clip
+from .clips import Clips
 from .compiled import find_compiled
 from .decider import PendingMaps
-from .errors import SettingsError, UnsupportedModelError
+from .errors import UnsupportedModelError
 from .evaluation import Evaluation
-from .layout import TokenLayout
 from .ops import TokenOps
 from .settings import MotionCacheSettings
 from .timing import Stopwatch
@@ -24,6 +22,8 @@ from .trace import CallRecord, Trace
 
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
 FEW_STEPS = 8
+# up to this many they leave little
+LITTLE_REUSE = 14
 
 
 class Session:
@@ -45,7 +45,6 @@ class Session:
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
-        self._clip: Clip | None = None
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
         self._maps = PendingMaps()
@@ -62,7 +61,15 @@ class Session:
             )
         elif settings.reuse_threshold == 0:
             trace.decline("reuse_threshold is 0, which means never reuse")
+        elif 0 < steps <= LITTLE_REUSE:
+            trace.remark(
+                f"{steps} sampling steps: between warm-up and the last step few are left to reuse, "
+                f"and each stands for much. Expect a small gain; {LITTLE_REUSE + 1} or more are "
+                "better"
+            )
         self._off = trace.reason
+        trace.part, trace.windows = run.part, tuple(run.windows)
+        self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -74,6 +81,8 @@ class Session:
         """
         adapter, declined = find_adapter(call.network)
         reason = self._run.declined or declined or _decline_reason(adapter, call)
+        if not self._off:
+            reason = reason or self._clips.decline_reason(adapter, call)
         if reason and call.causal:
             raise UnsupportedModelError(
                 f"block-causal attention is not possible here: {reason}. Set attention to "
@@ -84,7 +93,7 @@ class Session:
             self._trace.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
-        clip = self._clip_for(adapter, call)
+        clip = self._clips.find(adapter, call)
         evaluation = Evaluation(
             lambda x, vec: clip.plan(call, x, vec),
             self._ops,
@@ -97,6 +106,7 @@ class Session:
         watch = Stopwatch(call.x.device)
         out = call.run(options)
         watch.stop()
+        self._clips.observe_memory()
         self._called(clip.observe(call, evaluation, out), watch)
         return out
 
@@ -107,7 +117,8 @@ class Session:
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        self._clip = self._looked_at = self._compiled = None
+        self._clips.drop()
+        self._looked_at = self._compiled = None
         self._maps.freeze()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
@@ -121,32 +132,6 @@ class Session:
         if self._looked_at is not network:
             self._looked_at, self._compiled = network, find_compiled(network)
         return self._compiled
-
-    def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
-        facts = adapter.facts(call.network)
-        layout = adapter.layout(facts, call.x)
-        forcing = call.forcing
-        chunks = self._run.chunks if forcing is None else forcing.iteration.chunks
-        if chunks is not None:
-            layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
-        if self._settings.policy == "step":
-            if forcing is not None:
-                raise SettingsError(
-                    "policy 'step' takes one decision for the whole clip, which chunks at noise "
-                    "levels of their own cannot share; use 'motion' or 'chunk'"
-                )
-            layout = layout.as_one_chunk()
-        clip = self._clip
-        if clip is not None and forcing is not None and clip.follows(forcing, layout):
-            clip.move_to(forcing, layout)
-        elif clip is None or clip.layout != layout or forcing is not None:
-            # another size or window: nothing that was stored fits
-            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
-            self._clip = clip = Clip(
-                settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
-                reuse=not self._off, forcing=forcing,
-            )  # fmt: skip
-        return clip
 
     def _pass_through(self, call: ModelCall) -> Tensor:
         watch = Stopwatch(call.x.device)
@@ -170,8 +155,11 @@ class Session:
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:
     options = call.options
-    if options.get("context_window") is not None:
-        return "context windows are in use, which are not supported yet"
+    if options.get("context_window") is not None and call.window is None:
+        return (
+            "context windows of a kind that is not known are in use. Use ComfyUI's own context "
+            "windows over the video's frames"
+        )
     if options.get("multigpu_thread_device") is not None:
         return "the run is split over several GPUs, which is not supported yet"
     for name in ("double_block", "attn1_patch", "attn2_patch"):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .call import ContextWindow, SchedulePart
 from .layout import TokenLayout
 from .sampling import DONE, UNSTARTED
 
@@ -72,6 +73,7 @@ class EvaluationRecord:
         active: rows that were decided to be computed, `(L,)` bool packed to bits.
         window, first_frame, first_chunk: where the model's input lies in a longer clip, in latent
             frames and in chunks.
+        position: number of the host's context window that this is an evaluation of.
     """
 
     index: int
@@ -84,6 +86,7 @@ class EvaluationRecord:
     window: int = 0
     first_frame: int = 0
     first_chunk: int = 0
+    position: int = 0
 
     @property
     def kind(self) -> str:
@@ -111,6 +114,9 @@ class Trace:
             the per-token arrays that decisions are made from.
         kv_reason: where keys and values were kept, and why.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+        part: what the run sampled of the model's noise schedule, where known.
+        windows: context windows that the host cut the clip into.
+        remarks: what the user should know, in sentences.
     """
 
     settings: dict[str, Any]
@@ -130,6 +136,9 @@ class Trace:
     kv_reason: str = ""
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     declined_calls: list[CallRecord] = field(default_factory=list)
+    part: SchedulePart | None = None
+    windows: tuple[ContextWindow, ...] = ()
+    remarks: list[str] = field(default_factory=list)
     finished: bool = False
 
     def show(self, layout: TokenLayout) -> None:
@@ -149,6 +158,16 @@ class Trace:
     def decline(self, reason: str) -> None:
         """Remember the first reason why calls went through untouched."""
         self.reason = self.reason or reason
+
+    def remark(self, sentence: str) -> None:
+        """Remember something for the report, once."""
+        if sentence not in self.remarks:
+            self.remarks.append(sentence)
+
+    @property
+    def clip_frames(self) -> int:
+        """Latent frames of the clip that context windows were cut out of; 0 where it was not."""
+        return max((max(w.frames) + 1 for w in self.windows), default=0)
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""
