@@ -12,6 +12,9 @@ from .distance import DistanceSource
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
 
+# a run that ends at a higher noise level leaves the rest to another sampler; UniPC stops at 0.001
+LEFTOVER = 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class ForcingCall:
@@ -103,7 +106,7 @@ class SchedulePart:
     @property
     def goes_on(self) -> bool:
         """Whether noise is left for another sampler to remove."""
-        return self.last_sigma > 0
+        return self.last_sigma > LEFTOVER
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,6 @@ class RunFacts:
     def last_sigma(self) -> float | None:
         """Noise level of the last step, with room for rounding. None where another sampler goes
         on: the run's last evaluation is not the video's then."""
-        if not self.step_sigmas or self.sigmas[-1] > 0:
+        if not self.step_sigmas or self.sigmas[-1] > LEFTOVER:
             return None
         return min(self.step_sigmas) * (1 + 1e-4)

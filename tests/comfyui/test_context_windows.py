@@ -15,6 +15,8 @@ from motioncache_pack.tests.support.node_runs import (  # noqa: F401
 )
 
 pytestmark = pytest.mark.comfy
+# fixtures are imported
+# ruff: noqa: F811
 
 FRAMES, SIZE = 7, 4
 # 7 latent frames in windows of 3 that share 1: 0-2, 2-4 and 4-6
@@ -50,7 +52,7 @@ def windows(host, comfy_version):
 
 
 @pytest.fixture
-def sample(pack):  # noqa: F811
+def sample(pack):
     def run(model, frames=FRAMES, **kwargs):
         latent = pack.host.latent(frames=frames, height=SIZE, width=SIZE)
         return pack.sample(model, latent=latent, **kwargs)
@@ -68,7 +70,7 @@ def by_window(trace):
 
 @pytest.mark.parametrize("schedule", ["standard_static", "batched"])
 @pytest.mark.parametrize("fuse", FUSES)
-def test_without_reuse_nothing_changes(pack, windows, sample, schedule, fuse):  # noqa: F811
+def test_without_reuse_nothing_changes(pack, windows, sample, schedule, fuse):
     model = windows(pack.wan(), schedule, fuse, freenoise=fuse == "flat")
     patched, handle = pack.patch(model, reuse_threshold=0.0)
     assert torch.equal(sample(patched, steps=9), sample(model, steps=9))
@@ -78,7 +80,7 @@ def test_without_reuse_nothing_changes(pack, windows, sample, schedule, fuse):  
 # a threshold that is never crossed computes everything, through the hooks
 @pytest.mark.parametrize("schedule", ["standard_static", "batched"])
 @pytest.mark.parametrize("anchored", [True, False])
-def test_dense_evaluations_are_bit_identical(pack, windows, sample, schedule, anchored):  # noqa: F811
+def test_dense_evaluations_are_bit_identical(pack, windows, sample, schedule, anchored):
     model = windows(pack.wan(), schedule, causal_window_fix=anchored)
     patched, handle = pack.patch(model, warmup_steps=100)
     assert torch.equal(sample(patched, steps=9), sample(model, steps=9))
@@ -96,7 +98,7 @@ def test_dense_evaluations_are_bit_identical(pack, windows, sample, schedule, an
 
 @pytest.mark.parametrize("schedule", ["standard_static", "batched"])
 @pytest.mark.parametrize("mask", ["shared", "separate"])
-def test_windows_reuse_each_its_own(pack, windows, sample, schedule, mask, kept):  # noqa: F811
+def test_windows_reuse_each_its_own(pack, windows, sample, schedule, mask, kept):
     model = windows(pack.wan(), schedule)
     patched, handle = pack.patch(model, cfg_mask=mask, kv_cache="gpu")
     before = options_of(patched)
@@ -120,7 +122,7 @@ def test_windows_reuse_each_its_own(pack, windows, sample, schedule, mask, kept)
     assert kept.alive() == []
 
 
-def test_the_report_counts_the_windows(pack, windows, sample):  # noqa: F811
+def test_the_report_counts_the_windows(pack, windows, sample):
     patched, handle = pack.patch(windows(pack.wan()), kv_cache="gpu")
     sample(patched)
     words, picture, data = pack.execute("MotionCacheReport", handle, {})
@@ -140,7 +142,7 @@ def test_the_report_counts_the_windows(pack, windows, sample):  # noqa: F811
 
 
 @pytest.mark.parametrize("schedule", UNIFORM)
-def test_windows_that_move_pass_through(pack, windows, sample, schedule):  # noqa: F811
+def test_windows_that_move_pass_through(pack, windows, sample, schedule):
     model = windows(pack.wan(), schedule, context_stride=2)
     patched, handle = pack.patch(model)
     assert torch.equal(sample(patched, steps=10), sample(model, steps=10))
@@ -150,7 +152,7 @@ def test_windows_that_move_pass_through(pack, windows, sample, schedule):  # noq
     assert trace.evaluations == []
 
 
-def test_windows_that_the_clip_fits_into_are_none(pack, windows, sample):  # noqa: F811
+def test_windows_that_the_clip_fits_into_are_none(pack, windows, sample):
     patched, handle = pack.patch(windows(pack.wan(), "standard_uniform"))
     got = sample(patched, frames=3)
     alone, other = pack.patch(pack.wan())
@@ -159,7 +161,7 @@ def test_windows_that_the_clip_fits_into_are_none(pack, windows, sample):  # noq
     assert [e.kind for e in handle.latest.evaluations] == [e.kind for e in other.latest.evaluations]
 
 
-def test_windows_of_another_dimension_pass_through(pack, windows, sample):  # noqa: F811
+def test_windows_of_another_dimension_pass_through(pack, windows, sample):
     model = windows(pack.wan(), dim=3, causal_window_fix=False)
     patched, handle = pack.patch(model)
     assert torch.equal(sample(patched, steps=9), sample(model, steps=9))
@@ -167,7 +169,7 @@ def test_windows_of_another_dimension_pass_through(pack, windows, sample):  # no
 
 
 @pytest.mark.parametrize("window", [1, 2])
-def test_partial_evaluations_inside_a_window_equal_dense_ones(  # noqa: F811
+def test_partial_evaluations_inside_a_window_equal_dense_ones(
     pack, windows, sample, window, monkeypatch
 ):
     """On unchanged input: the second evaluation of every window has the first one's."""
@@ -198,13 +200,13 @@ def test_partial_evaluations_inside_a_window_equal_dense_ones(  # noqa: F811
     records = by_window(handle.latest)[f"window {window}"]
     assert [r.kind for r in records][:3] == ["dense", "partial", "reuse"]
     assert records[1].chunks[0].active == len(rows[window])
-    assert [r.chunks[0].tokens for r in records][0] == 4 * frames[window]
+    assert records[0].chunks[0].tokens == 4 * frames[window]
     first, second = outputs[window], outputs[3 + window]
     assert first.std() > 0.1
     assert (first - second).abs().max() < 1e-5 * first.abs().max()
 
 
-def test_an_interrupt_between_windows_leaves_nothing(pack, windows, sample, kept):  # noqa: F811
+def test_an_interrupt_between_windows_leaves_nothing(pack, windows, sample, kept):
     model = windows(pack.wan())
     patched, handle = pack.patch(model, kv_cache="gpu")
     before = options_of(patched)
@@ -231,7 +233,7 @@ def test_an_interrupt_between_windows_leaves_nothing(pack, windows, sample, kept
 
 
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m"])
-def test_samplers_with_windows(pack, windows, sample, sampler):  # noqa: F811
+def test_samplers_with_windows(pack, windows, sample, sampler):
     model = windows(pack.wan())
     patched, handle = pack.patch(model, kv_cache="gpu")
     got, wanted = sample(patched, sampler=sampler), sample(model, sampler=sampler)
@@ -239,7 +241,7 @@ def test_samplers_with_windows(pack, windows, sample, sampler):  # noqa: F811
     assert (got - wanted).norm() / wanted.norm() < 0.02
 
 
-def test_without_memory_for_all_windows_whole_windows_are_reused(  # noqa: F811
+def test_without_memory_for_all_windows_whole_windows_are_reused(
     pack, windows, sample, monkeypatch
 ):
     # keys and values of 2 blocks and 2 branches, width 128, fp32
@@ -260,7 +262,7 @@ def test_without_memory_for_all_windows_whole_windows_are_reused(  # noqa: F811
     assert other.latest.kv_bytes == 4 * 4 * token
 
 
-def test_bytes_are_those_of_all_windows(pack, windows, sample):  # noqa: F811
+def test_bytes_are_those_of_all_windows(pack, windows, sample):
     patched, handle = pack.patch(windows(pack.wan()), kv_cache="gpu")
     sample(patched)
     # 3 + 4 + 4 frames of 4 tokens, 2 branches, width 128, fp32; 2 blocks of keys and of values
@@ -269,7 +271,7 @@ def test_bytes_are_those_of_all_windows(pack, windows, sample):  # noqa: F811
     assert handle.latest.kv_bytes == 4 * rows
 
 
-def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monkeypatch):  # noqa: F811
+def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monkeypatch):
     facts = "motioncache_pack.nodes.run_facts.memory_facts"
     rows = 11 * 4 * 2 * 128 * 4
     monkeypatch.setattr(facts, lambda device: {"free_memory": lambda: int(rows / 0.6) - 10})
@@ -279,7 +281,7 @@ def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monke
     assert "residuals of 3 context windows do not fit" in handle.latest.reason
 
 
-def test_image_to_video_windows_with_an_anchor(host, windows, pack):  # noqa: F811
+def test_image_to_video_windows_with_an_anchor(host, windows, pack):
     """The conditions are cut like the latents, the anchor frame included."""
     from motioncache_pack.motioncache_core.demo.wan import DemoWan
 

@@ -13,6 +13,8 @@ from motioncache_pack.tests.support.node_runs import (  # noqa: F401
 )
 
 pytestmark = pytest.mark.comfy
+# fixtures are imported
+# ruff: noqa: F811
 
 STEPS = 12
 SAMPLERS = (
@@ -27,20 +29,23 @@ PLAN = {"policy": "chunk", "reuse_threshold": 0.1, "warmup_steps": 3, "max_stale
 
 def counted(model):
     """The model, a list that grows by one noise level for every call of the network, and one that
-    gets the schedule: samplers may change the one that they are given."""
+    gets the schedule as the run starts: samplers write into the one that they are given."""
     levels, schedule, model = [], [], model.clone()
 
     def count(executor, x, timestep, *args, **kwargs):
-        options = next(a for a in args if isinstance(a, dict) and "sample_sigmas" in a)
-        schedule[:] = options["sample_sigmas"].tolist()
         levels.append(float(timestep.flatten()[0]) / 1000)
         return executor(x, timestep, *args, **kwargs)
 
+    def look(executor, noise, latent, sampler, sigmas, *args, **kwargs):
+        schedule.extend(sigmas.tolist())
+        return executor(noise, latent, sampler, sigmas, *args, **kwargs)
+
     model.add_wrapper_with_key("diffusion_model", "count", count)
+    model.add_wrapper_with_key("outer_sample", "look", look)
     return model, levels, schedule
 
 
-def steady(pack, **settings):  # noqa: F811
+def steady(pack, **settings):
     """A model whose plan can be worked out by hand, with its trace handle."""
     model = pack.wan().clone()
     model.model_options["transformer_options"]["motioncache_profile"] = Steady(0.06)
@@ -48,7 +53,7 @@ def steady(pack, **settings):  # noqa: F811
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, ADAPTIVE])
-def test_threshold_zero_is_bit_identical(pack, sampler):  # noqa: F811
+def test_threshold_zero_is_bit_identical(pack, sampler):
     patched, handle = pack.patch(pack.wan(), reuse_threshold=0.0)
     wanted = pack.sample(pack.wan(), steps=STEPS, sampler=sampler)
     assert torch.equal(pack.sample(patched, steps=STEPS, sampler=sampler), wanted)
@@ -56,7 +61,7 @@ def test_threshold_zero_is_bit_identical(pack, sampler):  # noqa: F811
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_evaluation_is_decided_once(pack, sampler):  # noqa: F811
+def test_every_evaluation_is_decided_once(pack, sampler):
     bare, levels, schedule = counted(pack.wan())
     wanted = pack.sample(bare, steps=STEPS, sampler=sampler)
     patched, handle = steady(pack)
@@ -91,7 +96,7 @@ def by_hand(levels, last):
     return out
 
 
-def test_an_adaptive_sampler_reuses_and_ends(pack):  # noqa: F811
+def test_an_adaptive_sampler_reuses_and_ends(pack):
     wanted = pack.sample(pack.wan(), steps=STEPS, sampler=ADAPTIVE)
     patched, handle = pack.patch(pack.wan())
     got = pack.sample(patched, steps=STEPS, sampler=ADAPTIVE)
@@ -104,7 +109,7 @@ def test_an_adaptive_sampler_reuses_and_ends(pack):  # noqa: F811
 
 
 @pytest.fixture
-def restarting(pack):  # noqa: F811
+def restarting(pack):
     """A sampler that goes down 8 levels, adds noise up to the fourth, and goes down to the end."""
 
     def sample(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -128,16 +133,14 @@ def restarting(pack):  # noqa: F811
     return pack.host.samplers.KSAMPLER(sample)
 
 
-def through(pack, model, sampler, steps=STEPS):  # noqa: F811
+def through(pack, model, sampler, steps=STEPS):
     guider = pack.host.guider(model, pack.host.text(1), pack.host.text(2))
     noise = pack.host.sample.prepare_noise(pack.host.latent(), 5)
     return guider.sample(noise, pack.host.latent(), sampler, pack.host.sigmas(model, steps), seed=5)
 
 
 @pytest.mark.parametrize("forecast", [0.0, 0.75])
-def test_noise_that_is_added_in_mid_run_makes_a_full_evaluation(  # noqa: F811
-    pack, restarting, forecast
-):
+def test_noise_that_is_added_in_mid_run_makes_a_full_evaluation(pack, restarting, forecast):
     wanted = through(pack, pack.wan(), restarting)
     zero, _ = pack.patch(pack.wan(), reuse_threshold=0.0)
     assert torch.equal(through(pack, zero, restarting), wanted)
@@ -152,7 +155,7 @@ def test_noise_that_is_added_in_mid_run_makes_a_full_evaluation(  # noqa: F811
     assert (got - wanted).norm() / wanted.norm() < 0.05
 
 
-def test_a_rise_within_a_step_is_no_restart(pack):  # noqa: F811
+def test_a_rise_within_a_step_is_no_restart(pack):
     """Below the level that the step came from."""
 
     def wobbling(model, x, sigmas, extra_args=None, callback=None, disable=None):
