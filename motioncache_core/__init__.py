@@ -4,7 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter, takes_frame_levels
-from .call import ForcingCall, ModelCall, RunFacts
+from .call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
 from .devices import DeviceSessions
 from .distance import CalibratedProfile
 from .errors import (
@@ -27,6 +27,7 @@ __all__ = [
     "CacheShapeError",
     "CalibratedProfile",
     "ConflictError",
+    "ContextWindow",
     "DeviceSessions",
     "ForcingCall",
     "ForcingOptions",
@@ -36,6 +37,7 @@ __all__ = [
     "MotionCacheSettings",
     "NoMapError",
     "RunFacts",
+    "SchedulePart",
     "Session",
     "SettingsError",
     "Trace",

@@ -12,9 +12,8 @@ from .call import ForcingCall, ModelCall, RunFacts
 from .decider import Decider, PendingMaps
 from .errors import CacheShapeError
 from .evaluation import Evaluation
-from .kv import Resources
 from .kv_home import Home
-from .kv_place import Need, Placement, nothing, place, place_causal, usable
+from .kv_homes import KVHomes, still
 from .kv_store import KVStore
 from .layout import TokenLayout
 from .motion import token_patches
@@ -39,7 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class Clip:
-    """States and decisions for one token layout. A new size makes a new one."""
+    """States and decisions for one token layout. A new size makes a new one.
+
+    Args:
+        homes: shared with the other context windows of the run.
+        position: number of the context window.
+        label: how the window is called in records; empty where the clip is not cut.
+    """
 
     def __init__(
         self,
@@ -51,22 +56,26 @@ class Clip:
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
+        homes: KVHomes,
         *,
         reuse: bool = True,
         forcing: ForcingCall | None = None,
+        position: int = 0,
+        label: str = "",
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
         self._forcing = forcing
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
-        self._placement: Placement | None = None
-        self._homes: dict[torch.device, Home] = {}
+        self._homes, self._label, self._still = homes, label, False
         source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
         self._decider = Decider(
-            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
+            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse, position, label
         )
         trace.model, trace.distance = adapter.name, source.name
-        trace.show(layout)
+        if not label or trace.grid is None:
+            # of several windows the first one is shown
+            trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
@@ -101,11 +110,9 @@ class Clip:
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
                 f"from a grid of {grid}"
             )
-        if self._placement is None:
-            self._placement = self._place(x, call)
-            self._trace.keep_kv_reasons([self._placement.reason])
         table = self._tables.setdefault(x.device, BranchTable())
-        home = self._home(self._placement, x, call.causal)
+        home = self._homes.home(call, self.layout, x)
+        self._still = still(self._settings, call, self.layout)
         if home.lost:
             table.forget_kv()
         state = table.find(call.branches, x)
@@ -160,7 +167,6 @@ class Clip:
 
     def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
-        self._observe_memory()
         groups = self._decider.groups(call, self.layout)
         plan, record = evaluation.plan, groups[0].scope.record
         if record is None:
@@ -177,23 +183,17 @@ class Clip:
             self._decider.left(g.scope)
         return done
 
-    def _observe_memory(self) -> None:
+    def nbytes(self) -> tuple[int, int, int, int]:
+        """Bytes of residuals (and slopes), of keys and values on the model's device and in the
+        host's memory, and of everything kept for deciding."""
         sizes = [table.nbytes() for table in self._tables.values()]
-        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
-        trace = self._trace
-        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
-        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
-        trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
-        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
-        if self._placement is not None:
-            notes = [note for home in self._homes.values() for note in home.notes]
-            trace.keep_kv_reasons([self._placement.reason, *notes])
+        residual, kv, host = (sum(s[i] for s in sizes) for i in range(3))
+        return residual, kv, host, self._decider.nbytes()
 
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        stored = any(home.places and not home.lost for home in self._homes.values())
-        return stored and self._settings.kv_cache != "off"
+        return self._homes.stored and not self._still and self._settings.kv_cache != "off"
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
@@ -207,27 +207,8 @@ class Clip:
 
     def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
         slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
-        kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
+        keeps = home.places and not home.lost and not self._still
+        kv = KVStore(self.facts.blocks, home) if keeps else None
         # rows of chunks that have not started are read before they are written
         residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
         return BranchRows(call.branches, call.samples, residual, slope, kv)
-
-    def _home(self, placement: Placement, x: Tensor, causal: bool) -> Home:
-        if x.device not in self._homes:
-            shared = Resources(self.facts.heads, self._ops)
-            places = usable(x.device, x.dtype)
-            self._homes[x.device] = Home(shared, list(placement.places), causal, places)
-        return self._homes[x.device]
-
-    def _place(self, x: Tensor, call: ModelCall) -> Placement:
-        one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
-        if one_frame and not call.causal:
-            return nothing(because("kv_one_frame"))
-        branches = max(self._run.branches, len(call.branches))
-        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
-        run, kv_cache = self._run, self._settings.kv_cache
-        memory = (run.free_memory, run.free_host_memory, run.make_room)
-        if call.causal:
-            return place_causal(kv_cache, need, *memory)
-        chunks = len(self.layout.chunks)
-        return place(kv_cache, need, self._settings.policy, *memory, chunks=chunks)

@@ -64,6 +64,7 @@ class Decider:
         maps: takes what the records get at the end of the run.
         timestep_scale: timestep at sigma 1.
         reuse: False computes every chunk that is being denoised.
+        position, label: of the context window, for the records.
     """
 
     def __init__(
@@ -76,9 +77,12 @@ class Decider:
         source: DistanceSource,
         timestep_scale: float,
         reuse: bool,
+        position: int = 0,
+        label: str = "",
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._maps, self._source = maps, source
+        self._position, self._label = position, label
         self._scale, self._reuse = timestep_scale, reuse
         self._measures: dict[torch.device, DistanceMeasure] = {}
         self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
@@ -208,8 +212,9 @@ class Decider:
         separate = self._settings.cfg_mask == "separate"
         scope_key = (device, keys[0] if separate else None)
         if scope_key not in self._scopes:
-            label = f"branch {len(self._scopes)}" if separate else "all branches"
-            self._scopes[scope_key] = Scope.start(label, layout, device)
+            branch = f"branch {len(self._scopes)}" if separate else "all branches"
+            names = [self._label] * bool(self._label) + [branch] * (separate or not self._label)
+            self._scopes[scope_key] = Scope.start(", ".join(names), layout, device)
         return self._scopes[scope_key]
 
     def _record(
@@ -218,6 +223,7 @@ class Decider:
         record = EvaluationRecord(
             len(self._trace.evaluations), max(scope.sigmas), scope.label, records(scope, decisions)
         )
+        record.position = self._position
         if forcing is not None:
             it = forcing.iteration
             record.window, record.first_frame = it.window, it.start

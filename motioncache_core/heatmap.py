@@ -175,7 +175,8 @@ def render(
     pixels: int = 16,
     oldest: int | None = None,
 ) -> Tensor:
-    """One picture per latent frame, `(F, H, W, 3)` in 0..1.
+    """One picture per latent frame, `(F, H, W, 3)` in 0..1; of the first of several context
+    windows.
 
     Args:
         images: decoded frames `(N, H, W, 3)` to lay the map over, spread evenly over the clip's
@@ -192,8 +193,9 @@ def render(
         )
     # the last window of a longer clip ends where the clip does
     start = first_frame(trace)
-    frames = start + maps.shape[0]
-    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start:]
+    frames = max(start + maps.shape[0], trace.clip_frames)
+    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()
+    at = at[start : start + maps.shape[0]]
     under = images[at, ..., :3].float().cpu()
     over = torch.nn.functional.interpolate(
         maps.permute(0, 3, 1, 2), size=under.shape[1:3], mode="nearest"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,21 +40,32 @@ class Need:
         full: in the model's dtype.
         coded: in 8 bits with its scales.
         places: what the model's device has, best first.
+        largest: of `full`, what one call of the model reads; all of it unless the clip is cut into
+            context windows.
     """
 
     blocks: int
     full: int
     coded: int
     places: tuple[str, ...] = (GPU, EIGHT, CPU)
+    largest: int | None = None
 
     @classmethod
-    def of(cls, x: Tensor, blocks: int, heads: int, rows: int) -> Need:
-        """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches."""
+    def of(cls, x: Tensor, blocks: int, heads: int, rows: int, windows: Sequence[int] = ()) -> Need:
+        """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches.
+
+        Args:
+            windows: token rows of every context window that keeps keys of its own; L is one of
+                them.
+        """
         _, length, width = x.shape
-        full = 2 * rows * length * width * x.element_size()
+        lengths = windows or (length,)
+        total = sum(lengths)
+        full = 2 * rows * total * width * x.element_size()
         # a code for each number and a scale, fp32, for each head
-        coded = 2 * rows * length * (width + 4 * heads)
-        return cls(blocks, full, coded, usable(x.device, x.dtype))
+        coded = 2 * rows * total * (width + 4 * heads)
+        largest = full // total * max(lengths)
+        return cls(blocks, full, coded, usable(x.device, x.dtype), largest)
 
     def kept(self, place: str) -> int:
         """Bytes that are kept of all blocks in one place."""
@@ -63,8 +74,9 @@ class Need:
     def on_device(self, quantized: int) -> int:
         """Bytes on the device with so many blocks in 8 bits and the others on the host: what is
         kept, one block read back, two slots to read the host's through."""
-        back = self.full if quantized else 0
-        slots = 2 * self.full if quantized < self.blocks else 0
+        one = self.full if self.largest is None else self.largest
+        back = one if quantized else 0
+        slots = 2 * one if quantized < self.blocks else 0
         return quantized * self.coded + back + slots
 
 

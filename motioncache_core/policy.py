@@ -29,7 +29,7 @@ class Decision:
 
     Attributes:
         kind: "dense", "partial" or "reuse".
-        phase: "warm-up", "uniform", "motion", "last" or "end".
+        phase: "warm-up", "uniform", "motion", "restart", "last" or "end".
         active: rows to compute.
         due: `(N,)` uint8 mask of the rows to compute, for "partial" only.
         distance: distance since the last evaluation, where one was taken.
@@ -142,7 +142,7 @@ def decide(
     Args:
         numbers: `proposal.unread()` on the host.
         repeated: the noise level is that of the evaluation before (second-order samplers).
-        forced: a phase name ("last", "end") that makes this evaluation dense.
+        forced: a phase name ("last", "end", "restart") that makes this evaluation dense.
     """
     given = iter(numbers)
     distance = next(given) if isinstance(proposal.distance, Tensor) else proposal.distance

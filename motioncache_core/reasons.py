@@ -39,6 +39,15 @@ REASONS: Mapping[str, Template] = {
     "threshold_zero": Template(
         "reuse_threshold is 0, which means never reuse", "Raise it, or remove the node"
     ),
+    "little_reuse": Template(
+        "{steps} sampling steps: between warm-up and the last step few are left to reuse, and each "
+        "stands for much, so the gain is small",
+        "Use {better} steps or more",
+    ),
+    "network_changed": Template(
+        "the network changed in mid-run: its state was dropped, and the next one warms up anew",
+        "Leave it: that is how two experts share a run",
+    ),
     "model_variant": Template(
         "{name} is not supported yet: {why}. The model runs unpatched",
         "Remove the node for this model",
@@ -58,9 +67,27 @@ REASONS: Mapping[str, Template] = {
         "Set dynamic to auto in the compile node",
     ),
     # single calls
-    "context_windows": Template(
-        "context windows are in use, which are not supported yet",
-        "Remove the context window node, or remove MotionCache",
+    "windows_unknown": Template(
+        "context windows of a kind that is not known are in use ({kind})",
+        "Use ComfyUI's own context windows over the video's frames, or remove MotionCache",
+    ),
+    "windows_dimension": Template(
+        "the context windows cut dimension {dim} of the latent, not its frames (dimension "
+        "{frames})",
+        "Use Wan Context Windows, or set dim to {frames}",
+    ),
+    "windows_move": Template(
+        "the context windows of schedule {schedule!r} move from step to step, so that nothing that "
+        "is stored fits the next one",
+        "Choose 'standard_static' or 'batched' in the context windows node",
+    ),
+    "windows_other": Template(
+        "a context window was not among those of the first step, so nothing that is stored fits it",
+        "Choose 'standard_static' or 'batched' in the context windows node",
+    ),
+    "windows_no_room": Template(
+        "the residuals of {windows} context windows do not fit into the free memory",
+        "Use fewer or shorter windows, or a smaller video",
     ),
     "block_patch": Template(
         "another node patches every block ({name}) and needs all tokens in order",
@@ -151,6 +178,16 @@ def because(code: str, **facts: object) -> Reason:
     template = REASONS[code]
     reason = Reason(f"{template.happened}. {template.action}".format_map(facts))
     reason.code = code
+    return reason
+
+
+def prefixed(words: str, sentence: str) -> str:
+    """The sentence with words before it; a `Reason` keeps its code."""
+    said = words + sentence
+    if not isinstance(sentence, Reason):
+        return said
+    reason = Reason(said)
+    reason.code = sentence.code
     return reason
 
 

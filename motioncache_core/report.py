@@ -10,6 +10,7 @@ from typing import Any
 
 from .policy import DENSE, PARTIAL, REUSE
 from .reasons import because, code_of
+from .report_run import run_lines, run_summary
 from .sampling import CLEAN, DONE, UNSTARTED
 from .trace import CallRecord, Trace
 
@@ -101,7 +102,7 @@ def explain(trace: Trace) -> str | None:
     if any(c.kind in (PARTIAL, REUSE) for c in trace.calls()):
         return None
     phases = {c.phase for e in trace.evaluations for c in e.chunks}
-    if phases <= {"warm-up", "last", "end", CLEAN, UNSTARTED, DONE}:
+    if phases <= {"warm-up", "last", "end", "restart", CLEAN, UNSTARTED, DONE}:
         return because("protected", evaluations=len(trace.evaluations))
     notes = [c.note for c in trace.calls() if c.note]
     if notes and any(e.kind != DENSE for e in trace.evaluations):
@@ -135,6 +136,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "model": trace.model,
         "settings": trace.settings,
         "distance": trace.distance,
+        **run_summary(trace),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
             "evaluations": len(trace.evaluations),
@@ -235,6 +237,7 @@ def text(trace: Trace) -> str:
             f"{len(trace.chunks)} chunk(s)",
             f"Distance: {trace.distance}",
         ]
+    rows += run_lines(trace)
     if trace.evaluations:
         saved = seconds_saved(trace)
         rows += [

@@ -206,6 +206,10 @@ def advance(
     decisions = []
     levels = [max(sigmas[frames]) for frames in scope.sampled()]
     roles = _roles(scope, given.iteration)
+    at_work = zip(scope.chunks, levels, roles, strict=True)
+    if any(chunk.restarts_at(sigma) for chunk, sigma, role in at_work if role == ACTIVE):
+        # what changed since was noise, which is no slope
+        scope.clock = None
     for chunk, sigma, proposal, role in zip(scope.chunks, levels, proposals, roles, strict=True):
         if role == ACTIVE and given.reuse:
             known = [next(numbers) for _ in proposal.unread()]
@@ -245,8 +249,11 @@ def _decide(
         forced = "last"
     elif given.end_sigma is not None and sigma <= given.end_sigma:
         forced = "end"
+    elif chunk.restarts_at(sigma):
+        forced = "restart"
     repeated = sigma == chunk.sigma
-    chunk.sigma = sigma
+    if not repeated:
+        chunk.sigma, chunk.sigma_before = sigma, chunk.sigma
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
-from .clip import Clip
+from .clips import Clips
 from .compiled import find_compiled
 from .decider import PendingMaps
-from .errors import SettingsError, UnsupportedModelError
+from .errors import UnsupportedModelError
 from .evaluation import Evaluation
-from .layout import TokenLayout
 from .ops import TokenOps
 from .reasons import Reason, because
 from .settings import MotionCacheSettings
@@ -25,6 +23,8 @@ from .trace import CallRecord, Trace
 
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
 FEW_STEPS = 8
+# up to this many they leave little
+LITTLE_REUSE = 14
 
 
 class Session:
@@ -46,7 +46,6 @@ class Session:
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
-        self._clip: Clip | None = None
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
         self._maps = PendingMaps()
@@ -60,7 +59,11 @@ class Session:
             trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
         elif settings.reuse_threshold == 0:
             trace.decline(because("threshold_zero"))
+        elif 0 < steps <= LITTLE_REUSE:
+            trace.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
         self._off = trace.reason
+        trace.part, trace.windows = run.part, tuple(run.windows)
+        self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -72,6 +75,8 @@ class Session:
         """
         adapter, declined = find_adapter(call.network)
         why = self._run.declined or declined or _decline_reason(adapter, call)
+        if not self._off:
+            why = why or self._clips.decline_reason(adapter, call)
         if why and call.causal:
             raise UnsupportedModelError(
                 f"block-causal attention is not possible here: {why}. Set attention to "
@@ -82,7 +87,7 @@ class Session:
             self._trace.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
-        clip = self._clip_for(adapter, call)
+        clip = self._clips.find(adapter, call)
         evaluation = Evaluation(
             lambda x, vec: clip.plan(call, x, vec),
             self._ops,
@@ -99,6 +104,7 @@ class Session:
             # another device's error has ended the run in the meantime
             self._drop()
             return out
+        self._clips.observe_memory()
         self._called(clip.observe(call, evaluation, out), watch)
         return out
 
@@ -122,37 +128,16 @@ class Session:
         self._clip = self._looked_at = self._compiled = None
         self._maps.freeze()
 
+    def _drop(self) -> None:
+        self._clips.drop()
+        self._looked_at = self._compiled = None
+        self._maps.freeze()
+
     def _compiled_part(self, network: object) -> nn.Module | None:
         # a large network has thousands of modules to look through
         if self._looked_at is not network:
             self._looked_at, self._compiled = network, find_compiled(network)
         return self._compiled
-
-    def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
-        facts = adapter.facts(call.network)
-        layout = adapter.layout(facts, call.x)
-        forcing = call.forcing
-        chunks = self._run.chunks if forcing is None else forcing.iteration.chunks
-        if chunks is not None:
-            layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
-        if self._settings.policy == "step":
-            if forcing is not None:
-                raise SettingsError(
-                    "policy 'step' takes one decision for the whole clip, which chunks at noise "
-                    "levels of their own cannot share; use 'motion' or 'chunk'"
-                )
-            layout = layout.as_one_chunk()
-        clip = self._clip
-        if clip is not None and forcing is not None and clip.follows(forcing, layout):
-            clip.move_to(forcing, layout)
-        elif clip is None or clip.layout != layout or forcing is not None:
-            # another size or window: nothing that was stored fits
-            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
-            self._clip = clip = Clip(
-                settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
-                reuse=not self._off, forcing=forcing,
-            )  # fmt: skip
-        return clip
 
     def _pass_through(self, call: ModelCall) -> Tensor:
         watch = Stopwatch(call.x.device)
@@ -176,8 +161,8 @@ class Session:
 
 def _decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     options = call.options
-    if options.get("context_window") is not None:
-        return because("context_windows")
+    if options.get("context_window") is not None and call.window is None:
+        return because("windows_unknown", kind="not over frames")
     for name in ("double_block", "attn1_patch", "attn2_patch"):
         if options.get("patches", {}).get(name):
             return because("block_patch", name=name)

@@ -12,6 +12,8 @@ from .kv_store import KVStore
 
 BranchKey = Hashable
 
+_LEVEL_ROUNDING = 1e-4
+
 
 @dataclass(slots=True)
 class ChunkState:
@@ -27,7 +29,7 @@ class ChunkState:
         accumulator, stale: the same per token `(N,)`, fp32 and int32, from the motion phase on.
         weights: motion weights `(N,)` fp32; None before the first motion map.
         signal: what the distance measure kept of the last evaluation.
-        sigma: noise level of the last evaluation.
+        sigma, sigma_before: noise levels of the last evaluation and of the one before it.
         seen: whether the chunk was in an evaluation, computed or not.
     """
 
@@ -43,11 +45,18 @@ class ChunkState:
     weights: Tensor | None = None
     signal: Tensor | None = None
     sigma: float | None = None
+    sigma_before: float | None = None
     seen: bool = False
 
     @property
     def tokens(self) -> int:
         return int(self.rows.stop - self.rows.start)
+
+    def restarts_at(self, sigma: float) -> bool:
+        """Whether new noise was added since the last evaluation (ours). Solvers that evaluate
+        within a step go back up too, but not above the two levels that they come from."""
+        known = [s for s in (self.sigma, self.sigma_before) if s is not None]
+        return bool(known) and sigma > max(known) * (1 + _LEVEL_ROUNDING)
 
     def nbytes(self) -> int:
         """Bytes of the per-token arrays and of the signal."""

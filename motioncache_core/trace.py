@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .call import ContextWindow, SchedulePart
 from .layout import TokenLayout
 from .reasons import Reason
 from .sampling import DONE, UNSTARTED
@@ -74,6 +75,7 @@ class EvaluationRecord:
         active: rows that were decided to be computed, `(L,)` bool packed to bits.
         window, first_frame, first_chunk: where the model's input lies in a longer clip, in latent
             frames and in chunks.
+        position: number of the host's context window that this is an evaluation of.
     """
 
     index: int
@@ -86,6 +88,7 @@ class EvaluationRecord:
     window: int = 0
     first_frame: int = 0
     first_chunk: int = 0
+    position: int = 0
 
     @property
     def kind(self) -> str:
@@ -115,6 +118,8 @@ class Trace:
         kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
         remarks: what else the user may want to change.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+        part: what the run sampled of the model's noise schedule, where known.
+        windows: context windows that the host cut the clip into.
     """
 
     settings: dict[str, Any]
@@ -136,6 +141,8 @@ class Trace:
     remarks: list[Reason] = field(default_factory=list)
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     declined_calls: list[CallRecord] = field(default_factory=list)
+    part: SchedulePart | None = None
+    windows: tuple[ContextWindow, ...] = ()
     finished: bool = False
 
     def show(self, layout: TokenLayout) -> None:
@@ -165,6 +172,11 @@ class Trace:
         """Remember where keys and values are kept, and what was changed in mid-run."""
         self.kv_reason = "; ".join(said)
         self.kv_reasons = [one for one in said if isinstance(one, Reason)]
+
+    @property
+    def clip_frames(self) -> int:
+        """Latent frames of the clip that context windows were cut out of; 0 where it was not."""
+        return max((max(w.frames) + 1 for w in self.windows), default=0)
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""

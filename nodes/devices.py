@@ -41,7 +41,8 @@ def on_devices(
             # the host spreads the branches evenly, and they share its memory
             branches=-(-facts.branches // devices),
             free_host_memory=None if free is None else lambda: free() // devices,
-            exchange=MapExchange(),
+            # maps of different windows must not meet
+            exchange=None if facts.windows else MapExchange(),
         )
 
     def make(device: Hashable, kept: Trace) -> Session:

@@ -26,7 +26,6 @@ from ..motioncache_core import (
     ForcingCall,
     ModelCall,
     MotionCacheSettings,
-    RunFacts,
     Trace,
     TraceHandle,
     UnsupportedModelError,
@@ -46,8 +45,8 @@ from .compiling import (
     plain,
 )
 from .devices import on_devices
-from .host_memory import memory_facts
 from .live import LiveText
+from .run_facts import run_facts, window_of
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +136,17 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
     trace = Trace(config.settings.as_dict())
     live = LiveText(config.node_id)
-    facts = _run_facts(guider, config, sigmas)
+    facts = run_facts(
+        guider,
+        noise,
+        sigmas,
+        config.settings.end_percent,
+        options.get(_PROFILE),
+        compiled_reason(guider.model_patcher, outer),
+    )
     session = on_devices(guider.model_patcher, config.settings, facts, trace, live.on_call)
+    for remark in trace.remarks:
+        log.warning("MotionCache - %s.", remark)
     if not trace.reason and argument(outer, "dynamic") is False:
         trace.remark(STATIC)
         log.warning("MotionCache - %s.", STATIC)
@@ -154,21 +162,6 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     live.show(progress(trace))
     log.info("MotionCache - %s", line(trace))
     return result
-
-
-def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
-    patcher = guider.model_patcher
-    percent = config.settings.end_percent
-    sampling = patcher.get_model_object("model_sampling")
-    conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
-    return RunFacts(
-        sigmas=sigmas.tolist(),
-        end_sigma=float(sampling.percent_to_sigma(percent)) if percent < 1 else None,
-        branches=max(1, sum(len(c) for c in conds)),
-        **memory_facts(patcher.load_device),
-        profile=guider.model_options["transformer_options"].get(_PROFILE),
-        declined=compiled_reason(patcher, guider.model_options),
-    )
 
 
 def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> Reason | None:
@@ -208,7 +201,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
     branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
     velocity = session.evaluate(
-        ModelCall(network, run, x, timestep, branches, options, arguments, forcing)
+        ModelCall(
+            network, run, x, timestep, branches, options, arguments, forcing, window_of(options)
+        )
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 

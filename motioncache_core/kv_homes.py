@@ -1,0 +1,115 @@
+"""One decision about keys and values for everything that a run keeps at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .adapters import ModelFacts
+from .call import ModelCall, RunFacts
+from .kv import Resources
+from .kv_home import Home
+from .kv_place import FreeMemory, Need, Placement, nothing, place, place_causal, usable
+from .layout import TokenLayout
+from .ops import TokenOps
+from .reasons import because, prefixed
+from .settings import MotionCacheSettings
+
+
+def still(settings: MotionCacheSettings, call: ModelCall, layout: TokenLayout) -> bool:
+    """Whether there is no neighbouring frame to tell motion by."""
+    return layout.frames == 1 and settings.policy in ("motion", "random") and not call.causal
+
+
+class KVHomes:
+    """Where keys and values live, on every device: for one clip, or for all context windows.
+
+    The windows of a run are live together: their bytes are counted together, and where memory runs
+    out in one of them, the others follow.
+    """
+
+    def __init__(
+        self, settings: MotionCacheSettings, ops: TokenOps, run: RunFacts, facts: ModelFacts
+    ) -> None:
+        self._settings, self._ops, self._run, self._facts = settings, ops, run, facts
+        self._placement: Placement | None = None
+        self.homes: dict[torch.device, Home] = {}
+
+    def home(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Home:
+        """Where the keys and values of tokens `x` `(B, L, C)` go.
+
+        Raises:
+            SettingsError: the device cannot do what `kv_cache` asks for.
+        """
+        if self._placement is None:
+            self._placement = self._place(call, layout, x)
+        if x.device not in self.homes:
+            shared = Resources(self._facts.heads, self._ops)
+            places = usable(x.device, x.dtype)
+            self.homes[x.device] = Home(shared, list(self._placement.places), call.causal, places)
+        return self.homes[x.device]
+
+    @property
+    def stored(self) -> bool:
+        """Whether anything is kept."""
+        return any(home.places and not home.lost for home in self.homes.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Where keys and values are kept and why, and what was changed in mid-run."""
+        if self._placement is None:
+            return []
+        notes = (note for home in self.homes.values() for note in home.notes)
+        return [self._placement.reason, *notes]
+
+    def nbytes(self) -> int:
+        """Bytes on the devices that belong to no clip."""
+        return sum(home.shared.transfers.nbytes() for home in self.homes.values())
+
+    def _place(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Placement:
+        run, kv_cache, windows = self._run, self._settings.kv_cache, self._run.windows
+        lengths = [w.length * layout.spatial for w in windows] if call.window else []
+        if still(self._settings, call, layout) and not lengths:
+            return nothing(because("kv_one_frame"))
+        rows = call.samples * max(run.branches, len(call.branches))
+        need = Need.of(x, self._facts.blocks, self._facts.heads, rows, lengths)
+        if call.causal:
+            return place_causal(
+                kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
+            )
+        kept = 0
+        if lengths:
+            kept = residual_bytes(self._settings, rows * sum(lengths), x.shape[2], x.element_size())
+        placement = place(
+            kv_cache,
+            need,
+            self._settings.policy,
+            _less(run.free_memory, kept),
+            run.free_host_memory,
+            _more(run.make_room, kept),
+            chunks=len(layout.chunks),
+        )
+        if not lengths:
+            return placement
+        together = f"{len(lengths)} context windows together: "
+        return replace(placement, reason=prefixed(together, placement.reason))
+
+
+def residual_bytes(settings: MotionCacheSettings, rows: int, width: int, size: int) -> int:
+    """Bytes of the residuals (and slopes) of so many token rows.
+
+    Args:
+        size: bytes of a number.
+    """
+    return rows * width * size * (2 if settings.forecast > 0 else 1)
+
+
+def _less(free: FreeMemory | None, kept: int) -> FreeMemory | None:
+    return None if free is None else lambda: max(0, free() - kept)
+
+
+def _more(make_room: Callable[[int], None] | None, kept: int) -> Callable[[int], None] | None:
+    return None if make_room is None else lambda nbytes: make_room(nbytes + kept)
