@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from .errors import CacheShapeError
 from .evaluation import Evaluation
 from .kv import Resources
 from .kv_home import Home
-from .kv_place import Need, Placement, nothing, place, place_causal, usable
+from .kv_place import CPU, Need, Placement, nothing, place, place_causal, usable
 from .kv_store import KVStore
 from .layout import TokenLayout
 from .motion import token_patches
@@ -28,13 +29,17 @@ from .plan import (
     compression,
     scope_plan,
 )
+from .policy import REUSE
 from .recording import call_record
+from .residual_place import ResidualPlacement, new_residuals, place_residuals
 from .sampling import UNSTARTED
 from .settings import MotionCacheSettings
 from .state import BranchRows, BranchTable
 from .trace import CallRecord, Trace
 
 log = logging.getLogger(__name__)
+
+MOVED = "out of memory: moved to the host's memory"
 
 
 class Clip:
@@ -59,6 +64,7 @@ class Clip:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
         self._placement: Placement | None = None
+        self._residuals: ResidualPlacement | None = None
         self._homes: dict[torch.device, Home] = {}
         source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
         self._decider = Decider(
@@ -100,25 +106,31 @@ class Clip:
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
                 f"from a grid of {grid}"
             )
-        if self._placement is None:
-            self._placement = self._place(x, call)
+        if self._placement is None or self._residuals is None:
+            self._placement, self._residuals = self._place(x, call)
             self._trace.kv_reason = self._placement.reason
+            self._trace.residual_reason = self._residuals.reason
         table = self._tables.setdefault(x.device, BranchTable())
         home = self._home(self._placement, x, call.causal)
         if home.lost:
             table.forget_kv()
         state = table.find(call.branches, x)
         if state is None:
-            state = self._new_rows(call, x, home)
+            state = self._new_rows(call, x, home, self._residuals.place)
             table.put(state)
-        if call.forcing is not None:
-            state.take_part(call.forcing.iteration.index)
         groups = self._decider.decide(call, self.layout, x, vec, self._partial)
         parts = []
         for g in groups:
             if g.scope.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
             parts.append(Part(g.rows, g.scope.plan))
+        if call.forcing is not None:
+            index = call.forcing.iteration.index
+            state.take_part(index, index - 1)
+        elif len(groups) == 1:
+            # a decision of its own waits for a branch that is left out for a while
+            now = groups[0].scope
+            state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
@@ -176,16 +188,23 @@ class Clip:
         return done
 
     def _observe_memory(self) -> None:
-        sizes = [table.nbytes() for table in self._tables.values()]
-        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
+        tables = list(self._tables.values())
+        residual, kv, residual_host, kv_host = (
+            sum(sizes) for sizes in zip((0,) * 4, *(t.nbytes() for t in tables), strict=True)
+        )
+        kv += sum(home.shared.transfers.nbytes() for home in self._homes.values())
         trace = self._trace
-        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
-        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
-        trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
+        trace.residual_bytes = max(trace.residual_bytes, residual)
+        trace.residual_host_bytes = max(trace.residual_host_bytes, residual_host)
+        trace.kv_bytes = max(trace.kv_bytes, kv)
+        trace.kv_host_bytes = max(trace.kv_host_bytes, kv_host)
         trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
-        if self._placement is not None:
-            notes = (note for home in self._homes.values() for note in home.notes)
-            trace.kv_reason = "; ".join([self._placement.reason, *notes])
+        if self._placement is None or self._residuals is None:
+            return
+        notes = (note for home in self._homes.values() for note in home.notes)
+        trace.kv_reason = "; ".join([self._placement.reason, *notes])
+        if self._residuals.place != CPU and any(t.on_host() for t in tables):
+            trace.residual_reason = f"{self._residuals.reason}; {MOVED}"
 
     @property
     def _partial(self) -> bool:
@@ -203,12 +222,17 @@ class Clip:
         x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
-        slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
+    def _new_rows(self, call: ModelCall, x: Tensor, home: Home, place: str) -> BranchRows:
         kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
         # rows of chunks that have not started are read before they are written
-        residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
-        return BranchRows(call.branches, call.samples, residual, slope, kv)
+        held, device = new_residuals(self._residual_tensors, x, place, zeros=call.causal)
+        residual, slope = held[0], held[1] if len(held) > 1 else None
+        return BranchRows(call.branches, call.samples, residual, slope, kv, device=device)
+
+    @property
+    def _residual_tensors(self) -> int:
+        """Residual and, where there is a forecast, slope."""
+        return 2 if self._settings.forecast > 0 else 1
 
     def _home(self, placement: Placement, x: Tensor, causal: bool) -> Home:
         if x.device not in self._homes:
@@ -217,15 +241,19 @@ class Clip:
             self._homes[x.device] = Home(shared, list(placement.places), causal, places)
         return self._homes[x.device]
 
-    def _place(self, x: Tensor, call: ModelCall) -> Placement:
-        one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
-        if one_frame and not call.causal:
-            return nothing("one latent frame has no motion: it is reused or computed as a whole")
-        branches = max(self._run.branches, len(call.branches))
-        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
-        run, kv_cache = self._run, self._settings.kv_cache
+    def _place(self, x: Tensor, call: ModelCall) -> tuple[Placement, ResidualPlacement]:
+        rows = call.samples * max(self._run.branches, len(call.branches))
+        need = Need.of(x, self.facts.blocks, self.facts.heads, rows)
+        run = self._run
         memory = (run.free_memory, run.free_host_memory, run.make_room)
-        if call.causal:
+        kv = self._place_kv(need, call.causal, memory)
+        nbytes = self._residual_tensors * rows * x[0].nbytes
+        return kv, place_residuals(nbytes, need, kv, *memory)
+
+    def _place_kv(self, need: Need, causal: bool, memory: tuple[Any, ...]) -> Placement:
+        kv_cache, policy = self._settings.kv_cache, self._settings.policy
+        if causal:
             return place_causal(kv_cache, need, *memory)
-        chunks = len(self.layout.chunks)
-        return place(kv_cache, need, self._settings.policy, *memory, chunks=chunks)
+        if self.layout.frames == 1 and policy in ("motion", "random"):
+            return nothing("one latent frame has no motion: it is reused or computed as a whole")
+        return place(kv_cache, need, policy, *memory, chunks=len(self.layout.chunks))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
@@ -22,8 +24,16 @@ from .settings import MotionCacheSettings
 from .timing import Stopwatch
 from .trace import CallRecord, Trace
 
+log = logging.getLogger(__name__)
+
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
 FEW_STEPS = 8
+# after as many calls in which the cache ran out of memory, the rest of a run goes without it
+_PATIENCE = 2
+SPENT = (
+    "out of memory beside the cache: what was stored is dropped, the call is computed in full, and "
+    "keys and values are kept no more. Use a smaller video, or set kv_cache to 'cpu' or 'off'"
+)
 
 
 class Session:
@@ -63,6 +73,7 @@ class Session:
         elif settings.reuse_threshold == 0:
             trace.decline("reuse_threshold is 0, which means never reuse")
         self._off = trace.reason
+        self._spent = 0
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -84,6 +95,20 @@ class Session:
             self._trace.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
+        if self._spent >= _PATIENCE:
+            return self._pass_through(call, SPENT)
+        try:
+            return self._cached(adapter, call)
+        except torch.OutOfMemoryError:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+        # only now, as the traceback held what had been made
+        self._clip, self._spent = None, self._spent + 1
+        log.warning("MotionCache - %s.", SPENT)
+        return self._pass_through(call, SPENT)
+
+    def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clip_for(adapter, call)
         evaluation = Evaluation(
             lambda x, vec: clip.plan(call, x, vec),
@@ -141,18 +166,25 @@ class Session:
             clip.move_to(forcing, layout)
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
-            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
+            settings = self._frugal()
             self._clip = clip = Clip(
                 settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
                 reuse=not self._off, forcing=forcing,
             )  # fmt: skip
         return clip
 
-    def _pass_through(self, call: ModelCall) -> Tensor:
+    def _frugal(self) -> MotionCacheSettings:
+        """The settings, without what costs memory and brings nothing, or for which none is left."""
+        if self._off:
+            return replace(self._settings, forecast=0.0)
+        return replace(self._settings, kv_cache="off") if self._spent else self._settings
+
+    def _pass_through(self, call: ModelCall, note: str = "") -> Tensor:
         watch = Stopwatch(call.x.device)
         out = call.run(dict(call.options))
         watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
+        record.note = note
         self._trace.declined_calls.append(record)
         self._called(record, watch)
         return out

@@ -106,9 +106,10 @@ class Trace:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
         seconds: wall-clock time inside the sampler.
-        residual_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most memory held by residuals
-            (and slopes), by keys and values on the model's device and in the host's memory, and by
-            the per-token arrays that decisions are made from.
+        residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
+            memory held by residuals (and slopes) and by keys and values, on the model's device and
+            in the host's memory, and by the per-token arrays that decisions are made from.
+        residual_reason: where residuals were kept, and why.
         kv_reason: where keys and values were kept, and why.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
     """
@@ -124,9 +125,11 @@ class Trace:
     reason: str = ""
     seconds: float = 0.0
     residual_bytes: int = 0
+    residual_host_bytes: int = 0
     kv_bytes: int = 0
     kv_host_bytes: int = 0
     deciding_bytes: int = 0
+    residual_reason: str = ""
     kv_reason: str = ""
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     declined_calls: list[CallRecord] = field(default_factory=list)
