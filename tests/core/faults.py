@@ -65,9 +65,7 @@ def sampled(
     rng = torch.Generator().manual_seed(8)
     x = torch.randn(samples, 16, *size, generator=rng).to(dtype)
     texts = torch.randn(2, samples, TEXT_TOKENS, TEXT_DIM, generator=rng).to(dtype)
-    run = Run(
-        model or network(), settings, sigmas=LEVELS, **{"profile": Steady(0.06), **facts}
-    )
+    run = Run(model or network(), settings, sigmas=LEVELS, **{"profile": Steady(0.06), **facts})
     try:
         for step in range(STEPS):
             before(step)
@@ -133,13 +131,12 @@ class Exhausted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not _new_memory(out, (*args, *(kwargs or {}).values())):
-            return out
         site = _site()
-        if site is not None:
-            self.sites.append((*site, str(func)))
-            if len(self.sites) - 1 in self.fails:
-                raise torch.OutOfMemoryError("simulated")
+        if site is None or not _new_memory(out, (*args, *(kwargs or {}).values())):
+            return out
+        self.sites.append((*site, str(func)))
+        if len(self.sites) - 1 in self.fails:
+            raise torch.OutOfMemoryError("simulated")
         return out
 
 

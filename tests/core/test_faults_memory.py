@@ -17,7 +17,6 @@ from motioncache_pack.tests.core.faults import (
     STEPS,
     Exhausted,
     kinds,
-    network,
     nothing_is_kept,
     sampled,
 )
@@ -28,7 +27,6 @@ from motioncache_pack.tests.support.toy_models import DoublingNet
 PLACES = {place: replace(SETTINGS, kv_cache=place) for place in ("gpu", "gpu_fp8", "cpu")}
 WAYS = {
     **PLACES,
-    "off": replace(SETTINGS, kv_cache="off"),
     "masks of their own": replace(SETTINGS, cfg_mask="separate", motion_source="features"),
     "residuals in the host's memory": SETTINGS,
 }
@@ -116,19 +114,16 @@ def test_out_of_memory_at_every_single_allocation():
     wanted, trace, sites = toy_run()
     assert set(kinds(trace)) == {"dense", "partial", "reuse"}
     assert len(sites) > 200
-    dense = {e.index for e in trace.evaluations if e.kind == "dense"}
     before = living_tensors()
     for n, site in enumerate(sites):
         got, trace, seen = toy_run(n)
         assert seen[n] == site
-        # full evaluations are exact whatever happened before; the toy has no text
         assert all(torch.isfinite(answer).all() for answer in got)
         assert torch.equal(got[0], wanted[0])
         assert {c.note for c in trace.declined_calls} <= {SPENT}
     del got
     new = [t for key, t in living_tensors().items() if key not in before]
     assert [t.shape for t in new if t.dtype != torch.uint8] == []
-    assert dense
     again, _, _ = toy_run()
     assert all(torch.equal(a, b) for a, b in zip(wanted, again, strict=True))
 
@@ -163,7 +158,7 @@ def test_residuals_move_to_the_host_before_anything_is_lost(monkeypatch):
 def test_fifty_runs_in_a_row_add_nothing():
     def runs(count):
         for i in range(count):
-            sampled(list(WAYS.values())[i % 5], size=((3, 4, 4), (2, 2, 4))[i % 2])
+            sampled(list(WAYS.values())[i % 4], size=((3, 4, 4), (2, 2, 4))[i % 2])
         gc.collect()
 
     runs(10)
