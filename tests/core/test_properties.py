@@ -25,9 +25,9 @@ from motioncache_pack.tests.support.toy_models import DoublingNet
 WHOLE = ("warmup_steps", "uniform_updates", "max_stale_steps")
 # where runs are partial, dense and reused; 8 bits are not exact: see test_kv_quality
 LIKELY = {
-    "warmup_steps": (1, 2), "uniform_updates": (0, 2), "max_stale_steps": (0, 4),
-    "reuse_threshold": (0.05, 0.4), "min_update_ratio": (0.0, 0.4),
-    "policy": ("motion", "random", "motion", "random", "chunk", "step"),
+    "warmup_steps": (1, 1), "uniform_updates": (0, 1), "max_stale_steps": (0, 4),
+    "reuse_threshold": (0.1, 0.3), "min_update_ratio": (0.0, 0.2), "agreement": (0.0, 0.6),
+    "motion_sensitivity": (0.5, 1.0), "policy": ("motion", "random", "motion", "chunk", "step"),
     "kv_cache": ("gpu", "cpu", "auto", "off"),
 }  # fmt: skip
 
@@ -99,8 +99,8 @@ def some_example(draw):
         if draw(st.integers(0, 9)) == 9:
             chunks = (*chunks, 1)
     branches = draw(st.sampled_from([("c",), ("u", "c"), ("u", "c", "third")]))
-    falls = draw(st.lists(st.sampled_from([62.5, 31.25, 93.75, 0.0]), min_size=3, max_size=12))
-    distances = draw(st.lists(st.floats(0.02, 0.4), min_size=1, max_size=8))
+    falls = draw(st.lists(st.sampled_from([62.5, 31.25, 93.75, 0.0]), min_size=7, max_size=12))
+    distances = draw(st.lists(st.floats(0.05, 0.2), min_size=1, max_size=8))
     return Example(
         draw(some_settings()), grid, chunks, draw(st.integers(1, 2)), branches, tuple(falls),
         tuple(distances), draw(st.sampled_from([False, False, True])), draw(st.integers(0, 2**16)),
