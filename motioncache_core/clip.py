@@ -27,8 +27,10 @@ from .plan import (
     compression,
     scope_plan,
 )
+from .policy import REUSE
 from .reasons import because
 from .recording import call_record
+from .residual_place import new_residuals, residual_tensors
 from .sampling import UNSTARTED
 from .settings import MotionCacheSettings
 from .state import BranchRows, BranchTable
@@ -119,14 +121,19 @@ class Clip:
         if state is None:
             state = self._new_rows(call, x, home)
             table.put(state)
-        if call.forcing is not None:
-            state.take_part(call.forcing.iteration.index)
         groups = self._decider.decide(call, self.layout, x, vec, self._partial)
         parts = []
         for g in groups:
             if g.scope.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
             parts.append(Part(g.rows, g.scope.plan))
+        if call.forcing is not None:
+            index = call.forcing.iteration.index
+            state.take_part(index, index - 1)
+        elif len(groups) == 1:
+            # a decision of its own waits for a branch that is left out for a while
+            now = groups[0].scope
+            state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
@@ -183,12 +190,17 @@ class Clip:
             self._decider.left(g.scope)
         return done
 
-    def nbytes(self) -> tuple[int, int, int, int]:
-        """Bytes of residuals (and slopes), of keys and values on the model's device and in the
-        host's memory, and of everything kept for deciding."""
-        sizes = [table.nbytes() for table in self._tables.values()]
-        residual, kv, host = (sum(s[i] for s in sizes) for i in range(3))
-        return residual, kv, host, self._decider.nbytes()
+    def nbytes(self) -> tuple[int, int, int, int, int]:
+        """Bytes of residuals (and slopes) and of keys and values on the model's device, of both in
+        the host's memory, and of everything kept for deciding."""
+        sizes = [(0,) * 4, *(table.nbytes() for table in self._tables.values())]
+        residual, kv, residual_host, kv_host = (sum(part) for part in zip(*sizes, strict=True))
+        return residual, kv, residual_host, kv_host, self._decider.nbytes()
+
+    @property
+    def residuals_moved(self) -> bool:
+        """Whether residuals are in the host's memory."""
+        return any(table.on_host() for table in self._tables.values())
 
     @property
     def _partial(self) -> bool:
@@ -206,9 +218,10 @@ class Clip:
         return token_patches(x0, self.facts.patch).contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
-        slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
         keeps = home.places and not home.lost and not self._still
         kv = KVStore(self.facts.blocks, home) if keeps else None
         # rows of chunks that have not started are read before they are written
-        residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
-        return BranchRows(call.branches, call.samples, residual, slope, kv)
+        count, place = residual_tensors(self._settings), self._homes.residuals.place
+        held, device = new_residuals(count, x, place, zeros=call.causal)
+        residual, slope = held[0], held[1] if len(held) > 1 else None
+        return BranchRows(call.branches, call.samples, residual, slope, kv, device=device)

@@ -10,12 +10,15 @@ from .clip import Clip
 from .decider import PendingMaps
 from .errors import SettingsError
 from .kv_homes import KVHomes, residual_bytes
+from .kv_place import CPU
 from .layout import TokenLayout
 from .ops import TokenOps
 from .reasons import Reason, because
 from .settings import MotionCacheSettings
 from .state import BranchKey
 from .trace import Trace
+
+MOVED = "out of memory: moved to the host's memory"
 
 # share of the device's free memory that the residuals of all context windows may take
 _RESIDUAL_SHARE = 0.6
@@ -100,17 +103,31 @@ class Clips:
         self._homes.clear()
         self._networks.clear()
 
+    def give_up_kv(self) -> None:
+        """Keep nothing, and no keys and values from now on."""
+        self.drop()
+        self._settings = replace(self._settings, kv_cache="off")
+
     def observe_memory(self) -> None:
         """Tell the trace how much is held now, by all clips together."""
-        sizes = [clip.nbytes() for clip in self._clips.values()]
-        slots = sum(homes.nbytes() for homes in self._homes.values())
-        residual, kv, host, deciding = (sum(part) for part in zip(*sizes, strict=True))
+        clips, homes = list(self._clips.values()), list(self._homes.values())
+        sizes = [clip.nbytes() for clip in clips]
+        residual, kv, residual_host, kv_host, deciding = (
+            sum(part) for part in zip(*sizes, strict=True)
+        )
         trace = self._trace
         trace.residual_bytes = max(trace.residual_bytes, residual)
-        trace.kv_bytes = max(trace.kv_bytes, kv + slots)
-        trace.kv_host_bytes = max(trace.kv_host_bytes, host)
+        trace.residual_host_bytes = max(trace.residual_host_bytes, residual_host)
+        trace.kv_bytes = max(trace.kv_bytes, kv + sum(h.nbytes() for h in homes))
+        trace.kv_host_bytes = max(trace.kv_host_bytes, kv_host)
         trace.deciding_bytes = max(trace.deciding_bytes, deciding)
-        trace.keep_kv_reasons(next((h.reasons for h in self._homes.values() if h.reasons), ()))
+        known = next((h for h in homes if h.reasons), None)
+        if known is None:
+            return
+        trace.keep_kv_reasons(known.reasons)
+        trace.residual_reason = known.residuals.reason
+        if known.residuals.place != CPU and any(clip.residuals_moved for clip in clips):
+            trace.residual_reason += f"; {MOVED}"
 
     def _hand_over(self, call: ModelCall) -> None:
         """A branch that another network served until now is another expert's from now on."""

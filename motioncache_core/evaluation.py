@@ -124,21 +124,15 @@ class Evaluation:
     def _run_original(
         self, index: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
-        """The model's own block; where it runs out of memory, once more after stored keys and
-        values have given some."""
-        while True:
+        """The model's own block; where it runs out of memory, once more after what is stored has
+        given some."""
+
+        def work() -> dict[str, Any]:
             self._block, self._attention_calls = index, 0
-            kv = None if self._state is None else self._state.kv
-            try:
-                with self._running(call):
-                    return original(call)
-            except torch.OutOfMemoryError as error:
-                if kv is None or not kv.entries:
-                    raise
-                # what the block had made is held by the traceback until this clause ends
-                message = str(error)
-            if not kv.make_room():
-                raise torch.OutOfMemoryError(message)
+            with self._running(call):
+                return original(call)
+
+        return work() if self._state is None else self._state.with_room(work)
 
     def _check_attended(self) -> None:
         """A block that attends to its active rows alone gives a wrong answer."""
@@ -162,8 +156,7 @@ class Evaluation:
         if plan.kind == REUSE:
             return args
         if plan.rows is not None:
-            first = self._gather(args, plan, plan.rows) if index == 0 else {}
-            args = {**args, **first, **self._gather_sides(args, plan, plan.rows)}
+            args = self._gathered_args(index, args, plan, plan.rows)
         out = run(args)
         if index == self._last:
             out = {**out, "img": self._finish(plan, out["img"])}
@@ -181,6 +174,15 @@ class Evaluation:
             self.output = residuals.scatter(self._ops, plan, self._state, self._input, y)
         self._input = None
         return self.output
+
+    def _gathered_args(
+        self, index: int, args: dict[str, Any], plan: CallPlan, rows: Tensor
+    ) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            first = self._gather(args, plan, rows) if index == 0 else {}
+            return {**args, **first, **self._gather_sides(args, plan, rows)}
+
+        return work() if self._state is None else self._state.with_room(work)
 
     def _gather(self, args: dict[str, Any], plan: CallPlan, rows: Tensor) -> dict[str, Tensor]:
         """The active tokens; their rotary and modulation rows are gathered in the same pass."""

@@ -1,4 +1,4 @@
-"""One decision about keys and values for everything that a run keeps at the same time."""
+"""One decision about memory for everything that a run keeps at the same time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .adapters import ModelFacts
 from .call import ModelCall, RunFacts
 from .kv import Resources
 from .kv_home import Home
-from .kv_place import FreeMemory, Need, Placement, nothing, place, place_causal, usable
+from .kv_place import GPU, FreeMemory, Need, Placement, nothing, place, place_causal, usable
 from .layout import TokenLayout
 from .ops import TokenOps
 from .reasons import because, prefixed
+from .residual_place import ResidualPlacement, place_residuals, residual_tensors
 from .settings import MotionCacheSettings
 
 
@@ -25,7 +26,8 @@ def still(settings: MotionCacheSettings, call: ModelCall, layout: TokenLayout) -
 
 
 class KVHomes:
-    """Where keys and values live, on every device: for one clip, or for all context windows.
+    """Where keys, values and residuals live, on every device: for one clip, or for all context
+    windows.
 
     The windows of a run are live together: their bytes are counted together, and where memory runs
     out in one of them, the others follow.
@@ -36,6 +38,7 @@ class KVHomes:
     ) -> None:
         self._settings, self._ops, self._run, self._facts = settings, ops, run, facts
         self._placement: Placement | None = None
+        self.residuals = ResidualPlacement(GPU, 0, "")
         self.homes: dict[torch.device, Home] = {}
 
     def home(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Home:
@@ -45,7 +48,7 @@ class KVHomes:
             SettingsError: the device cannot do what `kv_cache` asks for.
         """
         if self._placement is None:
-            self._placement = self._place(call, layout, x)
+            self._placement, self.residuals = self._place(call, layout, x)
         if x.device not in self.homes:
             shared = Resources(self._facts.heads, self._ops)
             places = usable(x.device, x.dtype)
@@ -69,33 +72,41 @@ class KVHomes:
         """Bytes on the devices that belong to no clip."""
         return sum(home.shared.transfers.nbytes() for home in self.homes.values())
 
-    def _place(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Placement:
-        run, kv_cache, windows = self._run, self._settings.kv_cache, self._run.windows
+    def _place(
+        self, call: ModelCall, layout: TokenLayout, x: Tensor
+    ) -> tuple[Placement, ResidualPlacement]:
+        run, windows = self._run, self._run.windows
         lengths = [w.length * layout.spatial for w in windows] if call.window else []
-        if still(self._settings, call, layout) and not lengths:
-            return nothing(because("kv_one_frame"))
         rows = call.samples * max(run.branches, len(call.branches))
         need = Need.of(x, self._facts.blocks, self._facts.heads, rows, lengths)
+        tokens = rows * (sum(lengths) or layout.tokens)
+        nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
+        kv = self._place_kv(call, layout, need, nbytes if lengths else 0)
+        if lengths:
+            together = f"{len(lengths)} context windows together: "
+            kv = replace(kv, reason=prefixed(together, kv.reason))
+        memory = (run.free_memory, run.free_host_memory, run.make_room)
+        return kv, place_residuals(nbytes, need, kv, *memory)
+
+    def _place_kv(
+        self, call: ModelCall, layout: TokenLayout, need: Need, residuals: int
+    ) -> Placement:
+        run, kv_cache = self._run, self._settings.kv_cache
         if call.causal:
             return place_causal(
                 kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
             )
-        kept = 0
-        if lengths:
-            kept = residual_bytes(self._settings, rows * sum(lengths), x.shape[2], x.element_size())
-        placement = place(
+        if still(self._settings, call, layout) and not call.window:
+            return nothing(because("kv_one_frame"))
+        return place(
             kv_cache,
             need,
             self._settings.policy,
-            _less(run.free_memory, kept),
+            _less(run.free_memory, residuals),
             run.free_host_memory,
-            _more(run.make_room, kept),
+            _more(run.make_room, residuals),
             chunks=len(layout.chunks),
         )
-        if not lengths:
-            return placement
-        together = f"{len(lengths)} context windows together: "
-        return replace(placement, reason=prefixed(together, placement.reason))
 
 
 def residual_bytes(settings: MotionCacheSettings, rows: int, width: int, size: int) -> int:
@@ -104,7 +115,7 @@ def residual_bytes(settings: MotionCacheSettings, rows: int, width: int, size: i
     Args:
         size: bytes of a number.
     """
-    return rows * width * size * (2 if settings.forecast > 0 else 1)
+    return rows * width * size * residual_tensors(settings)
 
 
 def _less(free: FreeMemory | None, kept: int) -> FreeMemory | None:

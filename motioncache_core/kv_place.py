@@ -79,6 +79,12 @@ class Need:
         slots = 2 * one if quantized < self.blocks else 0
         return quantized * self.coded + back + slots
 
+    def taken(self, places: tuple[str, ...]) -> tuple[int, int]:
+        """Bytes on the device and on the host that blocks in these places take."""
+        if CPU not in places and EIGHT not in places:
+            return len(places) * self.full, 0
+        return self.on_device(places.count(EIGHT)), places.count(CPU) * self.full
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -176,7 +182,7 @@ def _forced(kv_cache: str, need: Need) -> Placement:
             f"kv_cache is {kv_cache!r}, which the model's device or dtype does not have; it has "
             f"{', '.join(map(repr, need.places))}. Use one of these, 'auto' or 'off'"
         )
-    size = _mib(need.kept(kv_cache))
+    size = mib(need.kept(kv_cache))
     where = {
         GPU: f"{size} on the model's device",
         EIGHT: f"{size} on the model's device in 8 bits",
@@ -198,14 +204,14 @@ def _fitting(
     if make_room is not None and full > _MEMORY_SHARE * free_memory():
         make_room(int(full / _MEMORY_SHARE) + 1)
     free = free_memory()
-    room, has = _MEMORY_SHARE * free, f"of {_mib(free)} free"
+    room, has = _MEMORY_SHARE * free, f"of {mib(free)} free"
     if full <= room:
-        return Placement((GPU,) * blocks, full, f"{_mib(full)} {has}"), ""
-    tried = f"{_mib(full)}, {_mib(free)} are free"
+        return Placement((GPU,) * blocks, full, f"{mib(full)} {has}"), ""
+    tried = f"{mib(full)}, {mib(free)} are free"
     if EIGHT in need.places and need.on_device(blocks) <= room:
         kept = need.kept(EIGHT)
         return Placement(
-            (EIGHT,) * blocks, kept, f"{_mib(kept)} in 8 bits {has}; exact, {tried}"
+            (EIGHT,) * blocks, kept, f"{mib(kept)} in 8 bits {has}; exact, {tried}"
         ), ""
     if CPU not in need.places or free_host_memory is None:
         return None, tried
@@ -214,15 +220,13 @@ def _fitting(
     if EIGHT in need.places:
         quantized = max((n for n in range(blocks) if need.on_device(n) <= room), default=0)
     offloaded = (blocks - quantized) * need.full
-    tried += f", {_mib(host)} in the host's memory"
+    tried += f", {mib(host)} in the host's memory"
     if need.on_device(quantized) > room or offloaded > _HOST_SHARE * host:
         return None, tried
-    reason = f"{_mib(offloaded)} of {_mib(host)} free in the host's memory"
+    reason = f"{mib(offloaded)} of {mib(host)} free in the host's memory"
     if quantized:
         kept = quantized * need.coded
-        reason = (
-            f"{quantized} of {blocks} blocks in 8 bits, {_mib(kept)} {has}; the others {reason}"
-        )
+        reason = f"{quantized} of {blocks} blocks in 8 bits, {mib(kept)} {has}; the others {reason}"
     return Placement(_spread(blocks, quantized), quantized * need.coded + offloaded, reason), ""
 
 
@@ -234,5 +238,6 @@ def _spread(blocks: int, quantized: int) -> tuple[str, ...]:
     )
 
 
-def _mib(nbytes: int) -> str:
+def mib(nbytes: int) -> str:
+    """Bytes in words."""
     return f"{nbytes / 2**20:.0f} MiB"

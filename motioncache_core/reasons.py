@@ -130,6 +130,11 @@ REASONS: Mapping[str, Template] = {
         "Remove the node that replaces the attention; if the blocks are compiled, compile them "
         "without a guard filter, or restart",
     ),
+    "out_of_memory": Template(
+        "out of memory beside the cache: what was stored is dropped, the call is computed in full, "
+        "and keys and values are kept no more",
+        "Use a smaller video, or set kv_cache to 'cpu' or 'off'",
+    ),
     # keys and values, without which whole chunks are reused or computed
     "kv_policy": Template(
         "policy {policy!r} has no partial evaluations",

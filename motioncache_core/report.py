@@ -152,9 +152,11 @@ def summary(trace: Trace) -> dict[str, Any]:
         },
         "memory": {
             "residual_bytes": trace.residual_bytes,
+            "residual_host_bytes": trace.residual_host_bytes,
             "kv_bytes": trace.kv_bytes,
             "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
+            "residual_reason": trace.residual_reason,
             "kv_reason": trace.kv_reason,
         },
         "reason": explain(trace),
@@ -246,10 +248,9 @@ def text(trace: Trace) -> str:
             *_engine(trace),
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
-            f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "
-            f"{trace.kv_bytes / 2**20:.1f} MiB"
-            + (f" and {trace.kv_host_bytes / 2**20:.1f} MiB on the cpu" * bool(trace.kv_host_bytes))
-            + f" ({trace.kv_reason})",
+            f"Memory: residuals "
+            f"{_placed(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)}, "
+            f"keys and values {_placed(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)}",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
@@ -260,6 +261,12 @@ def text(trace: Trace) -> str:
         if said["calls"] or said["sentence"] not in (why, *trace.kv_reasons):
             rows.append(f"Note: {said['sentence']}{calls}")
     return "\n".join(rows)
+
+
+def _placed(device: int, host: int, reason: str) -> str:
+    sizes = [f"{device / 2**20:.1f} MiB"] * (device > 0 or not host)
+    sizes += [f"{host / 2**20:.1f} MiB on the cpu"] * (host > 0)
+    return " and ".join(sizes) + f" ({reason})" * bool(reason)
 
 
 def _engine(trace: Trace) -> list[str]:

@@ -27,6 +27,7 @@ class Scope:
 
     Attributes:
         given: leading latent frames that are conditions, not sampled.
+        computed: evaluations in which something was computed.
         sigmas, levels: noise level of every frame in the evaluation that was decided last, on the
             host and, `(F,)` fp32, on the device.
         served: branches that have carried out the current plan.
@@ -37,6 +38,7 @@ class Scope:
     layout: TokenLayout
     chunks: list[ChunkState]
     given: int = 0
+    computed: int = 0
     clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
     levels: Tensor | None = None
@@ -225,6 +227,7 @@ def advance(
         chunk.seen = True
     scope.sigmas = sigmas
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
+    scope.computed += scope.plan.kind != REUSE
     if settings.forecast > 0:
         _forecast(scope, scope.plan, settings.forecast)
     return decisions

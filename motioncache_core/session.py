@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
@@ -21,10 +23,15 @@ from .settings import MotionCacheSettings
 from .timing import Stopwatch
 from .trace import CallRecord, Trace
 
+log = logging.getLogger(__name__)
+
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
 FEW_STEPS = 8
 # up to this many they leave little
 LITTLE_REUSE = 14
+# after as many calls in which the cache ran out of memory, the rest of a run goes without it
+_PATIENCE = 2
+SPENT = because("out_of_memory")
 
 
 class Session:
@@ -64,6 +71,7 @@ class Session:
         self._off = trace.reason
         trace.part, trace.windows = run.part, tuple(run.windows)
         self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
+        self._spent = 0
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -87,6 +95,21 @@ class Session:
             self._trace.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
+        if self._spent >= _PATIENCE:
+            return self._pass_through(call, SPENT)
+        try:
+            return self._cached(adapter, call)
+        except torch.OutOfMemoryError:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+        # only now, as the traceback held what had been made
+        self._clips.give_up_kv()
+        self._spent += 1
+        log.warning("MotionCache - %s.", SPENT)
+        return self._pass_through(call, SPENT)
+
+    def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
         evaluation = Evaluation(
             lambda x, vec: clip.plan(call, x, vec),
@@ -125,10 +148,6 @@ class Session:
         self._trace.finished = True
 
     def _drop(self) -> None:
-        self._clip = self._looked_at = self._compiled = None
-        self._maps.freeze()
-
-    def _drop(self) -> None:
         self._clips.drop()
         self._looked_at = self._compiled = None
         self._maps.freeze()
@@ -139,11 +158,12 @@ class Session:
             self._looked_at, self._compiled = network, find_compiled(network)
         return self._compiled
 
-    def _pass_through(self, call: ModelCall) -> Tensor:
+    def _pass_through(self, call: ModelCall, note: str = "") -> Tensor:
         watch = Stopwatch(call.x.device)
         out = call.run(dict(call.options))
         watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
+        record.note = note
         self._trace.declined_calls.append(record)
         self._called(record, watch)
         return out

@@ -111,9 +111,10 @@ class Trace:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
         seconds: wall-clock time inside the sampler.
-        residual_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most memory held by residuals
-            (and slopes), by keys and values on the model's device and in the host's memory, and by
-            the per-token arrays that decisions are made from.
+        residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
+            memory held by residuals (and slopes) and by keys and values, on the model's device and
+            in the host's memory, and by the per-token arrays that decisions are made from.
+        residual_reason: where residuals were kept, and why.
         kv_reason: where keys and values were kept, and why.
         kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
         remarks: what else the user may want to change.
@@ -133,9 +134,11 @@ class Trace:
     reason: str = ""
     seconds: float = 0.0
     residual_bytes: int = 0
+    residual_host_bytes: int = 0
     kv_bytes: int = 0
     kv_host_bytes: int = 0
     deciding_bytes: int = 0
+    residual_reason: str = ""
     kv_reason: str = ""
     kv_reasons: list[Reason] = field(default_factory=list)
     remarks: list[Reason] = field(default_factory=list)
