@@ -214,7 +214,9 @@ class Clip:
         if x.device not in self._homes:
             shared = Resources(self.facts.heads, self._ops)
             places = usable(x.device, x.dtype)
-            self._homes[x.device] = Home(shared, list(placement.places), causal, places)
+            self._homes[x.device] = Home(
+                shared, list(placement.places), causal, places, self._settings.kv_forecast > 0
+            )
         return self._homes[x.device]
 
     def _place(self, x: Tensor, call: ModelCall) -> Placement:

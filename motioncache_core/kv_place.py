@@ -79,6 +79,7 @@ class Placement:
     places: tuple[str, ...]
     nbytes: int
     reason: str
+    forecast: bool = False
 
     @property
     def store(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .causal import CausalPlan, Compression, Segment
+from .kv import Step, Steps
 from .layout import TokenLayout
 from .ops import TokenOps
 from .policy import DENSE, PARTIAL, REUSE, Decision
@@ -25,6 +26,7 @@ class ScopePlan:
         rows: active rows `(n,)` int32 ascending; None unless partial.
         inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
         gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
+        kv_gain: the same for keys and values, 0 where they are not to follow the noise level.
         whole: whether every chunk is computed as a whole or not at all.
     """
 
@@ -34,6 +36,7 @@ class ScopePlan:
     inverse: Tensor | None = None
     gain: Tensor | None = None
     inverse_interval: Tensor | None = None
+    kv_gain: Tensor | None = None
     whole: bool = False
 
     @property
@@ -44,7 +47,10 @@ class ScopePlan:
     def without_slope(self, gain: Tensor | None) -> ScopePlan:
         """This plan for rows whose forecast slope is not to be learned from this evaluation."""
         return replace(
-            self, gain=gain, inverse_interval=None if gain is None else torch.zeros_like(gain)
+            self,
+            gain=gain,
+            inverse_interval=None if gain is None else torch.zeros_like(gain),
+            kv_gain=None,
         )
 
 
@@ -222,3 +228,14 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
     if part.plan.kind == DENSE:
         return torch.arange(tokens, dtype=torch.int32, device=device)[None]
     return torch.full((1, tokens), -1, dtype=torch.int32, device=device)
+
+
+def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
+    """What forecasting keys and values needs to know of a call; None where they are not."""
+    steps = []
+    for p in plan.parts:
+        gain, rate = p.plan.kv_gain, p.plan.inverse_interval
+        if gain is None or rate is None:
+            return None
+        steps.append(Step(p.rows, inverse_rows(p, tokens, device), gain, rate))
+    return Steps(steps)

@@ -30,6 +30,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_stale_steps": (0, 1000),
     "end_percent": (0.0, 1.0),
     "forecast": (0.0, 1.0),
+    "kv_forecast": (0.0, 1.0),
 }
 
 
@@ -55,6 +56,8 @@ class MotionCacheSettings:
             far) or "features" (the last block's output, as published).
         forecast: 0 reuses a residual as it was; towards 1 it is extrapolated along its last
             change, damped by how far back that is.
+        kv_forecast: the same for the keys and values of tokens that a partial evaluation does not
+            compute; costs as much memory as these.
         cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
         kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
             "gpu_fp8" there in half the bytes, "cpu" in the host's memory, "off" nowhere (whole
@@ -75,6 +78,7 @@ class MotionCacheSettings:
     end_percent: float = 1.0
     motion_source: str = "predicted_x0"
     forecast: float = 0.0
+    kv_forecast: float = 0.0
     cfg_mask: str = "shared"
     kv_cache: str = "auto"
     verbose: bool = False
