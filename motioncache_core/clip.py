@@ -17,7 +17,7 @@ from .kv_home import Home
 from .kv_place import Need, Placement, nothing, place, place_causal, usable
 from .kv_store import KVStore
 from .layout import TokenLayout
-from .motion import token_patches
+from .motion import rate_of_change, token_patches
 from .ops import TokenOps
 from .plan import (
     CallPlan,
@@ -28,6 +28,7 @@ from .plan import (
     compression,
     scope_plan,
 )
+from .policy import REUSE
 from .recording import call_record
 from .sampling import UNSTARTED
 from .settings import MotionCacheSettings
@@ -168,7 +169,9 @@ class Clip:
         record.calls.append(done)
         if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
             return done
-        maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        maps = self._maps(call, evaluation, out)
+        if maps is None:
+            return done
         for g in groups:
             for i, key in enumerate(g.keys):
                 start = g.rows.start + i * call.samples
@@ -193,6 +196,15 @@ class Clip:
         stored = any(home.places and not home.lost for home in self._homes.values())
         return stored and self._settings.kv_cache != "off"
 
+    def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
+        """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
+        if self._settings.motion_source != "residual":
+            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        slope = evaluation.slope
+        if evaluation.plan.kind == REUSE or slope is None:
+            return None
+        return rate_of_change(slope, (self.layout.frames, self.layout.spatial))
+
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
         if self._settings.motion_source == "features" and evaluation.output is not None:
@@ -204,7 +216,7 @@ class Clip:
         return token_patches(x0, self.facts.patch).contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
-        slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
+        slope = torch.zeros_like(x) if self._settings.keeps_slope else None
         kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
         # rows of chunks that have not started are read before they are written
         residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)

@@ -80,6 +80,11 @@ class Evaluation:
             raise CacheShapeError("no block was reached: the model did not call its block hooks")
         return self._plan
 
+    @property
+    def slope(self) -> Tensor | None:
+        """Change of the residual per unit of sigma, `(B, L, C)`, where it is kept."""
+        return None if self._state is None else self._state.slope
+
     def options(self, options: Mapping[str, Any], block_type: str) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
         self._previous_attention = options.get("optimized_attention_override")

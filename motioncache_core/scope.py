@@ -11,7 +11,7 @@ from torch import Tensor
 from .distance import Distance, DistanceMeasure
 from .errors import CacheShapeError
 from .layout import TokenLayout
-from .motion import merge_maps, motion_weights
+from .motion import change_weights, merge_maps, motion_weights
 from .ops import TokenOps
 from .plan import ScopePlan, scope_plan
 from .policy import DENSE, REUSE, Decision, Proposal, decide, propose
@@ -177,7 +177,8 @@ def prepare(
     if scope.maps:
         difference = merge_maps(list(scope.maps.values()))
         for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
-            weights = motion_weights(difference[frames], settings.motion_sensitivity)
+            weigh = change_weights if settings.motion_source == "residual" else motion_weights
+            weights = weigh(difference[frames], settings.motion_sensitivity)
             chunk.weights = weights.reshape(-1).contiguous()
     scope.maps, scope.served, scope.levels = {}, set(), levels
     roles = _roles(scope, given.iteration)
@@ -221,7 +222,7 @@ def advance(
         chunk.seen = True
     scope.sigmas = sigmas
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
-    if settings.forecast > 0 or settings.kv_forecast > 0:
+    if settings.keeps_slope or settings.kv_forecast > 0:
         _forecast(scope, scope.plan, settings, roles)
     return decisions
 
@@ -256,7 +257,7 @@ def _forecast(
     sigma = scope.token_levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
-    if settings.forecast > 0:
+    if settings.keeps_slope:
         plan.gain = scope.clock.gain(sigma, settings.forecast)
     if settings.kv_forecast > 0:
         plan.kv_gain = scope.clock.gain(sigma, settings.kv_forecast)

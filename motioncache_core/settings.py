@@ -9,7 +9,7 @@ from .errors import SettingsError
 from .validation import check_field
 
 POLICIES = ("motion", "chunk", "step", "random")
-MOTION_SOURCES = ("predicted_x0", "features")
+MOTION_SOURCES = ("residual", "predicted_x0", "features")
 CFG_MASKS = ("shared", "separate")
 KV_CACHES = ("auto", "gpu", "gpu_fp8", "cpu", "off")
 
@@ -52,8 +52,10 @@ class MotionCacheSettings:
         min_update_ratio: a partial evaluation smaller than this share of the chunk is put off.
         max_stale_steps: a token is recomputed after this many reuses at the latest. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
-        motion_source: where motion is read off: "predicted_x0" (the clean video predicted so
-            far) or "features" (the last block's output, as published).
+        motion_source: what tells tokens apart: "residual" (how fast their own residual changed when
+            they were last computed), or the difference between neighbouring frames of
+            "predicted_x0" (the clean video predicted so far) or of "features" (the last block's
+            output, as published).
         forecast: 0 reuses a residual as it was; towards 1 it is extrapolated along its last
             change, damped by how far back that is.
         kv_forecast: the same for the keys and values of tokens that a partial evaluation does not
@@ -108,6 +110,12 @@ class MotionCacheSettings:
             known = ", ".join(f.name for f in fields(cls))
             raise SettingsError(f"unknown settings {sorted(unknown)}; known are {known}")
         return replace(PRESETS[name], **changes)
+
+    @property
+    def keeps_slope(self) -> bool:
+        """Whether the residual's slope is kept."""
+        by_change = self.policy in ("motion", "random") and self.motion_source == "residual"
+        return self.forecast > 0 or by_change
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for reports."""
