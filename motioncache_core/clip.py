@@ -180,7 +180,7 @@ class Clip:
 
     def _observe_memory(self) -> None:
         sizes = [table.nbytes() for table in self._tables.values()]
-        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
+        slots = sum(home.shared.nbytes() for home in self._homes.values())
         trace = self._trace
         trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
         trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
@@ -227,7 +227,7 @@ class Clip:
             shared = Resources(self.facts.heads, self._ops)
             places = usable(x.device, x.dtype)
             self._homes[x.device] = Home(
-                shared, list(placement.places), causal, places, self._settings.kv_forecast > 0
+                shared, list(placement.places), causal, places, placement.forecast
             )
         return self._homes[x.device]
 
@@ -236,7 +236,13 @@ class Clip:
         if one_frame and not call.causal:
             return nothing("one latent frame has no motion: it is reused or computed as a whole")
         branches = max(self._run.branches, len(call.branches))
-        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
+        need = Need.of(
+            x,
+            self.facts.blocks,
+            self.facts.heads,
+            call.samples * branches,
+            self._settings.kv_forecast > 0,
+        )
         run, kv_cache = self._run, self._settings.kv_cache
         memory = (run.free_memory, run.free_host_memory, run.make_room)
         if call.causal:

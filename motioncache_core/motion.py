@@ -35,7 +35,7 @@ def change_weights(change: Tensor, sensitivity: float) -> Tensor:
     the time since a token was computed. At a fixed number of tokens an evaluation, the sum of
     squared errors is smallest where tokens are computed at rates that go as `change ** (2 / 5)`.
     """
-    return (change / change.amax().clamp_min(1e-30)) ** sensitivity
+    return (change / change.amax().clamp_min(1e-30)).pow(sensitivity)
 
 
 def rate_of_change(slope: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -81,6 +81,8 @@ def propose(
     if distance is None or warm or not per_token or state.updates < settings.uniform_updates:
         return Proposal(distance)
     device = state.device
+    if settings.update_share == 1:
+        return Proposal(distance)
     if state.accumulator is None or state.stale is None:
         state.accumulator = torch.zeros(state.tokens, device=device)
         state.stale = torch.zeros(state.tokens, dtype=torch.int32, device=device)
@@ -88,6 +90,8 @@ def propose(
         d = distance.to(torch.float32).reshape(1)
     else:
         d = torch.full((1,), distance, device=device)
+    if settings.update_share > 0:
+        return Proposal(distance, _most_due(settings, state, d, ops))
     due, count = ops.accumulate_due(
         state.accumulator,
         state.stale,
@@ -101,6 +105,29 @@ def propose(
     )
     due, count = _filled(due, count, state.accumulator, state.stale, ops)
     return Proposal(distance, due, count)
+
+
+def _most_due(
+    settings: MotionCacheSettings, state: ChunkState, distance: Tensor, ops: TokenOps
+) -> Tensor:
+    """Mask `(N,)` of the share of the tokens that changed most, or waited longest, since they were
+    computed."""
+    accumulator, stale = state.accumulator, state.stale
+    assert accumulator is not None and stale is not None
+    accumulator += distance if state.weights is None else distance * state.weights
+    stale += 1
+    score = accumulator
+    if settings.max_stale_steps > 0:
+        score = accumulator.masked_fill(stale > settings.max_stale_steps, float("inf"))
+    return ops.select_top(
+        score, torch.full((1,), _share(settings, state), device=state.device, dtype=torch.int32)
+    )
+
+
+def _share(settings: MotionCacheSettings, state: ChunkState) -> int:
+    multiple = row_multiple(state.tokens)
+    rows = multiple * max(1, round(settings.update_share * state.tokens / multiple))
+    return min(rows, state.tokens)
 
 
 def row_multiple(tokens: int) -> int:
@@ -151,6 +178,8 @@ def decide(
         return _dense(state, "warm-up", distance)
     if forced is not None:
         return _dense(state, forced, distance)
+    if proposal.due is not None and settings.update_share > 0:
+        return _budgeted(settings, state, proposal.due, distance)
     if proposal.due is not None:
         return _motion(settings, state, proposal.due, round(next(given)), distance)
     return _uniform(settings, state, distance)
@@ -173,6 +202,27 @@ def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) 
         return Decision(DENSE, "uniform", state.tokens, distance=distance)
     state.waited += 1
     return Decision(REUSE, "uniform", 0, distance=distance)
+
+
+def _budgeted(
+    settings: MotionCacheSettings, state: ChunkState, due: Tensor, distance: float
+) -> Decision:
+    active = _share(settings, state)
+    share = active / state.tokens
+    state.accumulated += distance
+    overdue = 0 < settings.max_stale_steps * share <= state.waited
+    if state.accumulated < settings.reuse_threshold * share and not overdue:
+        state.waited += 1
+        return Decision(REUSE, "motion", 0, distance=distance)
+    if active == state.tokens:
+        return _dense(state, "motion", distance)
+    state.accumulated, state.waited = 0.0, 0
+    if state.accumulator is not None and state.stale is not None:
+        state.accumulator.masked_fill_(due.view(torch.bool), 0.0)
+        state.stale.masked_fill_(due.view(torch.bool), 0)
+    if settings.policy == "random":
+        due = _shuffled(due, state)
+    return Decision(PARTIAL, "motion", active, due, distance)
 
 
 def _motion(

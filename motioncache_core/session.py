@@ -141,7 +141,11 @@ class Session:
             clip.move_to(forcing, layout)
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
-            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
+            settings = (
+                replace(self._settings, forecast=0.0, kv_forecast=0.0)
+                if self._off
+                else self._settings
+            )
             self._clip = clip = Clip(
                 settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
                 reuse=not self._off, forcing=forcing,

@@ -9,7 +9,7 @@ from .errors import SettingsError
 from .validation import check_field
 
 POLICIES = ("motion", "chunk", "step", "random")
-MOTION_SOURCES = ("residual", "predicted_x0", "features")
+MOTION_SOURCES = ("predicted_x0", "features", "residual")
 CFG_MASKS = ("shared", "separate")
 KV_CACHES = ("auto", "gpu", "gpu_fp8", "cpu", "off")
 
@@ -27,6 +27,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "uniform_updates": (0, 1000),
     "agreement": (0.0, 0.99),
     "min_update_ratio": (0.0, 1.0),
+    "update_share": (0.0, 1.0),
     "max_stale_steps": (0, 1000),
     "end_percent": (0.0, 1.0),
     "forecast": (0.0, 1.0),
@@ -50,6 +51,10 @@ class MotionCacheSettings:
         agreement: a position is recomputed in all frames of its chunk when more than this share
             of its frames is due, else in none. 0 lets each token decide for itself.
         min_update_ratio: a partial evaluation smaller than this share of the chunk is put off.
+        update_share: above 0, a partial evaluation computes this share of the tokens, the most due
+            ones, each time the change has reached this share of `reuse_threshold`: as many tokens
+            as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
+            then. 0 computes a token when its own change reaches the threshold.
         max_stale_steps: a token is recomputed after this many reuses at the latest. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
         motion_source: what tells tokens apart: "residual" (how fast their own residual changed when
@@ -76,6 +81,7 @@ class MotionCacheSettings:
     uniform_updates: int = 3
     agreement: float = 0.5
     min_update_ratio: float = 0.2
+    update_share: float = 0.0
     max_stale_steps: int = 8
     end_percent: float = 1.0
     motion_source: str = "predicted_x0"

@@ -58,6 +58,10 @@ class Resources:
             self._zeros = have = like.new_zeros(like.numel())
         return have[: like.numel()].view(like.shape)
 
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self.transfers.nbytes() + (0 if self._zeros is None else self._zeros.nbytes)
+
     def release(self) -> None:
         """Give back what is shared."""
         self.transfers.release()

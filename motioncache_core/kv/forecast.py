@@ -118,9 +118,9 @@ def carry_on(
             )
         result.append(parts[0] if len(parts) == 1 else torch.cat(parts))
     if not isinstance(entry, Resident):
-        learned = (ops.gather_rows(rate, rows)[0] for rate in rates)
+        k_rate, v_rate = (ops.gather_rows(rate, rows)[0] for rate in rates)
         ops.scatter_kv(k.contiguous(), v.contiguous(), rows, *entry.tensors)
-        ops.scatter_kv(*learned, rows, *slopes.tensors)
+        ops.scatter_kv(k_rate, v_rate, rows, *slopes.tensors)
     return result[0], result[1]
 
 
