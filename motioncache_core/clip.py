@@ -26,6 +26,7 @@ from .plan import (
     call_plan,
     causal_call_plan,
     compression,
+    kv_steps,
     scope_plan,
 )
 from .policy import REUSE
@@ -127,6 +128,8 @@ class Clip:
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.scope.computed_in_full()
+        if state.filled and state.kv is not None:
+            plan.steps = kv_steps(plan, x.shape[1], x.device)
         return plan, state
 
     def _causal_plan(

@@ -21,9 +21,8 @@ from . import residuals
 from .causal import block_causal
 from .compiled import few_sizes, in_a_run
 from .errors import CacheShapeError, UnsupportedModelError
-from .kv import Steps
 from .ops import TokenOps
-from .plan import CallPlan, kv_steps
+from .plan import CallPlan
 from .policy import DENSE, REUSE
 from .state import BranchRows
 
@@ -63,7 +62,6 @@ class Evaluation:
         self._self_attention, self._compiled = self_attention, compiled
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
-        self._kv_steps: Steps | None = None
         self._input: Tensor | None = None
         self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
         self._block = 0
@@ -168,8 +166,6 @@ class Evaluation:
                 self.output = residuals.reuse(self._ops, self._plan, self._state, x)
                 return {**args, "img": self.output}
             self._input = x
-            if self._state.filled and self._state.kv is not None:
-                self._kv_steps = kv_steps(self._plan, self._tokens, x.device)
         plan = self.plan
         if plan.kind == REUSE:
             return args
@@ -255,7 +251,7 @@ class Evaluation:
         # CUDA graphs use their outputs' memory again in the next block
         kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
         if plan.rows is None:
-            kv.put(self._block, *kept, self._kv_steps)
+            kv.put(self._block, *kept, plan.steps)
             return self._host_attention(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
@@ -263,10 +259,10 @@ class Evaluation:
         if plan.causal is not None:
             return block_causal(
                 plan.causal, plan.rows, kv, self._block, (q, *kept),
-                lambda *qkv: attend(*qkv, *args[3:], **kwargs), self._kv_steps,
+                lambda *qkv: attend(*qkv, *args[3:], **kwargs), plan.steps,
             )  # fmt: skip
         kv.grow(self._block, k, self._tokens)
-        k, v = kv.update(self._block, *kept, plan.rows, self._tokens, self._kv_steps)
+        k, v = kv.update(self._block, *kept, plan.rows, self._tokens, plan.steps)
         return attend(q, k, v, *args[3:], **kwargs)
 
     def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

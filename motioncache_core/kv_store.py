@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import methodcaller
 
 import torch
 from torch import Tensor
 
-from .kv import FORECASTING, PLACES, BlockKV, Form, Steps, carry_on, learn, no_slopes
-from .kv_compress import compress_kv
+from .kv import (
+    FORECASTING,
+    PLACES,
+    BlockKV,
+    Form,
+    Steps,
+    carry_on,
+    cleared,
+    for_fewer,
+    learn,
+    no_slopes,
+)
+from .kv_compress import Finished, compress_kv
 from .kv_home import Home
-
-
-@dataclass(slots=True)
-class Finished:
-    """Rows of finished chunks at the front of a block's store.
-
-    Attributes:
-        rows: rows of the clip they stand for.
-        kept: rows of the store they take; fewer once they are compressed.
-    """
-
-    rows: int = 0
-    kept: int = 0
-
-    @property
-    def shift(self) -> int:
-        """Row of the store minus row of the clip, for the rows behind."""
-        return self.kept - self.rows
 
 
 @dataclass(slots=True)
@@ -74,17 +68,11 @@ class KVStore:
         self.fresh.discard(block)
         while not self.home.lost:
             try:
-                old, slopes = self.entries.get(block), self._slopes(block)
-                if old is not None and slopes and steps and old.form == Form.of(k):
-                    learn(old, slopes, k, v, steps.parts)
-                else:
-                    self.slopes.pop(block, None)
-                    self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
-                    self._begin_slopes(block)
+                self._put(block, k, v, steps)
                 self.fresh.add(block)
                 return
             except torch.OutOfMemoryError:
-                old = slopes = None
+                pass
             self._step_down(block)
 
     def update(
@@ -101,17 +89,9 @@ class KVStore:
         `steps` are given and there are slopes."""
         while True:
             try:
-                entry, slopes = self.entries[block], self._slopes(block)
-                if slopes and steps:
-                    done = self.finished.get(block, Finished())
-                    known = steps.of_store(done.rows, done.kept, entry.form.rows)
-                    return carry_on(entry, slopes, k, v, rows, known)
-                # both before the rows are written back, which can wait
-                entry.prefetch(length)
-                self._prefetch_behind(block, length)
-                return entry.update(k, v, rows, length)
+                return self._update(block, k, v, rows, length, steps)
             except torch.OutOfMemoryError:
-                entry = slopes = None
+                pass
             self._step_down(block)
             self.home.check_kept()
 
@@ -143,7 +123,7 @@ class KVStore:
         if self.entries[block].form.rows < size:
             before = self.entries[block].form.rows
             self._replace(block, lambda entry: entry.resized(size))
-            self._replace_slopes(block, lambda s: _cleared(s.resized(size), slice(before, size)))
+            self._replace_slopes(block, lambda s: cleared(s.resized(size), slice(before, size)))
 
     def compress(self, block: int, q: Tensor, rows: int, keep: int, heads: int) -> None:
         """Keep the most telling keys and values of the clip's first rows, which are finished.
@@ -162,7 +142,7 @@ class KVStore:
             return entry.with_first(held, *compress_kv(q, k, v, keep, heads=heads))
 
         self._replace(block, compressed)
-        self._replace_slopes(block, lambda slopes: _for_fewer(slopes, held, keep))
+        self._replace_slopes(block, lambda slopes: for_fewer(slopes, held, keep))
         self.finished[block] = Finished(rows, keep)
 
     def slide(self, rows: int, keep: bool) -> None:
@@ -239,12 +219,33 @@ class KVStore:
         for i in sorted(common):
             joined._replace(i, partial(joined._joined, i, [p.entries[i] for p in parts[1:]]))
             if joined._slopes(i):
-                others = [p.slopes[i] for p in parts[1:]]
-                joined._replace_slopes(i, partial(_side_by_side, others))
+                joined._replace_slopes(i, methodcaller("joined", [p.slopes[i] for p in parts[1:]]))
         return joined
 
     def _kind(self, block: int) -> type[BlockKV]:
         return PLACES[self.home.places[block]]
+
+    def _put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None) -> None:
+        old, slopes = self.entries.get(block), self._slopes(block)
+        if old is not None and slopes and steps and old.form == Form.of(k):
+            learn(old, slopes, k, v, steps.parts)
+            return
+        self.slopes.pop(block, None)
+        self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+        self._begin_slopes(block)
+
+    def _update(
+        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: Steps | None
+    ) -> tuple[Tensor, Tensor]:
+        entry, slopes = self.entries[block], self._slopes(block)
+        if slopes and steps:
+            done = self.finished.get(block, Finished())
+            known = steps.of_store(done.rows, done.kept, entry.form.rows)
+            return carry_on(entry, slopes, k, v, rows, known)
+        # both before the rows are written back, which can wait
+        entry.prefetch(length)
+        self._prefetch_behind(block, length)
+        return entry.update(k, v, rows, length)
 
     def _slopes(self, block: int) -> BlockKV | None:
         """A block's slopes, as long as slopes are kept."""
@@ -314,18 +315,3 @@ class KVStore:
         new = kind.empty(self.home.shared, entry.form)
         new.write(*(t[:, : entry.form.rows] for t in entry.read(entry.form.rows)))
         return new
-
-
-def _cleared(slopes: BlockKV, rows: slice) -> BlockKV:
-    for tensor in slopes.tensors:
-        tensor[:, rows] = 0
-    return slopes
-
-
-def _for_fewer(slopes: BlockKV, held: int, keep: int) -> BlockKV:
-    """Slopes whose first `held` rows became `keep` finished ones, which are not forecast."""
-    return _cleared(slopes.without_first(held - keep), slice(0, keep))
-
-
-def _side_by_side(others: Sequence[BlockKV], slopes: BlockKV) -> BlockKV:
-    return slopes.joined(others)

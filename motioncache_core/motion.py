@@ -35,13 +35,15 @@ def change_weights(change: Tensor, sensitivity: float) -> Tensor:
     the time since a token was computed. At a fixed number of tokens an evaluation, the sum of
     squared errors is smallest where tokens are computed at rates that go as `change ** (2 / 5)`.
     """
-    return (change / change.amax().clamp_min(1e-30)).pow(sensitivity)
+    weights: Tensor = (change / change.amax().clamp_min(1e-30)).pow(sensitivity)
+    return weights
 
 
 def rate_of_change(slope: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mean size of a token's residual slope: `(B, L, C)` to `(B, F, S)` fp32, grid F and S."""
     size = torch.linalg.vector_norm(slope, ord=1, dim=-1, dtype=torch.float32) / slope.shape[-1]
-    return size.view(-1, *grid)
+    shown: Tensor = size.view(-1, *grid)
+    return shown
 
 
 def token_patches(latents: Tensor, patch: tuple[int, int, int]) -> Tensor:

@@ -96,6 +96,7 @@ class CallPlan:
         pairs: query-key pairs of a block's self-attention, of the batch row that has most.
         frames: ranges of active latent frames, where only whole frames run; they save a row list
             for whatever is the same for all tokens of a frame.
+        steps: of the forecast of keys and values; None where they are not forecast.
     """
 
     kind: str
@@ -106,6 +107,7 @@ class CallPlan:
     causal: CausalPlan | None = None
     pairs: int = 0
     frames: tuple[slice, ...] | None = None
+    steps: Steps | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
@@ -231,7 +233,7 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
 
 
 def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
-    """What forecasting keys and values needs to know of a call; None where they are not."""
+    """What the forecast of keys and values needs to know of a call, where it is on."""
     steps = []
     for p in plan.parts:
         gain, rate = p.plan.kv_gain, p.plan.inverse_interval

@@ -49,7 +49,7 @@ class Proposal:
     Attributes:
         distance: change since the chunk's last evaluation, 0-d or a number; None on the first.
         due: `(N,)` uint8 mask of the rows to compute, where the motion phase may have come.
-        count: rows in it, `(1,)` int32.
+        count: rows in it, `(1,)` int32; None where `update_share` says how many.
     """
 
     distance: Distance | None = None
@@ -81,8 +81,6 @@ def propose(
     if distance is None or warm or not per_token or state.updates < settings.uniform_updates:
         return Proposal(distance)
     device = state.device
-    if settings.update_share == 1:
-        return Proposal(distance)
     if state.accumulator is None or state.stale is None:
         state.accumulator = torch.zeros(state.tokens, device=device)
         state.stale = torch.zeros(state.tokens, dtype=torch.int32, device=device)
@@ -91,7 +89,9 @@ def propose(
     else:
         d = torch.full((1,), distance, device=device)
     if settings.update_share > 0:
-        return Proposal(distance, _most_due(settings, state, d, ops))
+        state.accumulator += d if state.weights is None else d * state.weights
+        state.stale += 1
+        return Proposal(distance, _most_due(settings, state.accumulator, state.stale, ops))
     due, count = ops.accumulate_due(
         state.accumulator,
         state.stale,
@@ -108,26 +108,21 @@ def propose(
 
 
 def _most_due(
-    settings: MotionCacheSettings, state: ChunkState, distance: Tensor, ops: TokenOps
+    settings: MotionCacheSettings, accumulator: Tensor, stale: Tensor, ops: TokenOps
 ) -> Tensor:
-    """Mask `(N,)` of the share of the tokens that changed most, or waited longest, since they were
-    computed."""
-    accumulator, stale = state.accumulator, state.stale
-    assert accumulator is not None and stale is not None
-    accumulator += distance if state.weights is None else distance * state.weights
-    stale += 1
+    """Mask `(N,)` uint8 of the share of the tokens that changed most since they were computed, or
+    were reused too often."""
     score = accumulator
     if settings.max_stale_steps > 0:
-        score = accumulator.masked_fill(stale > settings.max_stale_steps, float("inf"))
-    return ops.select_top(
-        score, torch.full((1,), _share(settings, state), device=state.device, dtype=torch.int32)
-    )
+        score = score.masked_fill(stale > settings.max_stale_steps, float("inf"))
+    active = shared_rows(settings, accumulator.shape[0])
+    return ops.select_top(score, torch.full((1,), active, dtype=torch.int32, device=score.device))
 
 
-def _share(settings: MotionCacheSettings, state: ChunkState) -> int:
-    multiple = row_multiple(state.tokens)
-    rows = multiple * max(1, round(settings.update_share * state.tokens / multiple))
-    return min(rows, state.tokens)
+def shared_rows(settings: MotionCacheSettings, tokens: int) -> int:
+    """Tokens of a partial evaluation where `update_share` says how many, a round number."""
+    multiple = row_multiple(tokens)
+    return min(tokens, multiple * max(1, round(settings.update_share * tokens / multiple)))
 
 
 def row_multiple(tokens: int) -> int:
@@ -179,7 +174,7 @@ def decide(
     if forced is not None:
         return _dense(state, forced, distance)
     if proposal.due is not None and settings.update_share > 0:
-        return _budgeted(settings, state, proposal.due, distance)
+        return _in_shares(settings, state, proposal.due, distance)
     if proposal.due is not None:
         return _motion(settings, state, proposal.due, round(next(given)), distance)
     return _uniform(settings, state, distance)
@@ -204,10 +199,11 @@ def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) 
     return Decision(REUSE, "uniform", 0, distance=distance)
 
 
-def _budgeted(
+def _in_shares(
     settings: MotionCacheSettings, state: ChunkState, due: Tensor, distance: float
 ) -> Decision:
-    active = _share(settings, state)
+    """The most due tokens, as soon as whole evaluations would have computed as many (ours)."""
+    active = shared_rows(settings, state.tokens)
     share = active / state.tokens
     state.accumulated += distance
     overdue = 0 < settings.max_stale_steps * share <= state.waited
@@ -217,11 +213,11 @@ def _budgeted(
     if active == state.tokens:
         return _dense(state, "motion", distance)
     state.accumulated, state.waited = 0.0, 0
-    if state.accumulator is not None and state.stale is not None:
-        state.accumulator.masked_fill_(due.view(torch.bool), 0.0)
-        state.stale.masked_fill_(due.view(torch.bool), 0)
+    for counted in (state.accumulator, state.stale):
+        if counted is not None:
+            counted.masked_fill_(due.view(torch.bool), 0)
     if settings.policy == "random":
-        due = _shuffled(due, state)
+        due = _shuffled(due, state, 1)
     return Decision(PARTIAL, "motion", active, due, distance)
 
 
@@ -233,13 +229,13 @@ def _motion(
     if active == state.tokens:
         return Decision(DENSE, "motion", active, distance=distance)
     if settings.policy == "random":
-        due = _shuffled(due, state)
+        due = _shuffled(due, state, state.frames)
     return Decision(PARTIAL, "motion", active, due, distance)
 
 
-def _shuffled(due: Tensor, state: ChunkState) -> Tensor:
-    """The same number of rows at random positions, moved alike in all frames of the chunk."""
+def _shuffled(due: Tensor, state: ChunkState, parts: int) -> Tensor:
+    """The same number of rows at random positions, moved alike in all parts of the chunk."""
     rng = torch.Generator().manual_seed(state.evaluations)
-    drawn = torch.randperm(state.tokens // state.frames, generator=rng)
+    drawn = torch.randperm(state.tokens // parts, generator=rng)
     order = upload(drawn, due.device, torch.int64)
-    return due.view(state.frames, -1)[:, order].reshape(-1).contiguous()
+    return due.view(parts, -1)[:, order].reshape(-1).contiguous()

@@ -45,7 +45,9 @@ class MotionCacheSettings:
             random ones: the control that motion has to beat.
         warmup_steps: first evaluations that are computed in full. More is safer and slower.
         motion_sensitivity: 0 treats all tokens alike; 1 lets a token that does not move wait for
-            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this.
+            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this. With
+            `motion_source` "residual" it is the power of the rate of change: 0.4 is the optimum of
+            a forecast.
         reuse_threshold: accumulated change at which a token is recomputed. 0 never reuses.
         uniform_updates: full updates in the uniform phase before tokens are told apart.
         agreement: a position is recomputed in all frames of its chunk when more than this share
@@ -55,7 +57,8 @@ class MotionCacheSettings:
             ones, each time the change has reached this share of `reuse_threshold`: as many tokens
             as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
             then. 0 computes a token when its own change reaches the threshold.
-        max_stale_steps: a token is recomputed after this many reuses at the latest. 0 is no limit.
+        max_stale_steps: a token is recomputed after this many reuses at the latest, or with
+            `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
         motion_source: what tells tokens apart: "residual" (how fast their own residual changed when
             they were last computed), or the difference between neighbouring frames of

@@ -1,7 +1,7 @@
 """Keys and values of one block in each of the places where they can be kept."""
 
 from .block import BlockKV, Form, Resources
-from .forecast import Step, Steps, carry_on, learn, no_slopes
+from .forecast import Step, Steps, carry_on, cleared, for_fewer, learn, no_slopes
 from .offloaded import Offloaded
 from .quantized import Quantized
 from .resident import Resident
@@ -24,6 +24,8 @@ __all__ = [
     "Step",
     "Steps",
     "carry_on",
+    "cleared",
+    "for_fewer",
     "learn",
     "no_slopes",
 ]

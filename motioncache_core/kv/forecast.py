@@ -73,6 +73,18 @@ def no_slopes(shared: Resources, kind: type[BlockKV], form: Form) -> BlockKV:
     return slopes
 
 
+def cleared(slopes: BlockKV, rows: slice) -> BlockKV:
+    """These slopes, 0 in some rows."""
+    for tensor in slopes.tensors:
+        tensor[:, rows] = 0
+    return slopes
+
+
+def for_fewer(slopes: BlockKV, held: int, keep: int) -> BlockKV:
+    """Slopes once the first `held` rows are `keep` finished ones, which are not forecast."""
+    return cleared(slopes.without_first(held - keep), slice(0, keep))
+
+
 def learn(entry: BlockKV, slopes: BlockKV, k: Tensor, v: Tensor, steps: Sequence[Step]) -> None:
     """Store the keys and values `(B, L, C)` of a full evaluation, and their slopes."""
     ops, (old, rates) = entry.shared.ops, _read(entry, slopes)
