@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.tests.bench import quality_metrics as metrics
 
@@ -158,7 +157,19 @@ def test_the_control_has_motions_counts_at_other_places(bench):
     assert places == {False}
     with pytest.raises(ValueError, match="not of"):
         control.Player(recorder.tape, 1).accumulate_due(torch.zeros(8), frames=frames)
-    assert player.select_top == kernels.select_top
+
+
+def test_the_control_draws_a_share_of_the_tokens_each_for_itself(bench):
+    control = bench("quality_control")
+    recorder = control.Recorder()
+    count = torch.tensor([20], dtype=torch.int32)
+    scores = [torch.rand(63, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    given = [recorder.select_top(score, count) for score in scores]
+    assert len(recorder.tape) == 4
+    player = control.Player(recorder.tape, seed=1)
+    drawn = [player.select_top(score, count) for score in scores]
+    assert [int(d.sum()) for d in drawn] == [20] * 4
+    assert not any(torch.equal(a, b) for a, b in zip(given, drawn, strict=True))
 
 
 # real clips, short
