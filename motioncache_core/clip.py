@@ -16,7 +16,7 @@ from .kv_home import Home
 from .kv_homes import KVHomes, still
 from .kv_store import KVStore
 from .layout import TokenLayout
-from .motion import token_patches
+from .motion import rate_of_change, token_patches
 from .ops import TokenOps
 from .plan import (
     CallPlan,
@@ -25,6 +25,7 @@ from .plan import (
     call_plan,
     causal_call_plan,
     compression,
+    kv_steps,
     scope_plan,
 )
 from .policy import REUSE
@@ -141,6 +142,8 @@ class Clip:
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.scope.computed_in_full()
+        if state.filled and state.kv is not None:
+            plan.steps = kv_steps(plan, x.shape[1], x.device)
         return plan, state
 
     def _causal_plan(
@@ -182,7 +185,9 @@ class Clip:
         record.calls.append(done)
         if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
             return done
-        maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        maps = self._maps(call, evaluation, out)
+        if maps is None:
+            return done
         for g in groups:
             for i, key in enumerate(g.keys):
                 start = g.rows.start + i * call.samples
@@ -206,6 +211,17 @@ class Clip:
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
         return self._homes.stored and not self._still and self._settings.kv_cache != "off"
+
+    def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
+        """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
+        if self._settings.motion_source != "residual":
+            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        slope = evaluation.slope
+        if evaluation.plan.kind == REUSE or slope is None:
+            return None
+        rates = rate_of_change(slope, (self.layout.frames, self.layout.spatial))
+        # residuals may be in the host's memory
+        return rates.to(call.x.device)
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""

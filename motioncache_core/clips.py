@@ -41,7 +41,7 @@ class Clips:
         maps: PendingMaps,
         reuse: bool,
     ) -> None:
-        self._settings = settings if reuse else replace(settings, forecast=0.0)
+        self._settings = settings if reuse else replace(settings, forecast=0.0, kv_forecast=0.0)
         self._ops, self._run, self._trace, self._maps = ops, run, trace, maps
         self._reuse = reuse
         self._clips: dict[tuple[ModelFacts, ContextWindow | None], Clip] = {}

@@ -75,6 +75,11 @@ class Evaluation:
             raise CacheShapeError("no block was reached: the model did not call its block hooks")
         return self._plan
 
+    @property
+    def slope(self) -> Tensor | None:
+        """Change of the residual per unit of sigma, `(B, L, C)`, where it is kept."""
+        return None if self._state is None else self._state.slope
+
     def options(self, options: Mapping[str, Any], block_type: str) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
         self._previous_attention = options.get("optimized_attention_override")
@@ -245,7 +250,7 @@ class Evaluation:
         # CUDA graphs use their outputs' memory again in the next block
         kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
         if plan.rows is None:
-            kv.put(self._block, *kept)
+            kv.put(self._block, *kept, plan.steps)
             return self._host_attention(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
@@ -253,10 +258,10 @@ class Evaluation:
         if plan.causal is not None:
             return block_causal(
                 plan.causal, plan.rows, kv, self._block, (q, *kept),
-                lambda *qkv: attend(*qkv, *args[3:], **kwargs),
+                lambda *qkv: attend(*qkv, *args[3:], **kwargs), plan.steps,
             )  # fmt: skip
         kv.grow(self._block, k, self._tokens)
-        k, v = kv.update(self._block, *kept, plan.rows, self._tokens)
+        k, v = kv.update(self._block, *kept, plan.rows, self._tokens, plan.steps)
         return attend(q, k, v, *args[3:], **kwargs)
 
     def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -23,6 +23,7 @@ class Home:
         places: place of each block, one of `PLACES`.
         required: whether the run cannot go on without, as under block-causal attention.
         usable: places that the device has.
+        forecast: whether slopes of keys and values are kept. They are the first to go.
         lost: whether memory ran out in the last place, and nothing is kept any more.
         notes: what had to be changed in mid-run.
     """
@@ -31,11 +32,12 @@ class Home:
     places: list[str]
     required: bool = False
     usable: tuple[str, ...] = tuple(_ORDER)
+    forecast: bool = False
     lost: bool = False
     notes: list[Reason] = field(default_factory=list)
 
     def step_down(self, block: int) -> bool:
-        """Memory ran out at a block: it and all behind it go one place down.
+        """Memory ran out at a block: slopes go, or it and all behind it go one place down.
 
         Returns:
             whether there is a place left.
@@ -43,6 +45,10 @@ class Home:
         Raises:
             torch.OutOfMemoryError: there is none, and it cannot be done without.
         """
+        if self.forecast:
+            self.forecast = False
+            self._tell(because("kv_forecast_lost", block=block))
+            return True
         at = _ORDER.index(self.places[block])
         below = [p for p in _ORDER[at + 1 :] if p in self.usable]
         if below:

@@ -52,7 +52,10 @@ class KVHomes:
         if x.device not in self.homes:
             shared = Resources(self._facts.heads, self._ops)
             places = usable(x.device, x.dtype)
-            self.homes[x.device] = Home(shared, list(self._placement.places), call.causal, places)
+            placement = self._placement
+            self.homes[x.device] = Home(
+                shared, list(placement.places), call.causal, places, placement.forecast
+            )
         return self.homes[x.device]
 
     @property
@@ -70,7 +73,7 @@ class KVHomes:
 
     def nbytes(self) -> int:
         """Bytes on the devices that belong to no clip."""
-        return sum(home.shared.transfers.nbytes() for home in self.homes.values())
+        return sum(home.shared.nbytes() for home in self.homes.values())
 
     def _place(
         self, call: ModelCall, layout: TokenLayout, x: Tensor
@@ -78,7 +81,14 @@ class KVHomes:
         run, windows = self._run, self._run.windows
         lengths = [w.length * layout.spatial for w in windows] if call.window else []
         rows = call.samples * max(run.branches, len(call.branches))
-        need = Need.of(x, self._facts.blocks, self._facts.heads, rows, lengths)
+        need = Need.of(
+            x,
+            self._facts.blocks,
+            self._facts.heads,
+            rows,
+            lengths,
+            self._settings.kv_forecast > 0,
+        )
         tokens = rows * (sum(lengths) or layout.tokens)
         nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
         kv = self._place_kv(call, layout, need, nbytes if lengths else 0)

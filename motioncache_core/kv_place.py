@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .errors import SettingsError
+from .kv import FORECASTING
 from .reasons import Reason, because
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 GPU, EIGHT, CPU = "gpu", "gpu_fp8", "cpu"
 # share of the device's free memory that may be taken; the host keeps the rest for its estimates
 _MEMORY_SHARE = 0.8
+_HALF = ", half of it for their forecast"
+_NOT_THERE = "they are not forecast, as they have to be on the model's device for that"
 # of the host's: locked memory cannot be swapped out
 _HOST_SHARE = 0.6
 
@@ -40,6 +43,7 @@ class Need:
         full: in the model's dtype.
         coded: in 8 bits with its scales.
         places: what the model's device has, best first.
+        forecast: whether their slopes are wanted besides, which take as much again.
         largest: of `full`, what one call of the model reads; all of it unless the clip is cut into
             context windows.
     """
@@ -48,10 +52,19 @@ class Need:
     full: int
     coded: int
     places: tuple[str, ...] = (GPU, EIGHT, CPU)
+    forecast: bool = False
     largest: int | None = None
 
     @classmethod
-    def of(cls, x: Tensor, blocks: int, heads: int, rows: int, windows: Sequence[int] = ()) -> Need:
+    def of(
+        cls,
+        x: Tensor,
+        blocks: int,
+        heads: int,
+        rows: int,
+        windows: Sequence[int] = (),
+        forecast: bool = False,
+    ) -> Need:
         """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches.
 
         Args:
@@ -65,22 +78,35 @@ class Need:
         # a code for each number and a scale, fp32, for each head
         coded = 2 * rows * total * (width + 4 * heads)
         largest = full // total * max(lengths)
-        return cls(blocks, full, coded, usable(x.device, x.dtype), largest)
+        return cls(blocks, full, coded, usable(x.device, x.dtype), forecast, largest)
 
     def kept(self, place: str) -> int:
         """Bytes that are kept of all blocks in one place."""
-        return self.blocks * (self.coded if place == EIGHT else self.full)
+        slopes = 2 if self.forecast and place in FORECASTING else 1
+        return slopes * self.blocks * (self.coded if place == EIGHT else self.full)
+
+    def forecasting(self, place: str) -> int:
+        """Bytes on the device with all blocks and their slopes in one place: what is kept, and of
+        one block zeros to add to, what attention reads, and both read back from 8 bits."""
+        halves = 7 if place == EIGHT else 3
+        return self.kept(place) + halves * self._read // 2
 
     def on_device(self, quantized: int) -> int:
         """Bytes on the device with so many blocks in 8 bits and the others on the host: what is
         kept, one block read back, two slots to read the host's through."""
-        one = self.full if self.largest is None else self.largest
-        back = one if quantized else 0
-        slots = 2 * one if quantized < self.blocks else 0
+        back = self._read if quantized else 0
+        slots = 2 * self._read if quantized < self.blocks else 0
         return quantized * self.coded + back + slots
 
-    def taken(self, places: tuple[str, ...]) -> tuple[int, int]:
-        """Bytes on the device and on the host that blocks in these places take."""
+    @property
+    def _read(self) -> int:
+        return self.full if self.largest is None else self.largest
+
+    def taken(self, places: tuple[str, ...], forecast: bool = False) -> tuple[int, int]:
+        """Bytes on the device and on the host that blocks in these places take, with slopes if
+        they are forecast."""
+        if forecast:
+            return self.forecasting(places[0]), 0
         if CPU not in places and EIGHT not in places:
             return len(places) * self.full, 0
         return self.on_device(places.count(EIGHT)), places.count(CPU) * self.full
@@ -93,11 +119,13 @@ class Placement:
     Attributes:
         places: place of each block; empty where nothing is kept.
         nbytes: kept in all places.
+        forecast: whether slopes are kept besides.
     """
 
     places: tuple[str, ...]
     nbytes: int
     reason: str
+    forecast: bool = False
 
     @property
     def store(self) -> bool:
@@ -163,17 +191,18 @@ def place_causal(
     why = "block-causal attention needs them"
     if kv_cache not in ("auto", "off"):
         forced = _forced(kv_cache, need)
-        return Placement(forced.places, forced.nbytes, f"{forced.reason} at most; {why}")
+        return replace(forced, reason=f"{forced.reason} at most; {why}")
     found, tried = _fitting(need, free_memory, free_host_memory, make_room)
     if found is not None:
-        placement = Placement(found.places, found.nbytes, f"{found.reason}, at most; {why}")
+        placement = replace(found, reason=f"{found.reason}, at most; {why}")
         if set(found.places) != {GPU}:
             log.warning("MotionCache - keys and values: %s.", placement.reason)
         return placement
     last = EIGHT if EIGHT in need.places else GPU
     reason = f"{tried}; {why}: set window_frames or kv_keep if memory runs out"
     log.warning("MotionCache - keys and values: %s.", reason)
-    return Placement((last,) * need.blocks, need.kept(last), reason)
+    bare = replace(need, forecast=False)
+    return Placement((last,) * need.blocks, bare.kept(last), reason)
 
 
 def _forced(kv_cache: str, need: Need) -> Placement:
@@ -182,13 +211,30 @@ def _forced(kv_cache: str, need: Need) -> Placement:
             f"kv_cache is {kv_cache!r}, which the model's device or dtype does not have; it has "
             f"{', '.join(map(repr, need.places))}. Use one of these, 'auto' or 'off'"
         )
-    size = mib(need.kept(kv_cache))
+    size, forecast = mib(need.kept(kv_cache)), need.forecast and kv_cache in FORECASTING
     where = {
         GPU: f"{size} on the model's device",
         EIGHT: f"{size} on the model's device in 8 bits",
         CPU: f"{size} in the host's memory",
     }
-    return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), where[kv_cache])
+    reason = where[kv_cache]
+    if need.forecast:
+        reason += _HALF if forecast else f"; {_NOT_THERE}"
+    return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), reason, forecast)
+
+
+def _forecasting(need: Need, free_memory: FreeMemory, tried: list[str]) -> Placement | None:
+    """All blocks with their slopes on the device: in 8 bits too, as these round off far less than
+    the forecast mends (ours; `test_kv_forecast.py` holds it)."""
+    free = free_memory()
+    for place in (p for p in FORECASTING if p in need.places):
+        nbytes = need.kept(place)
+        if need.forecasting(place) <= _MEMORY_SHARE * free:
+            bits = " in 8 bits" if place == EIGHT else ""
+            reason = f"{mib(nbytes)}{bits} of {mib(free)} free{_HALF}"
+            return Placement((place,) * need.blocks, nbytes, reason, True)
+        tried.append(mib(need.forecasting(place)))
+    return None
 
 
 def _fitting(
@@ -200,6 +246,19 @@ def _fitting(
     """The first that fits, and in words what was tried."""
     if free_memory is None:
         return _forced(GPU, need), ""
+    if need.forecast:
+        wanted, asked = need.forecasting(GPU), list[str]()
+        if make_room is not None and wanted > _MEMORY_SHARE * free_memory():
+            make_room(int(wanted / _MEMORY_SHARE) + 1)
+        found = _forecasting(need, free_memory, asked)
+        if found is not None:
+            return found, ""
+        bare = replace(need, forecast=False)
+        found, tried = _fitting(bare, free_memory, free_host_memory, make_room)
+        if found is None:
+            return None, tried
+        note = f"{found.reason}; no forecast of them, which takes {' or '.join(asked)}"
+        return replace(found, reason=note), ""
     blocks, full = need.blocks, need.kept(GPU)
     if make_room is not None and full > _MEMORY_SHARE * free_memory():
         make_room(int(full / _MEMORY_SHARE) + 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .causal import CausalPlan, Compression, Segment
+from .kv import Step, Steps
 from .layout import TokenLayout
 from .ops import TokenOps
 from .policy import DENSE, PARTIAL, REUSE, Decision
@@ -26,6 +27,7 @@ class ScopePlan:
         rows: active rows `(n,)` int32 ascending; None unless partial.
         inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
         gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
+        kv_gain: the same for keys and values, 0 where they are not to follow the noise level.
         whole: whether every chunk is computed as a whole or not at all.
     """
 
@@ -35,6 +37,7 @@ class ScopePlan:
     inverse: Tensor | None = None
     gain: Tensor | None = None
     inverse_interval: Tensor | None = None
+    kv_gain: Tensor | None = None
     whole: bool = False
 
     @property
@@ -45,7 +48,10 @@ class ScopePlan:
     def without_slope(self, gain: Tensor | None) -> ScopePlan:
         """This plan for rows whose forecast slope is not to be learned from this evaluation."""
         return replace(
-            self, gain=gain, inverse_interval=None if gain is None else torch.zeros_like(gain)
+            self,
+            gain=gain,
+            inverse_interval=None if gain is None else torch.zeros_like(gain),
+            kv_gain=None,
         )
 
 
@@ -91,6 +97,7 @@ class CallPlan:
         pairs: query-key pairs of a block's self-attention, of the batch row that has most.
         frames: ranges of active latent frames, where only whole frames run; they save a row list
             for whatever is the same for all tokens of a frame.
+        steps: of the forecast of keys and values; None where they are not forecast.
     """
 
     kind: str
@@ -101,6 +108,7 @@ class CallPlan:
     causal: CausalPlan | None = None
     pairs: int = 0
     frames: tuple[slice, ...] | None = None
+    steps: Steps | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
@@ -223,3 +231,14 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
     if part.plan.kind == DENSE:
         return torch.arange(tokens, dtype=torch.int32, device=device)[None]
     return torch.full((1, tokens), -1, dtype=torch.int32, device=device)
+
+
+def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
+    """What the forecast of keys and values needs to know of a call, where it is on."""
+    steps = []
+    for p in plan.parts:
+        gain, rate = p.plan.kv_gain, p.plan.inverse_interval
+        if gain is None or rate is None:
+            return None
+        steps.append(Step(p.rows, inverse_rows(p, tokens, device), gain, rate))
+    return Steps(steps)

@@ -152,6 +152,10 @@ REASONS: Mapping[str, Template] = {
         "one latent frame has no motion: it is reused or computed as a whole",
         "Use a longer video to reuse single tokens",
     ),
+    "kv_forecast_lost": Template(
+        "out of memory at block {block}: keys and values are not forecast from there on",
+        "Set kv_forecast to 0 to start without",
+    ),
     "kv_step_down": Template(
         "out of memory at block {block}: {place} from there on",
         "Set kv_cache to {place!r} to start there",

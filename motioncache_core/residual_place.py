@@ -35,8 +35,8 @@ class ResidualPlacement:
 
 
 def residual_tensors(settings: MotionCacheSettings) -> int:
-    """The residual and, where there is a forecast, its slope."""
-    return 2 if settings.forecast > 0 else 1
+    """The residual and, where it is wanted, its slope."""
+    return 2 if settings.keeps_slope else 1
 
 
 def place_residuals(
@@ -58,7 +58,7 @@ def place_residuals(
     size = mib(nbytes)
     if free_memory is None:
         return ResidualPlacement(GPU, nbytes, f"{size} on the model's device")
-    on_device, on_host = need.taken(kv.places)
+    on_device, on_host = need.taken(kv.places, kv.forecast)
     wanted = (on_device + nbytes) / _MEMORY_SHARE
     if make_room is not None and wanted > free_memory():
         make_room(int(wanted) + 1)

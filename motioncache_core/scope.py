@@ -11,7 +11,7 @@ from torch import Tensor
 from .distance import Distance, DistanceMeasure
 from .errors import CacheShapeError
 from .layout import TokenLayout
-from .motion import merge_maps, motion_weights
+from .motion import change_weights, merge_maps, motion_weights
 from .ops import TokenOps
 from .plan import ScopePlan, scope_plan
 from .policy import DENSE, REUSE, Decision, Proposal, decide, propose
@@ -179,7 +179,8 @@ def prepare(
     if scope.maps:
         difference = merge_maps(list(scope.maps.values()))
         for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
-            weights = motion_weights(difference[frames], settings.motion_sensitivity)
+            weigh = change_weights if settings.motion_source == "residual" else motion_weights
+            weights = weigh(difference[frames], settings.motion_sensitivity)
             chunk.weights = weights.reshape(-1).contiguous()
     scope.maps, scope.served, scope.levels = {}, set(), levels
     roles = _roles(scope, given.iteration)
@@ -228,8 +229,8 @@ def advance(
     scope.sigmas = sigmas
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
     scope.computed += scope.plan.kind != REUSE
-    if settings.forecast > 0:
-        _forecast(scope, scope.plan, settings.forecast)
+    if settings.keeps_slope or settings.kv_forecast > 0:
+        _forecast(scope, scope.plan, settings, roles)
     return decisions
 
 
@@ -260,11 +261,20 @@ def _decide(
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
-def _forecast(scope: Scope, plan: ScopePlan, forecast: float) -> None:
+def _forecast(
+    scope: Scope, plan: ScopePlan, settings: MotionCacheSettings, roles: Sequence[str]
+) -> None:
     sigma = scope.token_levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
-    plan.gain = scope.clock.gain(sigma, forecast)
+    if settings.keeps_slope:
+        plan.gain = scope.clock.gain(sigma, settings.forecast)
+    if settings.kv_forecast > 0:
+        plan.kv_gain = scope.clock.gain(sigma, settings.kv_forecast)
+        for chunk, role in zip(scope.chunks, roles, strict=True):
+            # the others attend to these as they were left, cache or no cache
+            if role != ACTIVE:
+                plan.kv_gain[chunk.rows] = 0
     plan.inverse_interval = scope.clock.inverse_interval(sigma)
     if plan.kind != REUSE:
         scope.clock.advance(sigma, None if plan.inverse is None else plan.inverse[0] >= 0)
