@@ -4,6 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter, takes_frame_levels
+from .calibration import Recorder
 from .call import ForcingCall, ModelCall, RunFacts
 from .distance import CalibratedProfile
 from .errors import (
@@ -11,9 +12,13 @@ from .errors import (
     ConflictError,
     MotionCacheError,
     NoMapError,
+    ProfileError,
     SettingsError,
     UnsupportedModelError,
 )
+from .identity import fingerprint
+from .preset import Chosen, resolve
+from .profile import ModelProfile
 from .sampling import ForcingOptions, forcing_schedule, sample_forcing
 from .session import Session
 from .settings import PRESETS, MotionCacheSettings
@@ -24,13 +29,17 @@ __all__ = [
     "PRESETS",
     "CacheShapeError",
     "CalibratedProfile",
+    "Chosen",
     "ConflictError",
     "ForcingCall",
     "ForcingOptions",
     "ModelCall",
+    "ModelProfile",
     "MotionCacheError",
     "MotionCacheSettings",
     "NoMapError",
+    "ProfileError",
+    "Recorder",
     "RunFacts",
     "Session",
     "SettingsError",
@@ -38,7 +47,9 @@ __all__ = [
     "TraceHandle",
     "UnsupportedModelError",
     "find_adapter",
+    "fingerprint",
     "forcing_schedule",
+    "resolve",
     "sample_forcing",
     "takes_frame_levels",
 ]

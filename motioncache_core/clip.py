@@ -10,6 +10,7 @@ from torch import Tensor
 from .adapters import Adapter, ModelFacts
 from .call import ForcingCall, ModelCall, RunFacts
 from .decider import Decider, PendingMaps
+from .distance import advice
 from .errors import CacheShapeError
 from .evaluation import Evaluation
 from .kv import Resources
@@ -65,6 +66,7 @@ class Clip:
             settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
         )
         trace.model, trace.distance = adapter.name, source.name
+        trace.advise(advice(source))
         trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 

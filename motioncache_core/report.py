@@ -120,6 +120,8 @@ def summary(trace: Trace) -> dict[str, Any]:
         "schema": SCHEMA,
         "model": trace.model,
         "settings": trace.settings,
+        "preset": trace.preset,
+        "why": trace.why,
         "distance": trace.distance,
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
@@ -220,6 +222,7 @@ def text(trace: Trace) -> str:
             f"{len(trace.chunks)} chunk(s)",
             f"Distance: {trace.distance}",
         ]
+    rows += _choice(trace)
     if trace.evaluations:
         saved = seconds_saved(trace)
         rows += [
@@ -238,6 +241,16 @@ def text(trace: Trace) -> str:
     notes = Counter(c.note for c in trace.calls() if c.note)
     rows += [f"Note: {note} ({n} calls)" for note, n in notes.items()]
     return "\n".join(rows)
+
+
+def _choice(trace: Trace) -> list[str]:
+    named = [] if trace.preset is None else [f"Preset: {trace.preset} ({_effective(trace)})"]
+    return named + [f"Chosen: {sentence}" for sentence in trace.why]
+
+
+def _effective(trace: Trace) -> str:
+    names = ("warmup_steps", "uniform_updates", "reuse_threshold", "motion_sensitivity", "forecast")
+    return ", ".join(f"{n} {trace.settings[n]:g}" for n in names if n in trace.settings)
 
 
 def _engine(trace: Trace) -> list[str]:

@@ -73,7 +73,7 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        reason = self._run.declined or declined or _decline_reason(adapter, call)
+        reason = self._run.declined or declined or decline_reason(adapter, call)
         if reason and call.causal:
             raise UnsupportedModelError(
                 f"block-causal attention is not possible here: {reason}. Set attention to "
@@ -168,7 +168,8 @@ class Session:
         self._on_call(self._trace)
 
 
-def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:
+def decline_reason(adapter: Adapter, call: ModelCall) -> str | None:
+    """Why a call of a known network has to run untouched; None if it need not."""
     options = call.options
     if options.get("context_window") is not None:
         return "context windows are in use, which are not supported yet"

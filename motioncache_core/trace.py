@@ -111,6 +111,8 @@ class Trace:
             the per-token arrays that decisions are made from.
         kv_reason: where keys and values were kept, and why.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+        preset: its name; None where the settings were given one by one.
+        why: sentences on what was chosen for this run.
     """
 
     settings: dict[str, Any]
@@ -121,6 +123,8 @@ class Trace:
     blocks: int = 0
     width: int = 0
     ffn_width: int = 0
+    preset: str | None = None
+    why: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
     residual_bytes: int = 0
@@ -149,6 +153,11 @@ class Trace:
     def decline(self, reason: str) -> None:
         """Remember the first reason why calls went through untouched."""
         self.reason = self.reason or reason
+
+    def advise(self, sentence: str | None) -> None:
+        """Add to `why`, once."""
+        if sentence and sentence not in self.why:
+            self.why.append(sentence)
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""

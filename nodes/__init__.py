@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .calibrate import MotionCacheCalibrate
 from .compare import MotionCacheCompare
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
 from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
@@ -19,6 +20,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheMotionMap,
     MotionCacheReport,
     MotionCacheCompare,
+    MotionCacheCalibrate,
     MotionCacheDiffusionForcing,
     MotionCacheExtendVideo,
     MotionCacheLoadSkyReels,

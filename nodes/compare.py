@@ -23,7 +23,7 @@ class MotionCacheCompare(io.ComfyNode):
                 "error. Sample the same seed twice, without and with MotionCache."
             ),
             search_aliases=[
-                "compare videos", "psnr", "ssim", "difference", "side by side", "quality", "ab test",
+                "compare videos", "psnr", "ssim", "difference", "side by side", "quality",
             ],
             is_output_node=True,
             inputs=[

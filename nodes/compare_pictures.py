@@ -14,7 +14,7 @@ from ..motioncache_core import MotionCacheError
 from ..motioncache_core.heatmap import colourise
 from ..motioncache_core.quality import Comparison, error_map, headline, told
 from ..motioncache_core.timeline import BACK
-from .pictures import FAINT, MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
+from .pictures import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
 
 MODES = ("side by side", "wipe", "difference")
 COLORMAP = "magma"

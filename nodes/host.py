@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ from .. import kernels
 from ..motioncache_core import (
     CacheShapeError,
     CalibratedProfile,
-    ConflictError,
+    Chosen,
     ForcingCall,
     ModelCall,
-    MotionCacheSettings,
     RunFacts,
     Session,
     Trace,
     TraceHandle,
     UnsupportedModelError,
     find_adapter,
+    resolve,
 )
 from ..motioncache_core.readback import upload
 from ..motioncache_core.report import line, progress
@@ -45,7 +45,9 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
+from .conflicts import check_conflicts
 from .host_memory import memory_facts
+from .host_profiles import profile_for
 from .live import LiveText
 
 log = logging.getLogger(__name__)
@@ -55,32 +57,24 @@ SESSION = "motioncache_session"
 FORCING = "motioncache_forcing"
 _PROFILE = "motioncache_profile"
 
-# what other caches leave in transformer_options, and what their nodes are called
-_OTHER_CACHES = {
-    "easycache": "EasyCache or LazyCache",
-    "rel_l1_thresh": "TeaCache",
-    "magcache_thresh": "MagCache",
-}
-
 
 @dataclass(frozen=True)
 class PatchConfig:
     """What the patcher leaves on a model: read-only, shared by all its clones."""
 
-    settings: MotionCacheSettings
+    chosen: Chosen
     handle: TraceHandle
     node_id: str | None = None
 
 
-def attach(
-    model: Any, settings: MotionCacheSettings, handle: TraceHandle, node_id: str | None = None
-) -> Any:
+def attach(model: Any, chosen: Chosen, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     Models of a supported family whose class is declined come back unpatched, with a warning and
     the reason in the trace.
 
     Args:
+        chosen: settings, or a preset that becomes settings when a run's length is known.
         node_id: the node that shows how a run goes.
 
     Raises:
@@ -93,31 +87,16 @@ def attach(
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
         LiveText(node_id).show(declined)
+        settings = chosen.settings.as_dict()
         handle.runs.append(
-            Trace(settings.as_dict(), model=adapter.name, reason=declined, finished=True)
+            Trace(settings, adapter.name, preset=chosen.preset, reason=declined, finished=True)
         )
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(settings, handle, node_id)
+    options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
-
-
-def check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
-    """Refuse a second MotionCache, or another cache beside it."""
-    if already:
-        raise ConflictError(
-            "this model already has MotionCache. Use one MotionCache node per model and connect "
-            "a settings node to change it."
-        )
-    options = model_options.get("transformer_options", {})
-    for key, name in _OTHER_CACHES.items():
-        if key in options:
-            raise ConflictError(
-                f"{name} is on this model too, and two caches spoil each other's result. Remove "
-                f"one of them: {name} or MotionCache."
-            )
 
 
 def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
@@ -134,10 +113,17 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
             f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
             "frames, height, width). Connect an empty video latent."
         )
-    trace = Trace(config.settings.as_dict())
+    levels = [s for s in sigmas.tolist()[:-1] if s > 0]
+    preset = config.chosen.preset
+    chosen = config.chosen if preset is None else resolve(preset, len(levels))
+    settings = chosen.settings
+    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
     live = LiveText(config.node_id)
-    facts = _run_facts(guider, config, sigmas)
-    session = Session(config.settings, kernels, facts, trace, live.on_call)
+    facts = _run_facts(guider, settings.end_percent, sigmas)
+    profile, note = profile_for(guider.model_patcher, preset, levels)
+    trace.advise(note)
+    facts = facts if profile is None else replace(facts, profile=profile)
+    session = Session(settings, kernels, facts, trace, live.on_call)
     if not trace.reason and argument(outer, "dynamic") is False:
         log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
@@ -154,9 +140,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     return result
 
 
-def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
+def _run_facts(guider: Any, percent: float, sigmas: Tensor) -> RunFacts:
     patcher = guider.model_patcher
-    percent = config.settings.end_percent
     sampling = patcher.get_model_object("model_sampling")
     conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
     return RunFacts(

@@ -118,5 +118,5 @@ def test_a_wrong_mode_and_unlike_videos_are_told_what_to_do(pack):
     a, b = videos()
     with pytest.raises(MotionCacheError, match="mode is 'blink'; allowed are 'side by side'"):
         run(pack, a, b, "blink")
-    with pytest.raises(MotionCacheError, match="reference has 4 frames .* candidate 3 frames"):
+    with pytest.raises(MotionCacheError, match=r"reference has 4 frames .* candidate 3 frames"):
         run(pack, a, b[:3])

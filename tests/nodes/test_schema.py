@@ -94,6 +94,12 @@ CONTRACT = {
         {"position": real(0.5, 0.0, 1.0, 0.01)},
         [PICTURE, ("STRING", "text")],
     ),
+    "MotionCacheCalibrate": (
+        "MotionCache Calibrate",
+        {"model": MODEL},
+        {},
+        [("MODEL", "MODEL")],
+    ),
     "MotionCacheDiffusionForcing": (
         "MotionCache Diffusion Forcing",
         {
