@@ -31,9 +31,10 @@ class Chosen:
 def resolve(preset: str, steps: int) -> Chosen:
     """A preset for a run of so many steps.
 
-    In a shorter run than the presets were tuned on, warm-up and uniform phase take the same share
-    of it, rounded up: as numbers of steps they would leave nothing to reuse
-    (`tests/bench/results/short_runs.json`). Longer runs keep the numbers.
+    In a shorter run than the presets were tuned on, warm-up takes the same share of it, rounded
+    up: as a number of steps it would leave little or nothing to reuse (measured on the demo model,
+    `tests/bench/results/short_runs.json`). Longer runs keep the number. All else is counted in
+    updates or in changes of the answer, which a shorter run has larger steps of.
 
     Args:
         steps: sampling steps; 0 where they are not known.
@@ -46,15 +47,11 @@ def resolve(preset: str, steps: int) -> Chosen:
         return Chosen(settings, preset, ("settings as published, whatever the model and the run",))
     if not FEW_STEPS < steps < TUNED_STEPS:
         return Chosen(settings, preset)
-    share = steps / TUNED_STEPS
-    scaled = replace(
-        settings,
-        warmup_steps=math.ceil(settings.warmup_steps * share),
-        uniform_updates=math.ceil(settings.uniform_updates * share),
-    )
+    warm_up = math.ceil(settings.warmup_steps * steps / TUNED_STEPS)
+    if warm_up == settings.warmup_steps:
+        return Chosen(settings, preset)
     why = (
-        f"{steps} steps instead of the {TUNED_STEPS} it was tuned on: warmup_steps "
-        f"{scaled.warmup_steps} instead of {settings.warmup_steps}, uniform_updates "
-        f"{scaled.uniform_updates} instead of {settings.uniform_updates}, the same share of the run"
+        f"warmup_steps {warm_up} instead of {settings.warmup_steps}, the same share of {steps} "
+        f"steps as of the {TUNED_STEPS} that the preset was tuned on"
     )
-    return Chosen(scaled, preset, (why,))
+    return Chosen(replace(settings, warmup_steps=warm_up), preset, (why,))
