@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class Recorder:
             levels = read(joined(branch.levels))
             flat = read(joined(branch.changes))
             rows = [flat[i : i + 3] for i in range(0, len(flat), 3)]
-            for before, now, row in zip(levels, levels[1:], rows, strict=True):
+            for (before, now), row in zip(pairwise(levels), rows, strict=True):
                 # second-order samplers evaluate a noise level twice: that is no way travelled
                 if now < before:
                     found.setdefault((before, now), []).append(row)

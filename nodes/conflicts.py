@@ -31,6 +31,10 @@ def check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
             f"{name} is on this model too, and two caches spoil each other's result. Remove "
             f"one of them: {name} or MotionCache."
         )
+
+
+def check_recording(model_options: Mapping[str, Any]) -> None:
+    """Refuse to cache a model that is being recorded."""
     if CALIBRATE in model_options.get("transformer_options", {}):
         raise ConflictError(
             "MotionCache Calibrate is on this model, which has to run without a cache while it is "

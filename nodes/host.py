@@ -45,7 +45,7 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
-from .conflicts import check_conflicts
+from .conflicts import check_conflicts, check_recording
 from .host_memory import memory_facts
 from .host_profiles import profile_for
 from .live import LiveText
@@ -83,6 +83,7 @@ def attach(model: Any, chosen: Chosen, handle: TraceHandle, node_id: str | None 
     """
     adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    check_recording(model.model_options)
     clone = model.clone()
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
@@ -108,6 +109,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     config: PatchConfig = options[KEY]
     # a cache that was added behind this node shows only now
     check_conflicts(outer, already=False)
+    check_recording(outer)
     if noise.ndim != 5:
         raise CacheShapeError(
             f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "

@@ -2,11 +2,12 @@
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, ProfileError
-from motioncache_pack.motioncache_core.profile import KIND, MIN_LEVELS, Changes, ModelProfile
+from motioncache_pack.motioncache_core.profile import MIN_LEVELS, Changes, ModelProfile
 
 LEVELS = (1.0, 0.9, 0.8, 0.6, 0.4, 0.3)
 CHANGES = Changes(LEVELS, (0.1,) * 5, (0.2,) * 5, (0.5, 0.4, 0.3, 0.2, 0.1))
@@ -21,8 +22,7 @@ def path(tmp_path):
 def test_changes_are_the_means_of_the_branches():
     levels = (1.0, 0.8, 0.5, 0.4, 0.3, 0.2)
     found = {
-        pair: [[0.1, 0.2, 0.3 + i], [0.3, 0.4, 0.5 + i]]
-        for i, pair in enumerate(zip(levels, levels[1:], strict=False))
+        pair: [[0.1, 0.2, 0.3 + i], [0.3, 0.4, 0.5 + i]] for i, pair in enumerate(pairwise(levels))
     }
     made = Changes.of(dict(reversed(found.items())))
     assert made.sigmas == levels
@@ -34,7 +34,7 @@ def test_changes_are_the_means_of_the_branches():
 @pytest.mark.parametrize("what", ["few", "gap", "nan"])
 def test_a_recording_that_says_too_little_makes_no_changes(what):
     levels = [1.0 - 0.1 * i for i in range(MIN_LEVELS)]
-    found = {pair: [[0.1] * 3] for pair in zip(levels, levels[1:], strict=False)}
+    found = {pair: [[0.1] * 3] for pair in pairwise(levels)}
     assert Changes.of(found) is not None
     if what == "few":
         del found[levels[0], levels[1]]
