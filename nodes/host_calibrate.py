@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import comfy.patcher_extension
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..motioncache_core import ConflictError, ModelProfile, Recorder, UnsupportedModelError
 from ..motioncache_core.adapters import find_adapter
-from ..motioncache_core.profile import MIN_LEVELS, Changes
+from ..motioncache_core.profile import MIN_LEVELS
 from .compiling import plain
 from .conflicts import CALIBRATE, other_cache
 from .host import KEY, SESSION, compiled_reason, evaluate
@@ -18,6 +19,11 @@ from .host_profiles import describe, identify, place_of
 from .live import LiveText
 
 log = logging.getLogger(__name__)
+
+_TOO_LITTLE = (
+    f"no profile was written: the run has fewer than {MIN_LEVELS} falling noise levels. Sample "
+    "with more steps"
+)
 
 
 def attach_recorder(model: Any, node_id: str | None = None) -> Any:
@@ -67,6 +73,9 @@ def _record(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: 
     reason = compiled_reason(patcher, outer)
     if reason:
         raise UnsupportedModelError(f"MotionCache Calibrate cannot measure this run: {reason}.")
+    mark = identify(patcher)
+    # raises where there are several, and a finished run must not be lost to that
+    path = place_of(patcher, mark)
     live.show("recording this run, without a cache")
     recorder = Recorder()
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: recorder}}
@@ -76,27 +85,23 @@ def _record(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: 
     finally:
         guider.model_options = outer
         recorder.close()
-    words = _keep(patcher, changes, float(sigmas[-1]))
+    if changes is None:
+        words = _TOO_LITTLE
+    else:
+        words = _keep(ModelProfile(describe(patcher), mark, changes, float(sigmas[-1])), path)
     live.show(words)
     log.info("MotionCache Calibrate - %s.", words)
     return result
 
 
-def _keep(patcher: Any, changes: Changes | None, end: float) -> str:
+def _keep(profile: ModelProfile, path: Path) -> str:
     """Write the file; says where it is, or why there is none. The run is not lost for that."""
-    if changes is None:
-        return (
-            f"no profile was written: the run has fewer than {MIN_LEVELS} falling noise levels. "
-            "Sample with more steps"
-        )
-    mark = identify(patcher)
-    path = place_of(patcher, mark)
     try:
-        ModelProfile(describe(patcher), mark, changes, end).dump(path)
+        profile.dump(path)
     except OSError as error:
         log.error("MotionCache Calibrate - %s", error)
         return f"no profile was written: {path} cannot be written ({error})"
     return (
-        f"{len(changes.sigmas)} evaluations recorded, profile written to {path}. Bypass this node; "
-        "MotionCache uses the profile from now on"
+        f"{len(profile.changes.sigmas)} evaluations recorded, profile written to {path}. Bypass "
+        "this node; MotionCache uses the profile from now on"
     )

@@ -157,6 +157,11 @@ def test_two_files_of_one_model_are_an_error(pack, models, calibrated):
     calibrated.with_name(f"mine-{calibrated.name}").write_bytes(calibrated.read_bytes())
     with pytest.raises(ProfileError, match=r"2 profiles: .*Keep one"):
         pack.cached()
+    recorded, calls = calibrate(pack), []
+    recorded.model.diffusion_model.register_forward_pre_hook(lambda *_: calls.append(1))
+    with pytest.raises(ProfileError, match=r"2 profiles: .*Keep one"):
+        pack.sample(recorded)
+    assert calls == []
 
 
 def test_a_renamed_file_is_found_and_replaced(pack, models, calibrated):
