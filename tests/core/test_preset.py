@@ -1,6 +1,7 @@
 """What a preset becomes in a run of so many steps."""
 
 import dataclasses
+import json
 
 import pytest
 from motioncache_pack.motioncache_core import PRESETS, SettingsError, resolve
@@ -41,3 +42,19 @@ def test_the_published_preset_stays_as_it_is(steps):
 def test_an_unknown_preset_is_told():
     with pytest.raises(SettingsError, match="preset is 'turbo'"):
         resolve("turbo", 20)
+
+
+def test_the_measured_runs_are_those_of_this_rule(root):
+    data = json.loads((root / "tests/bench/results/short_runs.json").read_text("utf-8"))
+    pairs = {}
+    for row in data["rows"]:
+        written, resolved = PRESETS[row["preset"]], resolve(row["preset"], row["steps"]).settings
+        wanted = written if row["settings"] == "written" else resolved
+        assert row["warmup_steps"] == wanted.warmup_steps
+        pairs.setdefault((row["preset"], row["steps"]), {})[row["settings"]] = row
+    assert len(pairs) == 9
+    for pair in pairs.values():
+        assert pair["resolved"]["compute_share"] <= pair["written"]["compute_share"]
+    # ten steps of the default preset: nothing was reused at all
+    short = pairs["balanced", 10]
+    assert short["written"]["compute_share"] == 1 > short["resolved"]["compute_share"]
