@@ -53,14 +53,16 @@ def test_the_modulation_is_measured():
 def test_branches_are_averaged_whichever_way_they_come(apart):
     network, recorder = DoublingNet(), Recorder()
     for i, sigma in enumerate(LEVELS):
-        uncond, cond = clip(1 + 0.1 * i), clip(1 + 0.3 * i)
+        uncond, cond = clip(1 + 0.1 * i), clip(2 + 0.6 * i)
         if apart:
             call(recorder, network, cond, sigma, ("cond",))
             call(recorder, network, uncond, sigma, ("uncond",))
         else:
             call(recorder, network, torch.cat([uncond, cond]), sigma, ("uncond", "cond"))
-    first = recorder.changes().output_change[0]
-    assert first == pytest.approx((0.1 + 0.3) / 2, abs=1e-5)
+    found = recorder.changes()
+    # the mean of the branches' shares, not the share of all their values
+    for changes in (found.output_change, found.input_change):
+        assert changes[0] == pytest.approx((0.1 + 0.3) / 2, abs=1e-5)
 
 
 def test_a_level_that_is_evaluated_twice_is_no_way_travelled():
