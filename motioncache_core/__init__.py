@@ -4,6 +4,7 @@ Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
 from .adapters import ADAPTERS, find_adapter, takes_frame_levels
+from .calibration import Recorder
 from .call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
 from .devices import DeviceSessions
 from .distance import CalibratedProfile
@@ -12,10 +13,14 @@ from .errors import (
     ConflictError,
     MotionCacheError,
     NoMapError,
+    ProfileError,
     SettingsError,
     UnsupportedModelError,
 )
 from .exchange import MapExchange
+from .identity import fingerprint
+from .preset import Chosen, resolve
+from .profile import ModelProfile
 from .sampling import ForcingOptions, forcing_schedule, sample_forcing
 from .session import Session
 from .settings import PRESETS, MotionCacheSettings
@@ -26,6 +31,7 @@ __all__ = [
     "PRESETS",
     "CacheShapeError",
     "CalibratedProfile",
+    "Chosen",
     "ConflictError",
     "ContextWindow",
     "DeviceSessions",
@@ -33,9 +39,12 @@ __all__ = [
     "ForcingOptions",
     "MapExchange",
     "ModelCall",
+    "ModelProfile",
     "MotionCacheError",
     "MotionCacheSettings",
     "NoMapError",
+    "ProfileError",
+    "Recorder",
     "RunFacts",
     "SchedulePart",
     "Session",
@@ -44,7 +53,9 @@ __all__ = [
     "TraceHandle",
     "UnsupportedModelError",
     "find_adapter",
+    "fingerprint",
     "forcing_schedule",
+    "resolve",
     "sample_forcing",
     "takes_frame_levels",
 ]

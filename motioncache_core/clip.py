@@ -10,6 +10,7 @@ from torch import Tensor
 from .adapters import Adapter, ModelFacts
 from .call import ForcingCall, ModelCall, RunFacts
 from .decider import Decider, PendingMaps
+from .distance import advice
 from .errors import CacheShapeError
 from .evaluation import Evaluation
 from .kv_home import Home
@@ -76,6 +77,7 @@ class Clip:
             settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse, position, label
         )
         trace.model, trace.distance = adapter.name, source.name
+        trace.advise(advice(source))
         if not label or trace.grid is None:
             # of several windows the first one is shown
             trace.show(layout)

@@ -1,4 +1,4 @@
-"""What kind of run a trace is of: its part of the schedule, its context windows."""
+"""What kind of run a trace is of: its preset, its part of the schedule, its context windows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .trace import Trace
 
 def run_lines(trace: Trace) -> list[str]:
     """The same for people, a sentence a line."""
-    return [*_schedule(trace), *_windows(trace)]
+    return [*_choice(trace), *_schedule(trace), *_windows(trace)]
 
 
 def run_summary(trace: Trace) -> dict[str, Any]:
@@ -25,10 +25,22 @@ def run_summary(trace: Trace) -> dict[str, Any]:
             "last_sigma": round(part.last_sigma, 6),
         }
     return {
+        "preset": trace.preset,
+        "why": list(trace.why),
         "schedule": schedule,
         "windows": [{"frames": list(w.frames), "anchor": w.anchor} for w in trace.windows],
         "remarks": list(trace.remarks),
     }
+
+
+def _choice(trace: Trace) -> list[str]:
+    named = [] if trace.preset is None else [f"Preset: {trace.preset} ({_effective(trace)})"]
+    return named + [f"Chosen: {sentence}" for sentence in trace.why]
+
+
+def _effective(trace: Trace) -> str:
+    names = ("warmup_steps", "uniform_updates", "reuse_threshold", "motion_sensitivity", "forecast")
+    return ", ".join(f"{n} {trace.settings[n]:g}" for n in names if n in trace.settings)
 
 
 def _schedule(trace: Trace) -> list[str]:

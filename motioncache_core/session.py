@@ -82,7 +82,7 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        why = self._run.declined or declined or _decline_reason(adapter, call)
+        why = self._run.declined or declined or decline_reason(adapter, call)
         if not self._off:
             why = why or self._clips.decline_reason(adapter, call)
         if why and call.causal:
@@ -179,7 +179,8 @@ class Session:
         self._on_call(self._trace)
 
 
-def _decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
+def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
+    """Why a call of a known network has to run untouched; None if it need not."""
     options = call.options
     if options.get("context_window") is not None and call.window is None:
         return because("windows_unknown", kind="not over frames")

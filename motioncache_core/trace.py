@@ -121,6 +121,8 @@ class Trace:
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
         part: what the run sampled of the model's noise schedule, where known.
         windows: context windows that the host cut the clip into.
+        preset: its name; None where the settings were given one by one.
+        why: sentences on what was chosen for this run.
     """
 
     settings: dict[str, Any]
@@ -131,6 +133,8 @@ class Trace:
     blocks: int = 0
     width: int = 0
     ffn_width: int = 0
+    preset: str | None = None
+    why: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
     residual_bytes: int = 0
@@ -180,6 +184,11 @@ class Trace:
     def clip_frames(self) -> int:
         """Latent frames of the clip that context windows were cut out of; 0 where it was not."""
         return max((max(w.frames) + 1 for w in self.windows), default=0)
+
+    def advise(self, sentence: str | None) -> None:
+        """Add to `why`, once."""
+        if sentence and sentence not in self.why:
+            self.why.append(sentence)
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""

@@ -40,6 +40,27 @@ The settings here reach the motion phase early, so that it shows within 24 steps
 settings node the preset counts. **reuse_threshold** 0 is the same as not having MotionCache.
 """
 
+COMPARE_NOTE = """\
+## The same seed with and without MotionCache
+Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack.
+
+**MotionCache Compare** shows the video without, the video with, and where they differ. The error \
+is multiplied by **gain** before it is shown; the colour bar says what its brightest colour means.
+
+- **PSNR** is the size of the error in decibels, **SSIM** how alike edges and texture are (1 is \
+equal), **temporal PSNR** the error of the changes from frame to frame: flicker, wrong motion.
+- **mode** *wipe* puts one video left of a line and the other right of it, *difference* shows the \
+error alone.
+
+**Try**
+- **reuse_threshold** 0 in the settings: the videos are *identical*.
+- **policy** *random*: as many tokens, but random ones.
+- Take the settings node away, so that the **preset** counts.
+
+To compare with your own model, put it in the place of the demo model: one sampler behind \
+MotionCache, one without it, both with the same seed, size and steps.
+"""
+
 WAN21_NOTE = """\
 ## Wan 2.1 text to video with MotionCache
 Files, and where they go below ComfyUI/models:
@@ -111,6 +132,54 @@ def demo() -> Graph:
 
     column = compare(g, 900, cache["trace"], plain["LATENT"], cached["LATENT"], "motioncache_demo")
     report(column, cache["trace"], cached["LATENT"])
+    return g
+
+
+def with_and_without() -> Graph:
+    """The same seed with and without MotionCache, compared."""
+    g = Graph("motioncache_compare")
+    column = g.column(0, 440)
+    column.add("MarkdownNote", 500, title="Start here", colours=NOTE, text=COMPARE_NOTE)
+    model = column.add("MotionCacheDemoModel", 205)
+    settings = column.add(
+        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
+        motion_sensitivity=0.5,
+    )  # fmt: skip
+
+    column = g.column(520, 300)
+    cache = column.add(
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
+        settings=settings["settings"],
+    )  # fmt: skip
+    both = {
+        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.55,
+        "positive": model["positive"], "negative": model["negative"],
+        "latent_image": model["LATENT"],
+    }  # fmt: skip
+    cached = column.add("KSampler", 270, title="With MotionCache", model=cache["MODEL"], **both)
+    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached["LATENT"])
+    plain = column.add("KSampler", 270, title="Without MotionCache", model=model["MODEL"], **both)
+    before = column.add(
+        "MotionCacheDemoDecode", 110, title="Decode: without", samples=plain["LATENT"]
+    )
+
+    column = g.column(900, 640)
+    compared = column.add(
+        "MotionCacheCompare", 720, colours=ACCENT, reference=before["IMAGE"],
+        candidate=after["IMAGE"],
+    )  # fmt: skip
+    column.add("PreviewAny", 300, title="Numbers of every frame", source=compared["text"])
+
+    column = g.column(1620, 800)
+    column.add(
+        "SaveAnimatedWEBP", 430, title="Without | With | Error", images=compared["IMAGE"],
+        filename_prefix="motioncache_compare", lossless=False, quality=90,
+    )  # fmt: skip
+    report(column, cache["trace"], cached["LATENT"])
+    g.column(2500, 560).add(
+        "MotionCacheMotionMap", 640, trace=cache["trace"], samples=cached["LATENT"],
+        images=after["IMAGE"],
+    )  # fmt: skip
     return g
 
 
@@ -196,9 +265,10 @@ def wan22() -> Graph:
 
 EXAMPLES: dict[str, Callable[[], Graph]] = {
     "motioncache_demo": demo,
+    "motioncache_compare": with_and_without,
     "wan21_t2v_motioncache": wan21,
     "wan22_14b_t2v_motioncache": wan22,
     **FORCING_EXAMPLES,
 }
 # need no file
-DEMOS = ("motioncache_demo", "motioncache_demo_df")
+DEMOS = ("motioncache_demo", "motioncache_compare", "motioncache_demo_df")

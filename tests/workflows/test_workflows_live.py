@@ -23,7 +23,11 @@ pytestmark = [
 ]
 each = pytest.mark.parametrize("name", EXAMPLES)
 # diffusion forcing adds the delay of every chunk but the first
-EVALUATIONS = {"motioncache_demo": 24, "motioncache_demo_df": 24 + 3 * 6}
+EVALUATIONS = {
+    "motioncache_demo": 24,
+    "motioncache_compare": 24,
+    "motioncache_demo_df": 24 + 3 * 6,
+}
 STARTUP, SAMPLING = 180, 300
 
 

@@ -1,5 +1,7 @@
 """Which model files there are: none, until a test says otherwise."""
 
+# nothing is there, until a test says otherwise
+models_dir = "no-models"
 files: dict[str, dict[str, str]] = {"diffusion_models": {}}
 
 
