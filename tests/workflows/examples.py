@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
 from motioncache_pack.tests.workflows.examples_image import wan21_i2v, wan22_5b
 from motioncache_pack.tests.workflows.graph import Graph, Output
@@ -18,11 +19,11 @@ from motioncache_pack.tests.workflows.parts import (
     text_and_latent,
 )
 
-DEMO_NOTE = """\
+DEMO_NOTE = f"""\
 ## MotionCache in half a minute
 Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack. It draws shapes \
-that move over a background that does not. It is too small to place shapes in pure noise, so it \
-starts from a flat sketch under 86% noise (**denoise** 0.55).
+that move over a background that does not. {checkpoint.LIMITS} That is why **denoise** is \
+{checkpoint.DENOISE}.
 
 **Look at**
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
@@ -109,7 +110,8 @@ def demo() -> Graph:
         settings=settings["settings"],
     )  # fmt: skip
     both = {
-        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.55,
+        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple",
+        "denoise": checkpoint.DENOISE,
         "positive": model["positive"], "negative": model["negative"],
         "latent_image": model["LATENT"],
     }  # fmt: skip
