@@ -19,8 +19,8 @@ SHIFT = 5.0
 DENOISE = 0.55
 # what a user has to know of the model: notes, help, demo and README all take this sentence
 LIMITS = (
-    "The shipped model is tiny and cannot place shapes in pure noise: it starts from a flat sketch of "
-    "the scene under 86% noise and draws shapes and texture from there."
+    "The shipped model is tiny and cannot place shapes in pure noise: it starts from a flat sketch "
+    "of the scene under 86% noise and draws shapes and texture from there."
 )
 # the motion phase starts early enough for the demo's 24 steps to show it; the presets wait longer,
 # which keeps more quality on this model

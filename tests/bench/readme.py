@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import textwrap
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

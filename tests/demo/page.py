@@ -16,7 +16,7 @@ pre { background: #2d3036; padding: 1rem; overflow-x: auto; font-size: 14px }
 
 # file, what it shows
 ORDINARY = (
-    ("side_by_side.webp", "Without MotionCache, with it, and five times the difference of the two."),
+    ("side_by_side.webp", "Without MotionCache, with it, five times the difference of the two."),
     ("motion_map.webp", "Motion map over the video: bright where the model saw motion."),
     ("motion_map.png", "The same map alone, one picture per latent frame."),
     (
@@ -55,7 +55,7 @@ def write(out: Path, title: str, limits: str, reports: tuple[str, str]) -> Path:
     for head, figures, report, data in sections:
         body.append(f"<h2>{head}</h2>")
         body += [
-            f'<figure><img src="{name}" alt=""><figcaption>{words}</figcaption></figure>'
+            f'<figure><img src="{name}" alt="{words}"><figcaption>{words}</figcaption></figure>'
             for name, words in figures
             if (out / name).is_file()
         ]

@@ -138,7 +138,9 @@ def middle(video: torch.Tensor) -> Image.Image:
 def _patcher(runs: Runs) -> list[Image.Image]:
     scene = runs.scenes[0]
     (before, _), (after, trace) = runs.ordinary(scene, False), runs.ordinary(scene, True)
-    (maps,) = runs.execute("MotionCacheMotionMap", _Handle(trace), {}, "motion", -1, "magma", 0.6, before)
+    (maps,) = runs.execute(
+        "MotionCacheMotionMap", _Handle(trace), {}, "motion", -1, "magma", 0.6, before
+    )
     panels = [middle(before), middle(after), middle(maps)]
     return [row(panels, ["without", "with", "motion map"])]
 
