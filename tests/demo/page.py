@@ -11,6 +11,7 @@ body { background: #1b1d21; color: #e8e8ec; font: 16px/1.5 sans-serif; max-width
 figure { margin: 1.5rem 0 }
 figcaption { color: #a0a0aa }
 img { max-width: 100%; image-rendering: pixelated }
+a { color: #8ab4f8 }
 pre { background: #2d3036; padding: 1rem; overflow-x: auto; font-size: 14px }
 """
 

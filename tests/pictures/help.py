@@ -223,5 +223,7 @@ PICTURES: dict[str, tuple[tuple[str, ...], Callable[[Runs], list[Image.Image]] |
 
 def draw(node_id: str, runs: Runs) -> Image.Image:
     """The picture of a node's help page."""
+    if node_id not in PICTURES:
+        raise ValueError(f"{node_id} has no entry in PICTURES of tests/pictures/help.py")
     boxes, make = PICTURES[node_id]
     return stack([chain(*boxes), *(make(runs) if make else ())])

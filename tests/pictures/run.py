@@ -45,7 +45,7 @@ def main() -> None:
         return not words or any(word.lower() in name.lower() for word in words)
 
     runs = helped.Runs()
-    for name in filter(wanted, helped.PICTURES):
+    for name in filter(wanted, runs.nodes):
         path = HELP / f"{name}.jpg"
         helped.draw(name, runs).save(path, "JPEG", quality=85, optimize=True)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
