@@ -42,8 +42,8 @@ class MotionCacheDemoModel(io.ComfyNode):
                 io.Latent.Output(
                     display_name="LATENT",
                     tooltip=(
-                        "A flat sketch of the scene. The model is too small to place shapes in "
-                        f"pure noise: sample with denoise {checkpoint.DENOISE}."
+                        f"What to start from: sample with denoise {checkpoint.DENOISE}. "
+                        f"{checkpoint.LIMITS}"
                     ),
                 ),
             ],

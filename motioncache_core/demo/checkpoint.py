@@ -15,9 +15,13 @@ WEIGHTS = _HERE / "demo_wan.safetensors"
 PROFILE = _HERE / "demo_wan.profile.json"
 # the noise schedule the model was trained around
 SHIFT = 5.0
-# the model is too small to place shapes in pure noise: it starts from a sketch of the scene under
-# 86% noise
+# where sampling starts, see LIMITS
 DENOISE = 0.55
+# what a user has to know of the model: notes, help, demo and README all take this sentence
+LIMITS = (
+    "The shipped model is tiny and cannot place shapes in pure noise: it starts from a flat sketch "
+    "of the scene under 86% noise and draws shapes and texture from there."
+)
 # the motion phase starts early enough for the demo's 24 steps to show it; the presets wait longer,
 # which keeps more quality on this model
 SETTINGS = MotionCacheSettings.preset(

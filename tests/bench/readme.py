@@ -6,8 +6,10 @@ python tests/bench/readme.py [--check]
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,11 +190,21 @@ def side_by_side_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---" * (1 + len(names)) + "|", *rows, "", note])
 
 
+def demo_limits() -> str:
+    """What a reader has to know of the demo model, read off its module without importing torch."""
+    source = (ROOT / "motioncache_core" / "demo" / "checkpoint.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIMITS":
+            return textwrap.fill(ast.literal_eval(node.value), 100)
+    sys.exit("motioncache_core/demo/checkpoint.py has no LIMITS")
+
+
 def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "demo_model": demo_limits,
     "demo": from_file("demo", demo_table),
     "engine": from_file("engine", engine_table),
     "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.tests.workflows import notes_forcing as notes
 from motioncache_pack.tests.workflows.graph import Column, Graph, Node, Output
 from motioncache_pack.tests.workflows.parts import (
@@ -41,7 +42,7 @@ def demo() -> Graph:
     )
     sigmas = column.add(
         "BasicScheduler", SCHEDULER, model=model["MODEL"], scheduler="simple", steps=24,
-        denoise=0.55,
+        denoise=checkpoint.DENOISE,
     )  # fmt: skip
     both = {
         "cfg": 2.0, "positive": model["positive"], "negative": model["negative"],

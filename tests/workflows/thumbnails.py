@@ -25,18 +25,25 @@ BACK, BOX, EDGE, ACCENT, WORDS, FAINT, STEPS = (
 )
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "run.py"
 
+EXPERTS = (
+    ("High noise", "*MotionCache", "Steps 0-10", "*Report"),
+    ("Low noise", "*MotionCache", "Steps 10-20", "Video"),
+)
 # rows of boxes from left to right; a box with * is one of ours
 SCHEMES = {
     "wan21_t2v_motioncache": (
         "Wan 2.1 text to video",
         (("Wan 2.1", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
-    "wan22_14b_t2v_motioncache": (
-        "Wan 2.2 14B text to video, two experts",
-        (
-            ("High noise", "*MotionCache", "Steps 0-10", "*Report"),
-            ("Low noise", "*MotionCache", "Steps 10-20", "Video"),
-        ),
+    "wan21_i2v_motioncache": (
+        "Wan 2.1 image to video",
+        (("Wan 2.1 I2V", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
+    ),
+    "wan22_14b_t2v_motioncache": ("Wan 2.2 14B text to video, two experts", EXPERTS),
+    "wan22_14b_i2v_motioncache": ("Wan 2.2 14B image to video, two experts", EXPERTS),
+    "wan22_5b_motioncache": (
+        "Wan 2.2 5B: text or image to video",
+        (("Wan 2.2 5B", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
 }
 
