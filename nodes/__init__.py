@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare import MotionCacheCompare
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
 from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
 from .load_skyreels import MotionCacheLoadSkyReels
@@ -17,6 +18,7 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheSettingsNode,
     MotionCacheMotionMap,
     MotionCacheReport,
+    MotionCacheCompare,
     MotionCacheDiffusionForcing,
     MotionCacheExtendVideo,
     MotionCacheLoadSkyReels,

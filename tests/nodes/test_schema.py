@@ -83,6 +83,17 @@ CONTRACT = {
         {},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
+    "MotionCacheCompare": (
+        "MotionCache Compare",
+        {
+            "reference": IMAGE,
+            "candidate": IMAGE,
+            "mode": combo("side by side", "side by side", "wipe", "difference"),
+            "gain": real(10.0, 0.5, 255.0, 0.5),
+        },
+        {"position": real(0.5, 0.0, 1.0, 0.01)},
+        [PICTURE, ("STRING", "text")],
+    ),
     "MotionCacheDiffusionForcing": (
         "MotionCache Diffusion Forcing",
         {
@@ -145,6 +156,9 @@ FOLDERS = {
     "MotionCacheDemoDecode": "demo",
 }  # fmt: skip
 
+# they run without a node behind them
+SHOWN = ("MotionCacheMotionMap", "MotionCacheReport", "MotionCacheCompare")
+
 every_node = pytest.mark.parametrize("node_id", CONTRACT)
 SETTINGS = CONTRACT["MotionCacheSettings"][1]
 
@@ -203,7 +217,7 @@ def test_everything_is_explained_and_found(pack, node_id):
     assert schema.description
     assert schema.search_aliases
     assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
-    assert schema.is_output_node == (node_id in ("MotionCacheMotionMap", "MotionCacheReport"))
+    assert schema.is_output_node == (node_id in SHOWN)
 
 
 def test_all_settings_but_the_first_four_are_advanced(pack):
