@@ -36,6 +36,10 @@ class WorkflowError(ValueError):
     """The workflow cannot be measured; says why and what to do."""
 
 
+class ServerError(RuntimeError):
+    """The server is not there, or does not answer as ComfyUI does; says what to do."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What is changed and looked at in a workflow.

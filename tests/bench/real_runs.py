@@ -147,11 +147,11 @@ class Sweep:
     def frames_of(self, key: str) -> Path:
         return self.folder / "frames" / key
 
-    async def run(self, server: Samples, finished_clip: Callable[[], None]) -> None:
+    async def run(self, server: Samples, finished_clip: Callable[[Clip], None]) -> None:
         """Make what is missing.
 
         Args:
-            finished_clip: called when all runs of a clip are there.
+            finished_clip: called when no run of a clip is missing any more.
         """
         missing = self.missing()
         for place, (clip, job, key) in enumerate(missing):
@@ -163,13 +163,13 @@ class Sweep:
                 record = await self._one(server, clip, job, key)
                 self._spent += time.perf_counter() - started
                 self._made += 1
-                left = self._spent / self._made * (len(missing) - place - 1)
+                left = self._spent / self._made * (len(missing) - place - 1) / 60
                 self.say(
                     f"{place + 1} of {len(missing)}: {clip.label}: {job.label}: {told(record)}; "
-                    f"about {left / 3600:.1f} h left"
+                    f"about {f'{left / 60:.1f} h' if left > 90 else f'{left:.0f} min'} left"
                 )
             if place + 1 == len(missing) or missing[place + 1][0] != clip:
-                finished_clip()
+                finished_clip(clip)
 
     async def _one(self, server: Samples, clip: Clip, job: Job, key: str) -> Record:
         graph = self.plan.graph_of(clip, job)
@@ -262,8 +262,19 @@ def summed(reports: Sequence[dict[str, Any]]) -> Record:
         "flops_share": share("flops_share"),
         "reasons": [report["reason"] for report in reports if report["reason"]],
         "distance": sorted({report["distance"] for report in reports if report["distance"]}),
+        "evaluations": {
+            kind: sum(report["totals"][kind] for report in reports)
+            for kind in ("dense", "partial", "reuse")
+        },
+        # patchers of one run are at work one after the other
+        "memory_mib": max(sum(_held(report["memory"])) for report in reports) / 2**20,
         "kv": sorted({r["memory"]["kv_reason"] for r in reports if r["memory"]["kv_reason"]}),
     }
+
+
+def _held(memory: dict[str, Any]) -> list[int]:
+    """Bytes that a report says were held, on the device and in the host's memory."""
+    return [value for name, value in memory.items() if name.endswith("_bytes")]
 
 
 def shown(count: int) -> list[int]:

@@ -12,16 +12,12 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-from real_graph import Graph, Infos, WorkflowError, name_of
+from real_graph import Graph, Infos, ServerError, WorkflowError, name_of
 
 # without an event for so long the history is asked whether the run has ended
 SILENCE_SECONDS = 60.0
 # how long an interrupted job has to end
 INTERRUPT_SECONDS = 60.0
-
-
-class ServerError(RuntimeError):
-    """The server is not there, or does not answer as ComfyUI does; says what to do."""
 
 
 @dataclass
