@@ -1,20 +1,26 @@
-"""A user's workflow as data: where its model, its samplers, its frames and its seeds are.
-
-Workflows are in the API format: node ids to `{"class_type": ..., "inputs": {...}}`, where an input
-is a value or a link `[node id, output slot]`. `infos` is what a server tells under `/object_info`.
-"""
+"""What there is to change and to look at in a user's workflow."""
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-Graph = dict[str, dict[str, Any]]
-Infos = dict[str, dict[str, Any]]
+from real_workflow import (
+    EXPORT,
+    Graph,
+    Infos,
+    WorkflowError,
+    ancestors,
+    consumers,
+    is_link,
+    links,
+    name_of,
+    names_of,
+    outputs,
+)
 
 PATCHER, TRACE = "MotionCachePatcher", "MOTIONCACHE_TRACE"
 PLACEHOLDER = "{prompt}"
@@ -26,18 +32,8 @@ NO_MODEL = {
     "BOOLEAN", "CLIP", "CONDITIONING", "FLOAT", "IMAGE", "INT", "LATENT", "MASK", "NOISE",
     "SAMPLER", "SIGMAS", "STRING", "VAE", TRACE,
 }  # fmt: skip
-EXPORT = (
-    "Open the workflow in ComfyUI and save it with Workflow > Export (API); nodes that are "
-    "bypassed or muted are not in that file"
-)
-
-
-class WorkflowError(ValueError):
-    """The workflow cannot be measured; says why and what to do."""
-
-
-class ServerError(RuntimeError):
-    """The server is not there, or does not answer as ComfyUI does; says what to do."""
+# what rivals call their nodes; with one of them in the workflow nothing would be uncached
+OTHER_CACHE = re.compile(r"(easy|lazy|tea|mag|fb|first_?block)_?cache", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,74 +55,6 @@ class Found:
     def timed(self) -> tuple[str, ...]:
         """All samplers."""
         return tuple(dict.fromkeys(s for found in self.samplers.values() for s in found))
-
-
-def read(path: Path) -> Graph:
-    """A workflow file.
-
-    Raises:
-        WorkflowError: it is not there, not JSON, or not in the API format.
-    """
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise WorkflowError(f"the workflow {path} cannot be read: {error}. {EXPORT}") from error
-    except ValueError as error:
-        raise WorkflowError(f"{path} is no JSON: {error}. {EXPORT}") from error
-    if isinstance(data, dict) and isinstance(data.get("nodes"), list):
-        raise WorkflowError(
-            f"{path} is in the format that the page saves, which a server does not take. {EXPORT}"
-        )
-    # some tools wrap it as it is posted
-    if isinstance(data, dict) and isinstance(data.get("prompt"), dict):
-        data = data["prompt"]
-    nodes = data.values() if isinstance(data, dict) else ()
-    if not nodes or not all(
-        isinstance(n, dict) and "class_type" in n and isinstance(n.get("inputs"), dict)
-        for n in nodes
-    ):
-        raise WorkflowError(
-            f"{path} is no workflow in the API format, in which every node has class_type and "
-            f"inputs. {EXPORT}"
-        )
-    return {str(key): node for key, node in data.items()}
-
-
-def is_link(value: Any) -> bool:
-    """Whether an input comes from another node."""
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int)
-    )
-
-
-def links(node: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
-    """Linked inputs as name, source node, source slot."""
-    for name, value in node["inputs"].items():
-        if is_link(value):
-            yield name, value[0], value[1]
-
-
-def consumers(graph: Graph, source: str) -> Iterator[tuple[str, str, int]]:
-    """Inputs that an output of `source` goes to: node, input, slot of the source."""
-    for key, node in graph.items():
-        for name, other, slot in links(node):
-            if other == source:
-                yield key, name, slot
-
-
-def ancestors(graph: Graph, keys: Iterable[str]) -> set[str]:
-    """These nodes and all that they need."""
-    found: set[str] = set()
-    waiting = list(keys)
-    while waiting:
-        key = waiting.pop()
-        if key not in found:
-            found.add(key)
-            waiting += [source for _, source, _ in links(graph[key]) if source in graph]
-    return found
 
 
 def find(graph: Graph, infos: Infos, images: str | None = None) -> Found:
@@ -159,6 +87,12 @@ def find(graph: Graph, infos: Infos, images: str | None = None) -> Found:
             )
     frames = _frames(graph, infos, [s for found in samplers.values() for s in found], images)
     used = ancestors(graph, [frames[0]])
+    others = sorted(k for k in used if OTHER_CACHE.search(graph[k]["class_type"]))
+    if others:
+        raise WorkflowError(
+            f"the workflow has another cache: {names_of(graph, others)}. Its uncached runs would "
+            "not be uncached. Export it without; --policies puts EasyCache and LazyCache in"
+        )
     return Found(samplers, frames, _seeds(graph, used), _prompts(graph, used))
 
 
@@ -172,14 +106,14 @@ def _samplers(graph: Graph, infos: Infos, patcher: str) -> tuple[str, ...]:
         if key in seen:
             continue
         seen.add(key)
-        outputs = _outputs(graph, infos, key)
-        if "LATENT" in outputs:
+        given = outputs(graph, infos, key)
+        if "LATENT" in given:
             found.add(key)
             continue
         waiting += [
             after
             for after, _, slot in consumers(graph, key)
-            if slot < len(outputs) and outputs[slot] not in NO_MODEL
+            if slot < len(given) and given[slot] not in NO_MODEL
         ]
     return tuple(sorted(found, key=lambda key: (len(ancestors(graph, [key]) & found), key)))
 
@@ -188,12 +122,12 @@ def _frames(graph: Graph, infos: Infos, samplers: list[str], images: str | None)
     """The first IMAGE behind the samplers, of several the one that needs most of them."""
     found = dict.fromkeys(_decoders(graph, infos, samplers))
     if images is not None:
-        if images not in graph or "IMAGE" not in _outputs(graph, infos, images):
+        if images not in graph or "IMAGE" not in outputs(graph, infos, images):
             raise WorkflowError(
                 f"--images names node {images}, which is not in the workflow or has no IMAGE "
-                f"output. Nodes behind the samplers that have one: {_told(graph, found)}"
+                f"output. Nodes behind the samplers that have one: {names_of(graph, found)}"
             )
-        return images, _outputs(graph, infos, images).index("IMAGE")
+        return images, outputs(graph, infos, images).index("IMAGE")
     if not found:
         raise WorkflowError(
             "no node behind the samplers has an IMAGE output, so there are no frames to compare. "
@@ -203,10 +137,10 @@ def _frames(graph: Graph, infos: Infos, samplers: list[str], images: str | None)
     best = [key for key in found if needed[key] == max(needed.values())]
     if len(best) > 1:
         raise WorkflowError(
-            f"several nodes decode frames: {_told(graph, best)}. Say with --images ID which ones "
-            "to compare"
+            f"several nodes decode frames: {names_of(graph, best)}. Say with --images ID whose "
+            "frames to compare"
         )
-    return best[0], _outputs(graph, infos, best[0]).index("IMAGE")
+    return best[0], outputs(graph, infos, best[0]).index("IMAGE")
 
 
 def _decoders(graph: Graph, infos: Infos, samplers: list[str]) -> Iterator[str]:
@@ -222,7 +156,7 @@ def _decoders(graph: Graph, infos: Infos, samplers: list[str]) -> Iterator[str]:
             if TRACE in sources:
                 # shows what the cache did
                 continue
-            if "IMAGE" in _outputs(graph, infos, key):
+            if "IMAGE" in outputs(graph, infos, key):
                 yield key
             else:
                 waiting.append(key)
@@ -275,22 +209,6 @@ def filled(graph: Graph, found: Found, prompt: str | None, seed: int) -> Graph:
     return graph
 
 
-def name_of(graph: Graph, key: str) -> str:
-    """A node for people: its title, its kind, its id."""
-    node = graph[key]
-    title = node.get("_meta", {}).get("title")
-    kind = node["class_type"]
-    return f"{title} ({kind}, node {key})" if title and title != kind else f"{kind} (node {key})"
-
-
-def _told(graph: Graph, keys: Iterable[str]) -> str:
-    return ", ".join(name_of(graph, key) for key in keys) or "none"
-
-
-def _outputs(graph: Graph, infos: Infos, key: str) -> list[Any]:
-    return list(infos[graph[key]["class_type"]]["output"])
-
-
 def _output(graph: Graph, infos: Infos, key: str, slot: int) -> Any:
-    outputs = _outputs(graph, infos, key) if key in graph else []
-    return outputs[slot] if slot < len(outputs) else None
+    given = outputs(graph, infos, key) if key in graph else []
+    return given[slot] if slot < len(given) else None

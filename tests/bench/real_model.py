@@ -44,7 +44,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from real_graph import PLACEHOLDER, Found, Graph, ServerError, WorkflowError, find, name_of, read
+from real_graph import PLACEHOLDER, Found, find
 from real_policies import (
     ALLOWED,
     DEFAULT,
@@ -58,6 +58,7 @@ from real_policies import (
 from real_runs import Clip, Plan, Sweep, fingerprint, shown
 from real_sheet import Row, draw
 from real_table import figures, markdown, of_clips
+from real_workflow import Graph, ServerError, WorkflowError, name_of, read
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     given.add_argument("--prompts", type=Path, help="a prompt a line, for {prompt}")
     given.add_argument("--seeds", type=int, default=3, help="clips of each prompt; 3")
     given.add_argument("--first-seed", type=int, default=0, help="the others follow it; 0")
-    given.add_argument("--policies", nargs="+", default=list(DEFAULT), choices=ALLOWED)
+    given.add_argument("--policies", nargs="+", default=list(DEFAULT), choices=ALLOWED,
+                       metavar="POLICY", help="see above; all but chunk and workflow")  # fmt: skip
     given.add_argument("--sweep", action="store_true", help="other thresholds as well")
     given.add_argument("--thresholds", nargs="+", type=float, default=SWEEP, metavar="T",
                        help="of the sweep")  # fmt: skip

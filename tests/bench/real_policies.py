@@ -14,9 +14,8 @@ from common import load_pack
 load_pack()
 
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings  # noqa: E402
-from real_graph import (  # noqa: E402
-    PATCHER,
-    Found,
+from real_graph import PATCHER, Found  # noqa: E402
+from real_workflow import (  # noqa: E402
     Graph,
     Infos,
     WorkflowError,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common import ROOT
-from real_graph import Found, Graph, Infos, WorkflowError, filled
+from real_graph import Found, filled
 from real_measures import measures, video
 from real_policies import (
     AGAIN,
@@ -27,6 +27,7 @@ from real_policies import (
     marked,
     text_key,
 )
+from real_workflow import Graph, Infos, WorkflowError
 from run_store import Record, Store
 
 # frames of a run that are kept for the sheet

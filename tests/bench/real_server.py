@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
-from real_graph import Graph, Infos, ServerError, WorkflowError, name_of
+from real_workflow import Graph, Infos, ServerError, WorkflowError, name_of
 
 # without an event for so long the history is asked whether the run has ended
 SILENCE_SECONDS = 60.0
@@ -221,7 +221,8 @@ class Server:
 
 def _said(graph: Graph, data: dict[str, Any]) -> tuple[str, bool]:
     """What a node raised, on one line, and whether that was for want of memory."""
-    kind, words = str(data.get("exception_type")), str(data.get("exception_message")).strip()
+    kind = str(data.get("exception_type")).rsplit(".", 1)[-1]
+    words = str(data.get("exception_message")).strip()
     key = str(data.get("node_id"))
     node = name_of(graph, key) if key in graph else str(data.get("node_type"))
     first = words.splitlines()[0] if words else ""

@@ -99,21 +99,17 @@ def _policy(runs: Sequence[Record], failures: list[str]) -> dict[str, Any]:
         **named,
         "failures": dict(Counter(failures)),
         "reasons": dict(Counter(reason for r in runs for reason in set(r.get("reasons", ())))),
-        "never_partial": dict(Counter(told for r in runs if (told := _never_partial(r)))),
+        "whole": sum(_whole(r) for r in runs),
         "distance": sorted({d for r in runs for d in r.get("distance", ())}),
         "kv": sorted({k for r in runs for k in r.get("kv", ())}),
     }
 
 
-def _never_partial(record: Record) -> str | None:
-    """Why a run that could have computed some tokens only computed all or none; None if it did."""
+def _whole(record: Record) -> bool:
+    """Whether a run that could have computed some tokens computed all or none every time."""
     kinds = record.get("evaluations")
-    if kinds is None or kinds["partial"] or not kinds["reuse"] or record["policy"] in WHOLE:
-        return None
-    return (
-        "all that was reused was reused whole. More steps, fewer warmup_steps or uniform_updates, "
-        "or a lower reuse_threshold reach the motion phase"
-    )
+    reused = kinds is not None and kinds["reuse"] and not kinds["partial"]
+    return bool(reused) and record["policy"] not in WHOLE
 
 
 def _curves(
@@ -220,11 +216,17 @@ def _notes(plan: Plan, found: dict[str, Any]) -> list[str]:
     notes += [f"none failed in {n} clips: {e}" for e, n in _counted(found["uncached_failures"])]
     for label, p in found["policies"].items():
         notes += [f"{label} failed in {n} clips: {error}" for error, n in p["failures"].items()]
-        notes += [f"{label} reused nothing in {n} runs: {r}" for r, n in p["reasons"].items()]
         notes += [
-            f"{label} never told tokens apart in {n} runs: {why}"
-            for why, n in p["never_partial"].items()
+            f"{label}, {n} runs: a MotionCache node reused nothing: {why}"
+            for why, n in p["reasons"].items()
         ]
+    whole = [f"{label} ({p['whole']} runs)" for label, p in found["policies"].items() if p["whole"]]
+    if whole:
+        notes.append(
+            f"All that was reused was reused whole, and no tokens were told apart: "
+            f"{', '.join(whole)}. More steps, fewer warmup_steps or uniform_updates reach the "
+            "motion phase."
+        )
     distances = sorted({d for p in found["policies"].values() for d in p["distance"]})
     return notes + [f"Distance: {d}" for d in distances]
 
