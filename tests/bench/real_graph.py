@@ -78,6 +78,9 @@ def find(graph: Graph, infos: Infos, images: str | None = None) -> Found:
             "the workflow has no MotionCache node. Put one between each model and its sampler: "
             f"it marks where the caches are put that are compared. {EXPORT}"
         )
+    for key in patchers:
+        if not is_link(graph[key]["inputs"].get("model")):
+            raise WorkflowError(f"{name_of(graph, key)} has no model. Connect a loader. {EXPORT}")
     samplers = {key: _samplers(graph, infos, key) for key in patchers}
     for key, found in samplers.items():
         if not found:
