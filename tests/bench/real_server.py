@@ -116,14 +116,14 @@ class Server:
         """
         while not self._events.empty():
             self._events.get_nowait()
-        answer = await self._ask(
-            "/prompt", {"prompt": graph, "client_id": self._client}, refused=graph
-        )
-        key = answer["prompt_id"]
+        key = str(uuid.uuid4())
+        given = {"prompt": graph, "client_id": self._client, "prompt_id": key}
+        posted = asyncio.ensure_future(self._ask("/prompt", given, refused=graph))
         try:
+            await asyncio.shield(posted)
             finished = await self._follow(graph, key, timed)
         except asyncio.CancelledError:
-            await asyncio.shield(self._stop(key))
+            await asyncio.shield(self._stop(key, posted))
             raise
         if finished.error is None:
             entry = (await self._ask(f"/history/{key}")).get(key, {})
@@ -172,8 +172,10 @@ class Server:
                     data = {"prompt_id": key, "node": None}
                     return time.perf_counter(), {"type": "executing", "data": data}
 
-    async def _stop(self, key: str) -> None:
+    async def _stop(self, key: str, posted: asyncio.Future[Any]) -> None:
         """Take a job off the queue, or interrupt it, and see it end."""
+        # a job that is on its way would be taken up after all
+        await asyncio.wait([posted])
         await self._ask("/queue", {"delete": [key]})
         await self._ask("/interrupt", {"prompt_id": key})
         until = time.perf_counter() + INTERRUPT_SECONDS
