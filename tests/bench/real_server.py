@@ -176,14 +176,15 @@ class Server:
         """Take a job off the queue, or interrupt it, and see it end."""
         # a job that is on its way would be taken up after all
         await asyncio.wait([posted])
-        await self._ask("/queue", {"delete": [key]})
-        await self._ask("/interrupt", {"prompt_id": key})
         until = time.perf_counter() + INTERRUPT_SECONDS
         while time.perf_counter() < until:
+            # more than once: a job that just starts forgets what it was told before
+            await self._ask("/queue", {"delete": [key]})
+            await self._ask("/interrupt", {"prompt_id": key})
             queue = await self._ask("/queue")
             if all(job[1] != key for job in (*queue["queue_running"], *queue["queue_pending"])):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
     async def frames(self, images: list[dict[str, str]]) -> list[bytes]:
         """Pictures that a node shows, as PNG files."""
