@@ -100,10 +100,10 @@ def split_cfg(bench: Bench, subject: Subject) -> Cell:
 def split_in_mid_run(bench: Bench, subject: Subject) -> Cell:
     """From one batch of two to two of one, half-way through the calls of the network."""
     with bench.one_by_one(after=bench.steps) as seen:
-        wanted, _ = subject.sample(subject.model())
+        wanted = bench.sample(subject.model())
     half = seen.asked // 4
     with bench.one_by_one(after=half) as seen:
-        got, _ = subject.sample(subject.model())
+        got = bench.sample(subject.model())
     if not 0 < half == seen.joint < seen.asked - half:
         sys.exit("this ComfyUI batches prompts in another way than the bench expects")
     return close(bench, got, wanted)
