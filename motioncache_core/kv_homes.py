@@ -18,9 +18,9 @@ from .ops import TokenOps
 from .settings import MotionCacheSettings
 
 
-def still(settings: MotionCacheSettings, call: ModelCall, layout: TokenLayout) -> bool:
+def still(settings: MotionCacheSettings, frames: int) -> bool:
     """Whether there is no neighbouring frame to tell motion by."""
-    return layout.frames == 1 and settings.policy in ("motion", "random") and not call.causal
+    return frames == 1 and settings.policy in ("motion", "random")
 
 
 class KVHomes:
@@ -70,18 +70,20 @@ class KVHomes:
 
     def _place(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Placement:
         run, kv_cache, windows = self._run, self._settings.kv_cache, self._run.windows
-        lengths = [w.length * layout.spatial for w in windows] if call.window else []
-        if still(self._settings, call, layout) and not lengths:
+        frames = [w.length for w in windows] if call.window else [layout.frames]
+        moving = [n * layout.spatial for n in frames if not still(self._settings, n)]
+        if not moving and not call.causal:
             return nothing("one latent frame has no motion: it is reused or computed as a whole")
         rows = call.samples * max(run.branches, len(call.branches))
-        need = Need.of(x, self._facts.blocks, self._facts.heads, rows, lengths)
+        need = Need.of(x, self._facts.blocks, self._facts.heads, rows, moving)
         if call.causal:
             return place_causal(
                 kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
             )
         kept = 0
-        if lengths:
-            kept = residual_bytes(self._settings, rows * sum(lengths), x.shape[2], x.element_size())
+        if call.window:
+            tokens = rows * sum(frames) * layout.spatial
+            kept = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
         placement = place(
             kv_cache,
             need,
@@ -91,10 +93,10 @@ class KVHomes:
             _more(run.make_room, kept),
             chunks=len(layout.chunks),
         )
-        if not lengths:
+        if not call.window:
             return placement
         return replace(
-            placement, reason=f"{len(lengths)} context windows together: {placement.reason}"
+            placement, reason=f"{len(windows)} context windows together: {placement.reason}"
         )
 
 
