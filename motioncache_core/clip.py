@@ -117,7 +117,7 @@ class Clip:
             )
         table = self._tables.setdefault(x.device, BranchTable())
         home = self._homes.home(call, self.layout, x)
-        self._still = still(self._settings, call, self.layout)
+        self._still = not call.causal and still(self._settings, self.layout.frames)
         if home.lost:
             table.forget_kv()
         state = table.find(call.branches, x)

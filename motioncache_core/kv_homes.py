@@ -20,9 +20,9 @@ from .residual_place import ResidualPlacement, place_residuals, residual_tensors
 from .settings import MotionCacheSettings
 
 
-def still(settings: MotionCacheSettings, call: ModelCall, layout: TokenLayout) -> bool:
+def still(settings: MotionCacheSettings, frames: int) -> bool:
     """Whether there is no neighbouring frame to tell motion by."""
-    return layout.frames == 1 and settings.policy in ("motion", "random") and not call.causal
+    return frames == 1 and settings.policy in ("motion", "random")
 
 
 class KVHomes:
@@ -79,21 +79,19 @@ class KVHomes:
         self, call: ModelCall, layout: TokenLayout, x: Tensor
     ) -> tuple[Placement, ResidualPlacement]:
         run, windows = self._run, self._run.windows
-        lengths = [w.length * layout.spatial for w in windows] if call.window else []
+        frames = [w.length for w in windows] if call.window else [layout.frames]
+        moving = [n * layout.spatial for n in frames if not still(self._settings, n)]
         rows = call.samples * max(run.branches, len(call.branches))
-        need = Need.of(
-            x,
-            self._facts.blocks,
-            self._facts.heads,
-            rows,
-            lengths,
-            self._settings.kv_forecast > 0,
-        )
-        tokens = rows * (sum(lengths) or layout.tokens)
+        heads, wanted = self._facts.heads, self._settings.kv_forecast > 0
+        need = Need.of(x, self._facts.blocks, heads, rows, moving, wanted)
+        tokens = rows * sum(frames) * layout.spatial
         nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
-        kv = self._place_kv(call, layout, need, nbytes if lengths else 0)
-        if lengths:
-            together = f"{len(lengths)} context windows together: "
+        if not moving and not call.causal:
+            kv = nothing(because("kv_one_frame"))
+        else:
+            kv = self._place_kv(call, layout, need, nbytes if call.window else 0)
+        if call.window:
+            together = f"{len(windows)} context windows together: "
             kv = replace(kv, reason=prefixed(together, kv.reason))
         memory = (run.free_memory, run.free_host_memory, run.make_room)
         return kv, place_residuals(nbytes, need, kv, *memory)
@@ -106,8 +104,6 @@ class KVHomes:
             return place_causal(
                 kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
             )
-        if still(self._settings, call, layout) and not call.window:
-            return nothing(because("kv_one_frame"))
         return place(
             kv_cache,
             need,

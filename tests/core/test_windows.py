@@ -160,6 +160,21 @@ def test_a_window_of_one_frame_is_reused_as_a_whole():
     kinds = {i: [e.kind for e in run.trace.evaluations if e.position == i] for i in (0, 1)}
     assert "partial" in kinds[0]
     assert set(kinds[1]) == {"dense", "reuse"}
+    # keys and values of 2 blocks, of the first window only
+    assert run.trace.kv_bytes == 2 * 2 * 4 * (2 * SPATIAL * 128)
+
+
+def test_one_decision_places_the_keys_of_all_windows():
+    run = windowed(
+        MotionCacheSettings(warmup_steps=2),
+        branches=1,
+        profile=Steady(0.06),
+        # what is stored takes the memory that the decision counted on
+        free_memory=lambda: 0 if run.trace.evaluations else 10**9,
+    )
+    sampled_windows(run, 2)
+    assert run.trace.kv_bytes == 2 * 2 * 4 * (11 * SPATIAL * 128)
+    assert "954 MiB free" in run.trace.kv_reason
 
 
 # experts
