@@ -27,7 +27,8 @@ class ScopePlan:
         rows: active rows `(n,)` int32 ascending; None unless partial.
         inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
         gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
-        kv_gain: the same for keys and values, 0 where they are not to follow the noise level.
+        kv_gain: the gain for keys and values. 0 in finished chunks, which are computed once more
+            at the level at which they stay.
         whole: whether every chunk is computed as a whole or not at all.
     """
 

@@ -230,7 +230,7 @@ def advance(
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
     scope.computed += scope.plan.kind != REUSE
     if settings.keeps_slope or settings.kv_forecast > 0:
-        _forecast(scope, scope.plan, settings, roles)
+        _forecast(scope, scope.plan, settings)
     return decisions
 
 
@@ -261,9 +261,7 @@ def _decide(
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
-def _forecast(
-    scope: Scope, plan: ScopePlan, settings: MotionCacheSettings, roles: Sequence[str]
-) -> None:
+def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings) -> None:
     sigma = scope.token_levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
@@ -271,10 +269,6 @@ def _forecast(
         plan.gain = scope.clock.gain(sigma, settings.forecast)
     if settings.kv_forecast > 0:
         plan.kv_gain = scope.clock.gain(sigma, settings.kv_forecast)
-        for chunk, role in zip(scope.chunks, roles, strict=True):
-            # the others attend to these as they were left, cache or no cache
-            if role != ACTIVE:
-                plan.kv_gain[chunk.rows] = 0
     plan.inverse_interval = scope.clock.inverse_interval(sigma)
     if plan.kind != REUSE:
         scope.clock.advance(sigma, None if plan.inverse is None else plan.inverse[0] >= 0)

@@ -7,13 +7,9 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.kv import Resources, Step, Steps
 from motioncache_pack.motioncache_core.kv_home import Home
-from motioncache_pack.motioncache_core.kv_place import Need, place, place_causal
 from motioncache_pack.motioncache_core.kv_store import Finished, KVStore
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.tests.core.causal_runs import Film, sampled, together
-from motioncache_pack.tests.core.causal_runs import apart as one_by_one
-from motioncache_pack.tests.core.runs import Run, Steady, dictate
+from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 
@@ -274,79 +270,6 @@ def test_where_nothing_is_partial_the_setting_changes_nothing(monkeypatch):
         run.session.close()
     for i, (a, b) in enumerate(zip(*outputs, strict=True)):
         assert_same(f"call {i}", a, b)
-
-
-FILMS = {
-    "clip": ForcingOptions(2, 2),
-    "bidirectional": ForcingOptions(2, 2, attention="bidirectional"),
-    "compressed": ForcingOptions(2, 2, kv_keep=1),
-    "rolling, compressed": ForcingOptions(2, 4, window_frames=6, kv_keep=1),
-}
-
-
-@pytest.mark.parametrize("grouping", [together, one_by_one])
-@pytest.mark.parametrize("name", FILMS)
-def test_diffusion_forcing_that_computes_everything_is_not_changed(name, grouping):
-    # finished chunks stay as they were left, and rows are at other places of the store than
-    # of the clip
-    film = Film((9, 4, 4), steps=10, options=FILMS[name], grouping=grouping)
-    dense = MotionCacheSettings(warmup_steps=100, kv_cache="gpu")
-    wanted, _ = sampled(film, dense)
-    got, trace = sampled(film, replace(dense, kv_forecast=1.0))
-    assert_same("latents", wanted, got)
-    if name != "bidirectional":
-        assert trace.kv_bytes > sampled(film, dense)[1].kv_bytes
-
-
-@pytest.mark.parametrize("name", FILMS)
-def test_keys_and_values_of_reused_chunks_are_forecast_for_the_others(name):
-    film = Film((9, 4, 4), steps=10, options=FILMS[name])
-    # chunks differ in when they are computed
-    settings = MotionCacheSettings(
-        policy="chunk", warmup_steps=3, reuse_threshold=0.1, max_stale_steps=0, kv_cache="gpu"
-    )
-    both = [sampled(film, replace(settings, kv_forecast=g), profile=Steady(0.06)) for g in (0, 1.0)]
-    assert [c.kind for c in both[0][1].calls()] == [c.kind for c in both[1][1].calls()]
-    assert all(x.isfinite().all() for x, _ in both)
-    assert apart(both[1][0], both[0][0]) > 1e-5
-
-
-MIB = 2**20
-# 10 blocks of 10 MiB, of 6 MiB in 8 bits; slopes take as much again
-NEED = Need(10, 10 * MIB, 6 * MIB, forecast=True)
-
-
-def free(mib):
-    return None if mib is None else lambda: mib * MIB
-
-
-@pytest.mark.parametrize(
-    "kv_cache, device, where, forecast_, kept, reason",
-    [
-        ("auto", None, "gpu", True, 200, "200 MiB on the model's device, half of it for their"),
-        ("auto", 269, "gpu", True, 200, "200 MiB of 269 MiB free, half of it for their forecast"),
-        ("auto", 268, "gpu_fp8", True, 120, "120 MiB in 8 bits of 268 MiB free, half of it"),
-        ("auto", 194, "gpu_fp8", True, 120, "120 MiB in 8 bits of 194 MiB free, half of it"),
-        ("auto", 193, "gpu", False, 100, "no forecast of them, which takes 215 MiB or 155 MiB"),
-        ("auto", 100, "gpu_fp8", False, 60, "no forecast of them, which takes 215 MiB or 155 MiB"),
-        ("auto", 44, "cpu", False, 100, "no forecast of them, which takes 215 MiB or 155 MiB"),
-        ("gpu", 1, "gpu", True, 200, "200 MiB on the model's device, half of it"),
-        ("gpu_fp8", 1, "gpu_fp8", True, 120, "in 8 bits, half of it for their forecast"),
-        ("cpu", 500, "cpu", False, 100, "they are not forecast, as they have to be on the model's"),
-    ],
-)
-@pytest.mark.parametrize("choose", [place, place_causal])
-def test_where_slopes_go(choose, kv_cache, device, where, forecast_, kept, reason):
-    told = (NEED, "motion") if choose is place else (NEED,)
-    placed = choose(kv_cache, *told, free(device), free(1000))
-    assert placed.places == (where,) * 10
-    assert (placed.forecast, placed.nbytes) == (forecast_, kept * MIB)
-    assert reason in placed.reason
-
-
-def test_where_nothing_fits_block_causal_attention_keeps_no_slopes():
-    placed = place_causal("auto", NEED, free(1), free(1))
-    assert (placed.store, placed.forecast, placed.nbytes) == (True, False, 60 * MIB)
 
 
 def test_a_run_says_what_it_forecasts(monkeypatch):

@@ -230,7 +230,7 @@ def test_everything_is_explained_and_found(pack, node_id):
 
 def test_all_settings_but_the_first_four_are_advanced(pack):
     inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 10
+    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12
 
 
 def defaults():
