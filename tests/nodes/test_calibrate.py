@@ -223,13 +223,24 @@ def test_a_broken_recording_leaves_no_file_and_no_patch(pack, models, monkeypatc
         close(self)
 
     monkeypatch.setattr(calibration.Recorder, "close", watched)
-    recorded = calibrate(pack)
+    recorded, restored = calibrate(pack), []
+
+    def outermost(executor, *args, **kwargs):
+        guider, options = executor.class_obj, executor.class_obj.model_options
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            # the host restores its own only after the wrappers
+            restored.append(guider.model_options is options)
+
+    kind = pack.host.patcher_extension.WrappersMP.OUTER_SAMPLE
+    recorded.wrappers[kind] = {"probe": [outermost], **recorded.wrappers[kind]}
     before = options_of(recorded)
     given, error = broken(pack, recorded, how)
     with pytest.raises(error):
         pack.sample(recorded, **given)
     assert models.profiles() == []
-    assert options_of(recorded) == before
+    assert options_of(recorded) == before and restored == [True]
     ((recorder, branches),) = seen
     assert branches == 2 and recorder._branches == {}
 
