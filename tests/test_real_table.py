@@ -87,6 +87,18 @@ def test_shares_of_two_patchers_are_weighed_by_their_tokens(bench):
     assert bench("real_runs").summed([declined, report(0.5)])["compute_share"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("policy", "partial", "reuse", "said"),
+    [("fast", 0, 3, True), ("fast", 1, 3, False), ("fast", 0, 0, False), ("step", 0, 3, False)],
+)
+def test_runs_that_told_no_tokens_apart_are_said(sweep, policy, partial, reuse, said):  # noqa: F811
+    made = sweep(("fast", "step"), 1)
+    run(made, FakeServer())
+    (record,) = [r for r in made.sweep.store.records.values() if r["policy"] == policy]
+    record["evaluations"] = {"dense": 5, "partial": partial, "reuse": reuse}
+    assert (f"told apart: {policy} (1 runs)" in text_of(made, figures_of(made))) is said
+
+
 def test_several_samplers_of_one_node_are_said(bench):
     graph = two_experts()
     graph["41"]["inputs"]["model"] = ["10", 0]
