@@ -133,7 +133,7 @@ class Clip:
         if call.forcing is not None:
             index = call.forcing.iteration.index
             state.take_part(index, index - 1)
-        elif len(groups) == 1:
+        elif self._settings.cfg_mask == "shared":
             # a decision of its own waits for a branch that is left out for a while
             now = groups[0].scope
             state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
