@@ -37,7 +37,7 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
     steps = ["dense", "reuse", "dense"] if kv_cache == "off" else ["dense", [1, 3], "reuse"]
     dictate(monkeypatch, *steps)
     monkeypatch.setattr(
-        "motioncache_pack.motioncache_core.clip.place_residuals",
+        "motioncache_pack.motioncache_core.kv_homes.place_residuals",
         lambda nbytes, *_: ResidualPlacement(residual, nbytes, "dictated"),
     )
     network = small_wan(heads, blocks)

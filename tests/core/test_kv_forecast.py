@@ -8,6 +8,7 @@ from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.kv import Resources, Step, Steps
 from motioncache_pack.motioncache_core.kv_home import Home
 from motioncache_pack.motioncache_core.kv_store import Finished, KVStore
+from motioncache_pack.motioncache_core.reasons import because
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES
@@ -189,7 +190,7 @@ def test_out_of_memory_drops_the_slopes_first_and_the_work_is_done_again(monkeyp
     got = kv.update(0, *new, listed(ACTIVE), ROWS, Steps([step(ACTIVE, LEVELS)]))
     assert not kv.home.forecast
     assert (kv.slopes, kv.home.places, kv.home.lost) == ({}, [place_], False)
-    assert kv.home.notes == ["out of memory at block 0: no forecast of keys and values from there"]
+    assert kv.home.notes == [because("kv_forecast_lost", block=0)]
     wanted = filled(line, place_, forecast_=False).update(0, *new, listed(ACTIVE), ROWS)
     for g, w in zip(got, wanted, strict=True):
         assert_same("keys or values", w, g)

@@ -14,6 +14,7 @@ from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.core.test_compile import Deaf
 from motioncache_pack.tests.core.test_kv_out_of_memory import Scarce
+from motioncache_pack.tests.core.test_windows import WINDOWS
 from motioncache_pack.tests.nodes.test_compile import both
 from motioncache_pack.tests.nodes.test_conflicts import vace
 from motioncache_pack.tests.support.toy_models import DoublingNet
@@ -100,6 +101,43 @@ def windows(pack, _):
     return handle.latest
 
 
+def handled(pack, dim, schedule):
+    """The trace of a run that the host would cut into windows of one frame."""
+    model, handle = pack.patch(pack.wan())
+    schedule = SimpleNamespace(name="restless", func=schedule)
+    model.model_options["context_handler"] = SimpleNamespace(
+        context_schedule=schedule, dim=dim, context_length=1
+    )
+    pack.sample(model)
+    return handle.latest
+
+
+def windowed(window, **facts):
+    """The trace of a call for a context window of a session that knows the first two."""
+    run = Run(small_wan(), windows=WINDOWS[:2], **facts)
+    x = torch.randn(1, 16, window.length, 4, 4)
+    run.call(x, 900, torch.randn(1, TEXT_TOKENS, TEXT_DIM), window=window)
+    run.session.close()
+    return run.trace
+
+
+def two_networks(*_):
+    runs = [Run(DoublingNet()) for _ in range(2)]
+    runs[1].session = runs[0].session
+    for step, run in enumerate(runs):
+        run.call(torch.ones(1, 2, 3, 1, 1), 900 - 90 * step)
+    runs[0].session.close()
+    return runs[0].trace
+
+
+def exhausted(_, monkeypatch):
+    def plan(*_):
+        raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr("motioncache_pack.motioncache_core.clip.Clip.plan", plan)
+    return by_call()
+
+
 def dictated(monkeypatch, network, *decisions):
     dictate(monkeypatch, *decisions)
     run = Run(network)
@@ -116,9 +154,9 @@ def map_of(trace):
     return str(error.value)
 
 
-def short_of_memory(monkeypatch, **places):
+def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
     Scarce(monkeypatch, places)
-    return by_engine({}, kv_cache="gpu")
+    return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
 
 
 # code to how it is reached: a trace whose report names it, or the sentence itself
@@ -129,7 +167,14 @@ MAKERS = {
     "compiled_whole": whole,
     "compiled_fullgraph": fullgraph,
     "compiled_static": static,
-    "context_windows": windows,
+    "windows_unknown": windows,
+    "windows_dimension": lambda pack, _: handled(pack, 3, None),
+    "windows_move": lambda pack, _: handled(pack, 2, lambda n, at, _: [[at._step % n]]),
+    "windows_other": lambda *_: windowed(WINDOWS[2]),
+    "windows_no_room": lambda *_: windowed(WINDOWS[0], free_memory=lambda: 0),
+    "little_reuse": lambda pack, _: by_node(pack, steps=10),
+    "network_changed": two_networks,
+    "out_of_memory": exhausted,
     "block_patch": patched_blocks,
     "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
     "extra_tokens": lambda *_: by_call({"reference_latent": torch.zeros(1)}),
@@ -144,6 +189,7 @@ MAKERS = {
     "kv_off": lambda pack, _: by_node(pack, kv_cache="off"),
     "kv_no_room": lambda *_: by_engine({"free_memory": lambda: 0}),
     "kv_one_frame": lambda *_: by_engine({}, frames=1),
+    "kv_forecast_lost": lambda _, patch: short_of_memory(patch, 1.0, gpu=(1,)),
     "kv_step_down": lambda _, patch: short_of_memory(patch, gpu=(1,)),
     "kv_lost": lambda _, patch: short_of_memory(patch, gpu=None, gpu_fp8=None, cpu=None),
     "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),

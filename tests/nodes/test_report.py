@@ -137,7 +137,7 @@ def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
     ("settings", "match"),
     [
         ({"reuse_threshold": 0.0}, "reuse_threshold is 0"),
-        ({"reuse_threshold": 1e-6}, "reached reuse_threshold 1e-06 every time; raise it"),
+        ({"reuse_threshold": 1e-6}, "reached reuse_threshold 1e-06 every time. Raise it"),
         ({"warmup_steps": 50}, "fell into warm-up or the protected end"),
     ],
 )
