@@ -144,6 +144,7 @@ class MotionCacheMotionMap(io.ComfyNode):
             pictures = preview = notice(str(why))
         shown = ui.PreviewImage(preview, cls=cls).as_dict()
         # what the page needs to show the other steps, frames and views without another run
-        if (data := scrub_data(run, view, step, *look)) is not None:
+        data = scrub_data(run, view, step, *look, shown["images"][0], layout == "steps")
+        if data is not None:
             shown[KEY] = [data]
         return io.NodeOutput(pictures.to(intermediate_device()), ui=shown)

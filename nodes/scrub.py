@@ -48,6 +48,8 @@ def scrub_data(
     images: Tensor | None,
     opacity: float,
     upscale: str,
+    sheet: dict[str, str],
+    whole: bool,
 ) -> dict[str, Any] | None:
     """What `web/js/motion_map.js` shows; None where the run has no map at all.
 
@@ -58,6 +60,8 @@ def scrub_data(
     Args:
         view, step: to begin with; a negative step is the last one.
         images, opacity, upscale: as for `render`.
+        sheet: the file of the node's own preview, which is one more view.
+        whole: begin with that one.
     """
     stacks = {}
     for name in VIEWS:
@@ -90,10 +94,11 @@ def scrub_data(
             for r in records
         ],
         "colors": anchors(colormap),
-        "view": view if view in stacks else next(iter(stacks)),
+        "view": "sheet" if whole else view if view in stacks else next(iter(stacks)),
         "step": step,
         "smooth": upscale == "smooth",
         "opacity": opacity,
+        "sheet": sheet,
         "below": None if images is None else _below(frames_below(trace, images)[frames]),
     }
 
@@ -149,7 +154,7 @@ def _fitting(
 def _png(maps: Bytes) -> bytes:
     steps, frames, height, width = maps.shape
     sheet = maps.transpose(0, 2, 1, 3).reshape(steps * height, frames * width)
-    return _encoded(Image.fromarray(sheet), "PNG", optimize=True)
+    return _encoded(Image.fromarray(sheet), "PNG", compress_level=4)
 
 
 def _below(frames: Tensor) -> dict[str, Any]:

@@ -5,7 +5,9 @@ import { createScrubber } from "./scrubber.js";
 const NODE = "MotionCacheMotionMap";
 const NAME = "scrub";
 const KEY = "motioncache_map";
-const HEIGHT = 250;
+const HEIGHT = 280;
+// the classic canvas shows a node's pictures in a widget of this name
+const PREVIEW = "$$canvas-image-preview";
 
 const url = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
@@ -37,6 +39,20 @@ function forget(node) {
   }
 }
 
+// The scrubber has the sheet as one of its views, so the page's own preview of it makes room.
+function hidePreview(node, hidden) {
+  node.hideOutputImages = hidden;
+  const preview = node.widgets?.find((w) => w.name === PREVIEW);
+  if (!preview || Boolean(preview.hidden) === hidden) return;
+  preview.hidden = hidden;
+  // the page has made room for it already
+  if (hidden) {
+    node.setSize(node.motionCacheSize);
+    grow(node);
+  }
+  node.setDirtyCanvas?.(true, true);
+}
+
 function addScrubber(node) {
   const scrubber = createScrubber(url);
   const widget = node.addDOMWidget(NAME, "MOTIONCACHE_SCRUB", scrubber.element, {
@@ -44,6 +60,8 @@ function addScrubber(node) {
     getMaxHeight: () => (scrubber.shown ? undefined : 0),
     getValue: () => "",
     setValue: () => {},
+    // the page makes its preview while it draws
+    onDraw: () => hidePreview(node, scrubber.shown),
     hideOnZoom: false,
     serialize: false,
   });
@@ -57,20 +75,27 @@ function addScrubber(node) {
   };
 }
 
+function grow(node) {
+  const [width, height] = node.computeSize();
+  if (node.size[1] < height || node.size[0] < width) {
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  }
+}
+
 async function show(node, data) {
   const scrubber = node.motionCacheScrubber;
-  if (!scrubber || !data) return;
+  node.motionCacheSize = [...node.size];
+  hidePreview(node, Boolean(data));
+  if (!scrubber || !data) return scrubber?.hide();
   try {
     await scrubber.show(data);
   } catch {
     // the files are gone: the server was started again
     forget(node);
-    return;
+    scrubber.hide();
+    return hidePreview(node, false);
   }
-  const [width, height] = node.computeSize();
-  if (node.size[1] < height || node.size[0] < width) {
-    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
-  }
+  grow(node);
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -87,16 +112,16 @@ app.registerExtension({
     nodeType.prototype.onExecuted = function (output, ...more) {
       const result = onExecuted?.call(this, output, ...more);
       const data = output?.[KEY]?.[0];
-      if (data) {
-        remember(this, data);
-        show(this, data);
-      }
+      if (data) remember(this, data);
+      else forget(this);
+      show(this, data);
       return result;
     };
   },
   // a graph that is opened again has its outputs, or the page was loaded again and has not
   loadedGraphNode(node) {
     if (node.comfyClass !== NODE) return;
-    show(node, app.nodeOutputs?.[node.id]?.[KEY]?.[0] ?? remembered(node));
+    const data = app.nodeOutputs?.[node.id]?.[KEY]?.[0] ?? remembered(node);
+    if (data) show(node, data);
   },
 });

@@ -5,7 +5,7 @@ const STYLE = {
   root: "display:none;flex-direction:column;gap:4px;width:100%;height:100%;min-height:0;" +
     "box-sizing:border-box;padding:4px;font:11px sans-serif;color:var(--input-text,#ddd)",
   row: "display:flex;align-items:center;gap:6px;flex:none;min-width:0",
-  picture: "flex:1 1 0;min-height:60px;width:100%;object-fit:contain;display:block",
+  picture: "flex:1 1 0;min-height:150px;width:100%;object-fit:contain;display:block",
   select: "flex:none;background:var(--comfy-input-bg,#222);color:inherit;" +
     "border:1px solid var(--border-color,#444);border-radius:4px;font:inherit;padding:1px 4px",
   name: "flex:none;width:62px",
@@ -14,6 +14,8 @@ const STYLE = {
   bar: "flex:none;width:70px;height:9px;border-radius:2px",
 };
 const WIDE = 512;
+// all of them on one picture, with captions, as the node's output has it
+const SHEET = "sheet";
 
 function make(tag, style, inside = [], more = {}) {
   const element = Object.assign(document.createElement(tag), more);
@@ -65,6 +67,7 @@ export function createScrubber(url) {
   const select = make("select", STYLE.select, [], { title: "What the map shows" });
   const facts = make("span", STYLE.words);
   const canvas = make("canvas", STYLE.picture);
+  const sheet = make("img", STYLE.picture, [], { alt: "The maps on one sheet" });
   const sliders = ["evaluation", "frame"].map((name) => ({
     input: make("input", STYLE.slider, [], { type: "range", min: 0, step: 1, ariaLabel: name }),
     words: make("span", "flex:none;width:52px;text-align:right"),
@@ -72,13 +75,14 @@ export function createScrubber(url) {
   }));
   const [low, bar, high] = [make("span", "flex:none"), make("span", STYLE.bar), make("span", "flex:none")];
   const title = make("span", STYLE.words);
-  const element = make("div", STYLE.root, [
-    make("div", STYLE.row, [select, facts]),
+  // what a single map has and the sheet has not
+  const single = [
     canvas,
     make("div", STYLE.row, [low, bar, high, title]),
     ...sliders.map(({ name, input, words }) =>
       make("div", STYLE.row, [make("span", STYLE.name, [name]), input, words])),
-  ]);
+  ];
+  const element = make("div", STYLE.root, [make("div", STYLE.row, [select, facts]), sheet, ...single]);
   element.className = "motioncache-scrubber";
   const [steps, frames] = sliders.map(({ input }) => input);
   let run = null;
@@ -133,6 +137,13 @@ export function createScrubber(url) {
 
   // keeps the evaluation where the view has it, or takes the nearest
   function choose(wanted) {
+    const whole = select.value === SHEET;
+    sheet.style.display = whole ? "block" : "none";
+    for (const part of single) part.style.display = whole ? "none" : part === canvas ? "block" : "flex";
+    if (whole) {
+      facts.textContent = `${run.sheet.width} × ${run.sheet.height}`;
+      return;
+    }
     const { steps: found, legend, all } = run.data.views[select.value];
     const off = found.map((s) => Math.abs(s - wanted));
     steps.max = found.length - 1;
@@ -185,14 +196,17 @@ export function createScrubber(url) {
       const files = names.map((name) => load(url(data.views[name].file)));
       const images = await Promise.all(files);
       const below = data.below && (await load(url(data.below.file)));
+      const whole = await load(url(data.sheet));
       if (mine !== asked || listeners.signal.aborted) return;
       const maps = Object.fromEntries(names.map((name, i) => [name, pixels(images[i])]));
       const before = run && { data: run.data, view: select.value, frame: Number(frames.value) };
-      run = { data, maps, below, table: shades(data.colors) };
-      select.replaceChildren(...names.map((name) => new Option(name, name)));
+      run = { data, maps, below, sheet: whole, table: shades(data.colors) };
+      sheet.src = whole.src;
+      const views = [...names, SHEET];
+      select.replaceChildren(...views.map((name) => new Option(name, name)));
       // a run again leaves the view and the evaluation alone, unless the node's own were changed
       const same = before?.data.view === data.view && before.data.step === data.step;
-      select.value = same && names.includes(before.view) ? before.view : data.view;
+      select.value = same && views.includes(before.view) ? before.view : data.view;
       if (!same) step = data.step < 0 ? Infinity : data.step;
       frames.max = data.frames.length - 1;
       frames.value = before ? Math.min(before.frame, frames.max) : 0;
@@ -203,6 +217,11 @@ export function createScrubber(url) {
       bar.style.background = `linear-gradient(to right, ${data.colors.map((c) => `rgb(${c})`)})`;
       element.style.display = "flex";
       choose(step);
+    },
+    hide() {
+      asked++;
+      run = null;
+      element.style.display = "none";
     },
     close() {
       asked++;
