@@ -4,9 +4,25 @@ const path = require("path");
 
 const SCRUBBER = ".motioncache-scrubber";
 
+const ready = () => {
+  const known = window.app?.graph && window.LiteGraph?.registered_node_types?.MotionCachePatcher;
+  return known && !document.querySelector(".p-blockui-mask");
+};
+
+// a page whose nodes are known, in one of the two ways to draw them
+async function open(page, url, mode) {
+  const set = (name, data) =>
+    page.request.post(`${url}/settings/${name}`, { data, headers: { "Content-Type": "application/json" } });
+  await set("Comfy.TutorialCompleted", "true");
+  await set("Comfy.VueNodes.Enabled", String(mode === "vue"));
+  await set("Comfy.Execution.PreviewMethod", '"latent2rgb"');
+  await page.goto(url);
+  await page.waitForFunction(ready, null, { timeout: 120000 });
+  await page.waitForTimeout(1500);
+}
+
 // the page's own way in: a file dropped on the canvas
 async function drop(page, file) {
-  const before = await page.evaluate(() => app.graph);
   await page.evaluate(
     ({ text, name }) => {
       const data = new DataTransfer();
@@ -21,7 +37,16 @@ async function drop(page, file) {
   const loaded = () => app.graph._nodes.some((n) => n.type === "MotionCacheMotionMap");
   await page.waitForFunction(loaded, null, { timeout: 60000 });
   await page.waitForTimeout(1500);
-  return before;
+}
+
+async function set(page, name, value) {
+  await page.evaluate(
+    ([wanted, to]) => {
+      const all = app.graph._nodes.flatMap((n) => n.widgets ?? []);
+      all.filter((w) => w.name === wanted).forEach((w) => (w.value = to));
+    },
+    [name, value],
+  );
 }
 
 async function fit(page) {
@@ -43,9 +68,10 @@ async function zoom(page, type) {
   await page.evaluate((wanted) => {
     const node = app.graph._nodes.find((n) => n.type === wanted);
     const { ds } = app.canvas;
-    ds.scale = Math.min(1.4, 900 / (node.size[1] + 60));
+    ds.scale = Math.min(1.4, 780 / (node.size[1] + 60));
     ds.offset[0] = 300 / ds.scale - node.pos[0];
-    ds.offset[1] = 120 / ds.scale - node.pos[1];
+    // below the page's bar and the buttons over a chosen node
+    ds.offset[1] = 240 / ds.scale - node.pos[1];
     app.canvas.setDirty(true, true);
   }, type);
   await page.waitForTimeout(800);
@@ -72,7 +98,7 @@ async function run(page) {
   });
   await page.click('[data-testid="queue-button"]');
   const failed = await page.evaluate(() => window.ended);
-  await page.waitForTimeout(2500);
+  await page.waitForTimeout(3000);
   return failed;
 }
 
@@ -118,4 +144,50 @@ async function scrub(page) {
   return shown;
 }
 
-module.exports = { SCRUBBER, drop, fit, zoom, seen, run, scrubber, scrub };
+// the page loaded anew, as a person does after a hiccup
+async function reload(page) {
+  await page.reload();
+  const back = () => app.graph._nodes.some((n) => n.type === "MotionCacheMotionMap");
+  await page.waitForFunction(ready, null, { timeout: 120000 });
+  await page.waitForFunction(back, null, { timeout: 60000 });
+  await page.waitForTimeout(3000);
+  return scrubber(page);
+}
+
+// what the search for nodes answers
+async function search(page, words) {
+  const toggle = () => page.evaluate(() => app.extensionManager.command.execute("Workspace.SearchBox.Toggle"));
+  await toggle();
+  await page.waitForTimeout(1000);
+  await page.keyboard.type(words);
+  await page.waitForTimeout(1500);
+  const found = await page.locator('[role="dialog"]').last().innerText();
+  await page.keyboard.press("Escape");
+  await page.waitForTimeout(500);
+  return found;
+}
+
+// the help of a node, through the button over it
+async function help(page, type) {
+  await page.evaluate((wanted) => {
+    const node = app.graph._nodes.find((n) => n.type === wanted);
+    app.canvas.selectNode(node);
+    app.canvas.setDirty(true, true);
+  }, type);
+  await page.locator('[data-testid="info-button"]').click();
+  await page.waitForTimeout(2000);
+  return page.evaluate(() => document.body.innerText);
+}
+
+// the node taken out of the graph; how many scrubbers are left
+async function remove(page, type) {
+  await page.evaluate((wanted) => {
+    app.graph.remove(app.graph._nodes.find((n) => n.type === wanted));
+  }, type);
+  await page.waitForTimeout(800);
+  return page.locator(SCRUBBER).count();
+}
+
+module.exports = {
+  drop, fit, help, open, reload, remove, run, scrub, scrubber, search, seen, set, zoom,
+};
