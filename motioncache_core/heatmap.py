@@ -206,7 +206,7 @@ def render(
         allowed = ", ".join(map(repr, UPSCALES))
         raise MotionCacheError(f"upscale is {upscale!r}; allowed are {allowed}")
     found = values(trace, view, step, oldest)
-    frames, height, width = found.shape
+    height, width = found.shape[1:]
     if images is None:
         return _upscaled(found, colormap, (height * pixels, width * pixels), upscale)
     under = frames_below(trace, images)
