@@ -212,7 +212,7 @@ def test_the_map_over_images(pack, finished):
 def test_the_maps_are_previewed_on_one_sheet(pack, finished):
     node = pack.nodes["MotionCacheMotionMap"]
     out = node.execute(finished, {}, "motion", -1, "gray", 0.6)
-    assert len(out.ui.as_dict()["images"]) == 1
+    assert len(out.ui["images"]) == 1
 
 
 @pytest.mark.parametrize(

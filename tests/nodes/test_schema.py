@@ -76,6 +76,7 @@ CONTRACT = {
             "images": IMAGE,
             "layout": combo("frames", "frames", "steps"),
             "legend": ("BOOLEAN", {"default": False}),
+            "upscale": combo("nearest", "nearest", "smooth", **MORE),
         },
         [PICTURE],
     ),
