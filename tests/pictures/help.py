@@ -194,6 +194,12 @@ def _demo_decode(runs: Runs) -> list[Image.Image]:
     return [row([as_picture(frame) for frame in video], [""] * len(video), gap=4)]
 
 
+def _compare(runs: Runs) -> list[Image.Image]:
+    (before, _), (after, _) = (runs.ordinary(runs.scenes[0], cached) for cached in (False, True))
+    pictures = runs.execute("MotionCacheCompare", before, after, "side by side", 10.0)[0]
+    return [wide(middle(pictures))]
+
+
 class _Handle:
     """A trace as the nodes take it."""
 
@@ -216,6 +222,8 @@ PICTURES: dict[str, tuple[tuple[str, ...], Callable[[Runs], list[Image.Image]] |
         ("!Load SkyReels", "Shift", "*MotionCache", "Sampler"),
         None,
     ),
+    "MotionCacheCompare": (("Decode with", "!Compare", "Save"), _compare),
+    "MotionCacheCalibrate": (("Load model", "!Calibrate", "KSampler"), None),
     "MotionCacheDemoModel": (("!Demo Model", "*MotionCache", "KSampler"), _demo_model),
     "MotionCacheDemoDecode": (("KSampler", "!Demo Decode", "Save"), _demo_decode),
 }
