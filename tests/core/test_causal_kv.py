@@ -195,7 +195,7 @@ def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkey
 
     def answer(*call):
         out = run.answer(*call)
-        _, device, host = run.session._clips.latest._tables[out.device].nbytes()
+        _, device, _, host = run.session._clips.latest._tables[out.device].nbytes()
         frame = FRAME * 129 // 128 if kept_in == "gpu_fp8" else FRAME
         sizes[call[-1].iteration.index] = (device + host) / frame
         return out

@@ -71,8 +71,8 @@ def test_branches_are_averaged_and_one_that_is_gone_counts_no_more(settings, bat
     # in a branch of its own, position 0 moves in u and position 1, three times as much, in c
     u, c = frames([4, 4], [5, 4]), frames([4, 4], [4, 7])
     both = [(torch.cat((u, c)), ("u", "c"))] if batched else [(u, ("u",)), (c, ("c",))]
-    calls = [(x, 0 if settings is PREDICTED else 1000, names) for x, names in both]
-    later = [(u, t, ("u",)) for t in (1, 2)]
+    calls = [(x, 0.003 if settings is PREDICTED else 1000, names) for x, names in both]
+    later = [(u, t, ("u",)) for t in (0.002, 0.001)]
     found = weights(settings, *calls, *later)
     assert found[1] == [STILL, MOVING] * 2
     # u alone
