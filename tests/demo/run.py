@@ -10,7 +10,6 @@ its motion map as well.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -24,18 +23,9 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-def load_pack() -> None:
-    """Make the repository importable as one package, as ComfyUI does."""
-    spec = importlib.util.spec_from_file_location(
-        "motioncache_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"cannot load the pack from {ROOT}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motioncache_pack"] = module
-    spec.loader.exec_module(module)
-
+from pack_loader import load_pack  # noqa: E402
 
 load_pack()
 

@@ -8,7 +8,6 @@ The other languages are written by hand, with the same keys; `test_locales.py` s
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -18,16 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
 
 
-def load_pack() -> None:
-    """Make the repository importable as one package, as ComfyUI does."""
-    spec = importlib.util.spec_from_file_location(
-        "motioncache_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"cannot load the pack from {ROOT}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motioncache_pack"] = module
-    spec.loader.exec_module(module)
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from pack_loader import load_pack  # noqa: E402
 
 
 def definitions() -> dict[str, Any]:
