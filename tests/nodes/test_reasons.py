@@ -106,7 +106,11 @@ def handled(pack, dim, schedule):
     model, handle = pack.patch(pack.wan())
     schedule = SimpleNamespace(name="restless", func=schedule)
     model.model_options["context_handler"] = SimpleNamespace(
-        context_schedule=schedule, dim=dim, context_length=1
+        context_schedule=schedule,
+        dim=dim,
+        context_length=1,
+        # the host itself cuts nothing
+        should_use_context=lambda *_: False,
     )
     pack.sample(model)
     return handle.latest
