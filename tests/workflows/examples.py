@@ -162,7 +162,8 @@ def with_and_without() -> Graph:
         settings=settings["settings"],
     )  # fmt: skip
     both = {
-        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.55,
+        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple",
+        "denoise": checkpoint.DENOISE,
         "positive": model["positive"], "negative": model["negative"],
         "latent_image": model["LATENT"],
     }  # fmt: skip
