@@ -43,7 +43,7 @@ class Clips:
     ) -> None:
         self._settings = settings if reuse else replace(settings, forecast=0.0, kv_forecast=0.0)
         self._ops, self._run, self._trace, self._maps = ops, run, trace, maps
-        self._reuse = reuse
+        self._reuse, self._keys = reuse, True
         self._clips: dict[tuple[ModelFacts, ContextWindow | None], Clip] = {}
         self._homes: dict[ModelFacts, KVHomes] = {}
         self._networks: dict[BranchKey, object] = {}
@@ -80,7 +80,9 @@ class Clips:
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
             if facts not in self._homes or call.window is None:
-                self._homes[facts] = KVHomes(self._settings, self._ops, self._run, facts)
+                self._homes[facts] = KVHomes(
+                    self._settings, self._ops, self._run, facts, self._keys
+                )
             self._clips.pop(key, None)
             clip = self._clips[key] = self._new(adapter, facts, layout, call)
         self.latest = clip
@@ -106,7 +108,7 @@ class Clips:
     def give_up_kv(self) -> None:
         """Keep nothing, and no keys and values from now on."""
         self.drop()
-        self._settings = replace(self._settings, kv_cache="off")
+        self._keys = False
 
     def observe_memory(self) -> None:
         """Tell the trace how much is held now, by all clips together."""

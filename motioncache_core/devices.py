@@ -15,6 +15,7 @@ from .trace import EvaluationRecord, Trace
 
 # where ComfyUI says which device's thread a call comes from
 THREAD_DEVICE = "multigpu_thread_device"
+_BYTES = ("residual_bytes", "residual_host_bytes", "kv_bytes", "kv_host_bytes", "deciding_bytes")
 
 
 class DeviceSessions:
@@ -69,7 +70,7 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
     Where both have always decided alike, an evaluation gets the calls of both; else those of the
     other device are listed as a scope of their own.
     """
-    for name in ("residual_bytes", "kv_bytes", "kv_host_bytes", "deciding_bytes"):
+    for name in _BYTES:
         setattr(into, name, getattr(into, name) + getattr(trace, name))
     if into.grid is None:
         for name in ("model", "distance", "grid", "chunks", "blocks", "width", "ffn_width"):
@@ -78,9 +79,12 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
     into.declined_calls += trace.declined_calls
     for remark in trace.remarks:
         into.remark(remark)
-    if trace.kv_reason and trace.kv_reason != into.kv_reason:
-        here = f"{into.kv_reason}; " if into.kv_reason else ""
-        into.kv_reason = f"{here}on {device}: {trace.kv_reason}"
+    for sentence in trace.why:
+        into.advise(sentence)
+    for name in ("residual_reason", "kv_reason"):
+        here, there = getattr(into, name), getattr(trace, name)
+        if there and there != here:
+            setattr(into, name, f"{here}; " * bool(here) + f"on {device}: {there}")
     into.kv_reasons += [r for r in trace.kv_reasons if r not in into.kv_reasons]
     alike = _by_moment(into)
     same = into.settings.get("cfg_mask") == "shared" and all(

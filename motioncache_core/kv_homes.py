@@ -31,12 +31,21 @@ class KVHomes:
 
     The windows of a run are live together: their bytes are counted together, and where memory runs
     out in one of them, the others follow.
+
+    Args:
+        keys: False keeps no keys and values, after memory ran out.
     """
 
     def __init__(
-        self, settings: MotionCacheSettings, ops: TokenOps, run: RunFacts, facts: ModelFacts
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        facts: ModelFacts,
+        keys: bool = True,
     ) -> None:
         self._settings, self._ops, self._run, self._facts = settings, ops, run, facts
+        self._keys = keys
         self._placement: Placement | None = None
         self.residuals = ResidualPlacement(GPU, 0, "")
         self.homes: dict[torch.device, Home] = {}
@@ -104,6 +113,8 @@ class KVHomes:
             return place_causal(
                 kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
             )
+        if not self._keys:
+            return nothing(because("out_of_memory"))
         return place(
             kv_cache,
             need,

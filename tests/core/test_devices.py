@@ -151,8 +151,12 @@ def test_traces_of_devices_are_added_up(same):
     into = trace_of("dense", "reuse", "dense", kv_reason="3 MiB")
     other = trace_of("dense", "reuse" if same else "dense", kv_reason="4 MiB")
     other.decline(because("autoregressive"))
+    other.residual_host_bytes, other.residual_reason = 7, "in the host's memory"
+    other.advise("chosen there")
     merge(into, other, "cuda:1")
-    assert into.kv_bytes == 6
+    assert (into.kv_bytes, into.residual_host_bytes) == (6, 7)
+    assert into.residual_reason == "on cuda:1: in the host's memory"
+    assert into.why == ["chosen there"]
     assert into.kv_reason == "3 MiB; on cuda:1: 4 MiB"
     assert into.reason.code == "autoregressive"
     assert [len(e.calls) for e in into.evaluations] == ([2, 2, 1] if same else [1, 1, 1, 1, 1])

@@ -110,6 +110,7 @@ def test_at_each_allocation_the_run_goes_on(monkeypatch, place):
         if place == "cpu" and at >= 3:
             # nothing is below, and the rows of a partial evaluation need the others
             assert [c.note for c in trace.declined_calls] == [SPENT]
+            assert trace.kv_reason == SPENT
         else:
             assert "out of memory at block" in trace.kv_reason
         assert error(latents, dense) < 1.5 * error(exact, dense) + 0.01
