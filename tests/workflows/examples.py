@@ -125,7 +125,7 @@ def demo() -> Graph:
         motion_sensitivity=0.5,
     )  # fmt: skip
 
-    column = g.column(520, 300)
+    column = g.column(520, 330)
     cache = column.add(
         "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
@@ -156,7 +156,7 @@ def with_and_without() -> Graph:
         motion_sensitivity=0.5,
     )  # fmt: skip
 
-    column = g.column(520, 300)
+    column = g.column(520, 330)
     cache = column.add(
         "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
