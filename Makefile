@@ -7,7 +7,7 @@ PIP_ARGS ?= $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: demo test lint types bench quality quality-quick ablations gpu sanitize workflows clean
+.PHONY: demo test lint types bench quality quality-quick ablations gpu sanitize workflows locales pictures clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -46,6 +46,12 @@ sanitize: $(VENV)/.tests
 
 workflows: $(VENV)/.tests
 	$(PY) tests/workflows/run.py $(ARGS)
+
+locales: $(VENV)/.tests
+	$(PY) tests/locales/run.py
+
+pictures: $(VENV)/.tests
+	$(PY) tests/pictures/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-triton out build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

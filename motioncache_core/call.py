@@ -9,8 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from .distance import DistanceSource
+from .exchange import MapExchange
+from .reasons import Reason
 from .sampling import ForcingOptions, Iteration, WindowCall
 from .state import BranchKey
+
+# a run that ends at a higher noise level leaves the rest to another sampler; UniPC stops at 0.001
+LEFTOVER = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,44 @@ class ForcingCall:
         return {**options, "rope_options": rope}
 
 
+@dataclass(frozen=True, slots=True)
+class ContextWindow:
+    """Latent frames of a longer clip that the host gives the model as an input of its own.
+
+    Attributes:
+        frames: in the order in which the model sees them, counted in the clip.
+        anchor: a frame that the host puts before them and takes off the model's answer.
+    """
+
+    frames: tuple[int, ...]
+    anchor: int | None = None
+
+    @property
+    def length(self) -> int:
+        """Latent frames of the model's input."""
+        return len(self.frames) + (self.anchor is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulePart:
+    """The part of the model's whole noise schedule that a run samples.
+
+    Attributes:
+        start, end: as shares of the schedule, 0 (noise) to 1 (clean).
+        first_sigma, last_sigma: the same as noise levels.
+    """
+
+    start: float
+    end: float
+    first_sigma: float
+    last_sigma: float
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether noise is left for another sampler to remove."""
+        return self.last_sigma > LEFTOVER
+
+
 @dataclass(frozen=True)
 class ModelCall:
     """One call of the network, in the host's words.
@@ -81,6 +124,7 @@ class ModelCall:
         options: the host's transformer options.
         arguments: the call's other arguments by name.
         forcing: where the sampler denoises chunks at noise levels of their own.
+        window: where the host cuts the clip into context windows.
     """
 
     network: object
@@ -91,6 +135,7 @@ class ModelCall:
     options: Mapping[str, Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     forcing: ForcingCall | None = None
+    window: ContextWindow | None = None
 
     @property
     def causal(self) -> bool:
@@ -108,8 +153,8 @@ class RunFacts:
     """What the host knows of a run before it starts.
 
     Attributes:
-        sigmas: the noise schedule, where known, with the level it ends at; used to find the last
-            evaluation.
+        sigmas: the noise levels of the run, where known, with the one it ends at; used to find the
+            last evaluation.
         end_sigma: noise level at and below which everything is computed.
         branches: conditioning branches to expect, for the memory estimate.
         free_memory: free bytes on the model's device.
@@ -117,7 +162,10 @@ class RunFacts:
         make_room: asks the host for so many free bytes on the model's device.
         profile: calibrated distance; wins over the adapter's choice.
         chunks: latent frames of each chunk; None makes the clip one chunk.
+        part: where these noise levels lie in the model's whole schedule.
+        windows: the context windows of every step; none where the clip is not cut.
         declined: why the run passes through untouched, where it has to.
+        exchange: takes and gives motion maps, where the branches are spread over devices.
     """
 
     sigmas: Sequence[float] = ()
@@ -128,7 +176,10 @@ class RunFacts:
     make_room: Callable[[int], None] | None = None
     profile: DistanceSource | None = None
     chunks: tuple[int, ...] | None = None
-    declined: str | None = None
+    part: SchedulePart | None = None
+    windows: tuple[ContextWindow, ...] = ()
+    declined: Reason | None = None
+    exchange: MapExchange | None = None
 
     @property
     def step_sigmas(self) -> list[float]:
@@ -138,5 +189,8 @@ class RunFacts:
 
     @property
     def last_sigma(self) -> float | None:
-        """Noise level of the last step, with room for rounding."""
-        return min(self.step_sigmas) * (1 + 1e-4) if self.step_sigmas else None
+        """Noise level of the last step, with room for rounding. None where another sampler goes
+        on: the run's last evaluation is not the video's then."""
+        if not self.step_sigmas or self.sigmas[-1] > LEFTOVER:
+            return None
+        return min(self.step_sigmas) * (1 + 1e-4)

@@ -10,14 +10,14 @@ from torch import Tensor
 from .adapters import Adapter, ModelFacts
 from .call import ForcingCall, ModelCall, RunFacts
 from .decider import Decider, PendingMaps
+from .distance import advice
 from .errors import CacheShapeError
 from .evaluation import Evaluation
-from .kv import Resources
 from .kv_home import Home
-from .kv_place import Need, Placement, nothing, place, place_causal, usable
+from .kv_homes import KVHomes, still
 from .kv_store import KVStore
 from .layout import TokenLayout
-from .motion import token_patches
+from .motion import rate_of_change, token_patches
 from .ops import TokenOps
 from .plan import (
     CallPlan,
@@ -26,9 +26,13 @@ from .plan import (
     call_plan,
     causal_call_plan,
     compression,
+    kv_steps,
     scope_plan,
 )
+from .policy import REUSE
+from .reasons import because
 from .recording import call_record
+from .residual_place import new_residuals, residual_tensors
 from .sampling import UNSTARTED
 from .settings import MotionCacheSettings
 from .state import BranchRows, BranchTable
@@ -38,7 +42,13 @@ log = logging.getLogger(__name__)
 
 
 class Clip:
-    """States and decisions for one token layout. A new size makes a new one."""
+    """States and decisions for one token layout. A new size makes a new one.
+
+    Args:
+        homes: shared with the other context windows of the run.
+        position: number of the context window.
+        label: how the window is called in records; empty where the clip is not cut.
+    """
 
     def __init__(
         self,
@@ -50,22 +60,27 @@ class Clip:
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
+        homes: KVHomes,
         *,
         reuse: bool = True,
         forcing: ForcingCall | None = None,
+        position: int = 0,
+        label: str = "",
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
         self._forcing = forcing
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._tables: dict[torch.device, BranchTable] = {}
-        self._placement: Placement | None = None
-        self._homes: dict[torch.device, Home] = {}
+        self._homes, self._label, self._still = homes, label, False
         source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
         self._decider = Decider(
-            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse
+            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse, position, label
         )
         trace.model, trace.distance = adapter.name, source.name
-        trace.show(layout)
+        trace.advise(advice(source))
+        if not label or trace.grid is None:
+            # of several windows the first one is shown
+            trace.show(layout)
         trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
@@ -100,25 +115,28 @@ class Clip:
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
                 f"from a grid of {grid}"
             )
-        if self._placement is None:
-            self._placement = self._place(x, call)
-            self._trace.kv_reason = self._placement.reason
         table = self._tables.setdefault(x.device, BranchTable())
-        home = self._home(self._placement, x, call.causal)
+        home = self._homes.home(call, self.layout, x)
+        self._still = not call.causal and still(self._settings, self.layout.frames)
         if home.lost:
             table.forget_kv()
         state = table.find(call.branches, x)
         if state is None:
             state = self._new_rows(call, x, home)
             table.put(state)
-        if call.forcing is not None:
-            state.take_part(call.forcing.iteration.index)
         groups = self._decider.decide(call, self.layout, x, vec, self._partial)
         parts = []
         for g in groups:
             if g.scope.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
             parts.append(Part(g.rows, g.scope.plan))
+        if call.forcing is not None:
+            index = call.forcing.iteration.index
+            state.take_part(index, index - 1)
+        elif self._settings.cfg_mask == "shared":
+            # a decision of its own waits for a branch that is left out for a while
+            now = groups[0].scope
+            state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
@@ -126,6 +144,8 @@ class Clip:
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.scope.computed_in_full()
+        if state.filled and state.kv is not None:
+            plan.steps = kv_steps(plan, x.shape[1], x.device)
         return plan, state
 
     def _causal_plan(
@@ -134,13 +154,13 @@ class Clip:
         """Unstarted chunks have no rows to compute, and finished ones need theirs no more."""
         if state.kv is None:
             raise CacheShapeError("block-causal attention without a store for keys and values")
-        note = ""
+        note: str = ""
         if not state.filled or not state.kv.complete:
             state.kv = KVStore(self.facts.blocks, state.kv.home)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
             plan = scope_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
-                note = "a new branch has nothing stored yet"
+                note = because("new_branch")
             # there is no residual to learn a slope from either
             parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
         keep = forcing.kv_keep * forcing.chunk_frames * self.layout.spatial
@@ -159,7 +179,6 @@ class Clip:
 
     def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
-        self._observe_memory()
         groups = self._decider.groups(call, self.layout)
         plan, record = evaluation.plan, groups[0].scope.record
         if record is None:
@@ -168,30 +187,43 @@ class Clip:
         record.calls.append(done)
         if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
             return done
-        maps = self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        maps = self._maps(call, evaluation, out)
+        if maps is None:
+            return done
         for g in groups:
             for i, key in enumerate(g.keys):
                 start = g.rows.start + i * call.samples
                 g.scope.maps[key] = maps[start : start + call.samples]
+            self._decider.left(g.scope)
         return done
 
-    def _observe_memory(self) -> None:
-        sizes = [table.nbytes() for table in self._tables.values()]
-        slots = sum(home.shared.transfers.nbytes() for home in self._homes.values())
-        trace = self._trace
-        trace.residual_bytes = max(trace.residual_bytes, sum(s[0] for s in sizes))
-        trace.kv_bytes = max(trace.kv_bytes, sum(s[1] for s in sizes) + slots)
-        trace.kv_host_bytes = max(trace.kv_host_bytes, sum(s[2] for s in sizes))
-        trace.deciding_bytes = max(trace.deciding_bytes, self._decider.nbytes())
-        if self._placement is not None:
-            notes = (note for home in self._homes.values() for note in home.notes)
-            trace.kv_reason = "; ".join([self._placement.reason, *notes])
+    def nbytes(self) -> tuple[int, int, int, int, int]:
+        """Bytes of residuals (and slopes) and of keys and values on the model's device, of both in
+        the host's memory, and of everything kept for deciding."""
+        sizes = [(0,) * 4, *(table.nbytes() for table in self._tables.values())]
+        residual, kv, residual_host, kv_host = (sum(part) for part in zip(*sizes, strict=True))
+        return residual, kv, residual_host, kv_host, self._decider.nbytes()
+
+    @property
+    def residuals_moved(self) -> bool:
+        """Whether residuals are in the host's memory."""
+        return any(table.on_host() for table in self._tables.values())
 
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        stored = any(home.places and not home.lost for home in self._homes.values())
-        return stored and self._settings.kv_cache != "off"
+        return self._homes.stored and not self._still and self._settings.kv_cache != "off"
+
+    def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
+        """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
+        if self._settings.motion_source != "residual":
+            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        slope = evaluation.slope
+        if evaluation.plan.kind == REUSE or slope is None:
+            return None
+        rates = rate_of_change(slope, (self.layout.frames, self.layout.spatial))
+        # residuals may be in the host's memory
+        return rates.to(call.x.device)
 
     def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
@@ -204,28 +236,10 @@ class Clip:
         return token_patches(x0, self.facts.patch).contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
-        slope = torch.zeros_like(x) if self._settings.forecast > 0 else None
-        kv = KVStore(self.facts.blocks, home) if home.places and not home.lost else None
+        keeps = home.places and not home.lost and not self._still
+        kv = KVStore(self.facts.blocks, home) if keeps else None
         # rows of chunks that have not started are read before they are written
-        residual = torch.zeros_like(x) if call.causal else torch.empty_like(x)
-        return BranchRows(call.branches, call.samples, residual, slope, kv)
-
-    def _home(self, placement: Placement, x: Tensor, causal: bool) -> Home:
-        if x.device not in self._homes:
-            shared = Resources(self.facts.heads, self._ops)
-            places = usable(x.device, x.dtype)
-            self._homes[x.device] = Home(shared, list(placement.places), causal, places)
-        return self._homes[x.device]
-
-    def _place(self, x: Tensor, call: ModelCall) -> Placement:
-        one_frame = self.layout.frames == 1 and self._settings.policy in ("motion", "random")
-        if one_frame and not call.causal:
-            return nothing("one latent frame has no motion: it is reused or computed as a whole")
-        branches = max(self._run.branches, len(call.branches))
-        need = Need.of(x, self.facts.blocks, self.facts.heads, call.samples * branches)
-        run, kv_cache = self._run, self._settings.kv_cache
-        memory = (run.free_memory, run.free_host_memory, run.make_room)
-        if call.causal:
-            return place_causal(kv_cache, need, *memory)
-        chunks = len(self.layout.chunks)
-        return place(kv_cache, need, self._settings.policy, *memory, chunks=chunks)
+        count, place = residual_tensors(self._settings), self._homes.residuals.place
+        held, device = new_residuals(count, x, place, zeros=call.causal)
+        residual, slope = held[0], held[1] if len(held) > 1 else None
+        return BranchRows(call.branches, call.samples, residual, slope, kv, device=device)

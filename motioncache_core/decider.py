@@ -64,6 +64,7 @@ class Decider:
         maps: takes what the records get at the end of the run.
         timestep_scale: timestep at sigma 1.
         reuse: False computes every chunk that is being denoised.
+        position, label: of the context window, for the records.
     """
 
     def __init__(
@@ -76,13 +77,18 @@ class Decider:
         source: DistanceSource,
         timestep_scale: float,
         reuse: bool,
+        position: int = 0,
+        label: str = "",
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._maps, self._source = maps, source
+        self._position, self._label = position, label
         self._scale, self._reuse = timestep_scale, reuse
         self._measures: dict[torch.device, DistanceMeasure] = {}
         self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
+        shared = run.exchange is not None and settings.cfg_mask == "shared"
+        self._lane = run.exchange.lane() if run.exchange is not None and shared else None
 
     def groups(self, call: ModelCall, layout: TokenLayout) -> list[Group]:
         """The call's parts, with the states that decide for them."""
@@ -121,6 +127,8 @@ class Decider:
             proposals = []
             for g in deciding:
                 tokens, modulation = x[g.rows][: call.samples], modulation_row(vec, g.rows.start)
+                if self._lane is not None and g.scope.maps:
+                    g.scope.maps = self._lane.joined(g.scope.maps, x.device)
                 g.scope.given = 0 if given.iteration is None else given.iteration.prefix
                 shown = levels.expand(layout.frames)
                 distances = measure(
@@ -139,9 +147,16 @@ class Decider:
                     g.scope, self._settings, proposed, numbers, known, self._ops, given
                 )
                 self._record(g.scope, decisions, call.forcing)
+                if self._lane is not None:
+                    self._lane.begin(layout, known)
         for g in groups:
             g.scope.served.update(g.keys)
         return groups
+
+    def left(self, scope: Scope) -> None:
+        """The scope has got maps of the current evaluation; other devices may want them."""
+        if self._lane is not None:
+            self._lane.leave(scope.maps)
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
         """`Scope.slide` for all states."""
@@ -197,8 +212,9 @@ class Decider:
         separate = self._settings.cfg_mask == "separate"
         scope_key = (device, keys[0] if separate else None)
         if scope_key not in self._scopes:
-            label = f"branch {len(self._scopes)}" if separate else "all branches"
-            self._scopes[scope_key] = Scope.start(label, layout, device)
+            branch = f"branch {len(self._scopes)}" if separate else "all branches"
+            names = [self._label] * bool(self._label) + [branch] * (separate or not self._label)
+            self._scopes[scope_key] = Scope.start(", ".join(names), layout, device)
         return self._scopes[scope_key]
 
     def _record(
@@ -207,6 +223,7 @@ class Decider:
         record = EvaluationRecord(
             len(self._trace.evaluations), max(scope.sigmas), scope.label, records(scope, decisions)
         )
+        record.position = self._position
         if forcing is not None:
             it = forcing.iteration
             record.window, record.first_frame = it.window, it.start

@@ -189,6 +189,21 @@ _WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
 _I2V_480P_TOKENS = 2580
 
 
+def advice(source: DistanceSource) -> str | None:
+    """What to say of a measure whose thresholds mean something else than the presets' do.
+
+    Polynomials and profiles both tell the relative change of the model's answer, which the presets'
+    thresholds are in. The change of the input is another quantity.
+    """
+    if not isinstance(source, InputChange):
+        return None
+    return (
+        "the presets' thresholds are not calibrated for this model: they are relative changes of "
+        "the model's answer, and only the change of its input is known here. MotionCache Calibrate "
+        "measures the answer once, and later runs use that"
+    )
+
+
 def wan_distance(
     width: int, image_to_video: bool, frame_tokens: int, clamp: bool
 ) -> DistanceSource:

@@ -25,3 +25,11 @@ class NoMapError(MotionCacheError):
 
 class ConflictError(MotionCacheError, RuntimeError):
     """Another cache is already at work on the same model."""
+
+
+class ImageError(MotionCacheError, ValueError):
+    """Images or videos that cannot be compared."""
+
+
+class ProfileError(MotionCacheError, ValueError):
+    """A calibrated profile is not what it says it is, or not for this model."""

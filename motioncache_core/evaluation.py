@@ -24,17 +24,14 @@ from .errors import CacheShapeError, UnsupportedModelError
 from .ops import TokenOps
 from .plan import CallPlan
 from .policy import DENSE, REUSE
+from .reasons import because
 from .state import BranchRows
 
 Planner = Callable[[Tensor, Tensor], tuple[CallPlan, BranchRows]]
 BlockFunction = Callable[[dict[str, Any]], dict[str, Any]]
 BlockPatch = Callable[[dict[str, Any], dict[str, BlockFunction]], dict[str, Any]]
 
-BYPASSED = (
-    "the blocks' self-attention does not call the attention hook (optimized_attention_override), "
-    "so keys and values cannot be kept. Remove the node that replaces the attention; if the blocks "
-    "are compiled, compile them without a guard filter, or restart"
-)
+BYPASSED = because("attention_bypassed")
 
 
 class Evaluation:
@@ -77,6 +74,11 @@ class Evaluation:
         if self._plan is None:
             raise CacheShapeError("no block was reached: the model did not call its block hooks")
         return self._plan
+
+    @property
+    def slope(self) -> Tensor | None:
+        """Change of the residual per unit of sigma, `(B, L, C)`, where it is kept."""
+        return None if self._state is None else self._state.slope
 
     def options(self, options: Mapping[str, Any], block_type: str) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
@@ -127,21 +129,15 @@ class Evaluation:
     def _run_original(
         self, index: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
-        """The model's own block; where it runs out of memory, once more after stored keys and
-        values have given some."""
-        while True:
+        """The model's own block; where it runs out of memory, once more after what is stored has
+        given some."""
+
+        def work() -> dict[str, Any]:
             self._block, self._attention_calls = index, 0
-            kv = None if self._state is None else self._state.kv
-            try:
-                with self._running(call):
-                    return original(call)
-            except torch.OutOfMemoryError as error:
-                if kv is None or not kv.entries:
-                    raise
-                # what the block had made is held by the traceback until this clause ends
-                message = str(error)
-            if not kv.make_room():
-                raise torch.OutOfMemoryError(message)
+            with self._running(call):
+                return original(call)
+
+        return work() if self._state is None else self._state.with_room(work)
 
     def _check_attended(self) -> None:
         """A block that attends to its active rows alone gives a wrong answer."""
@@ -165,8 +161,7 @@ class Evaluation:
         if plan.kind == REUSE:
             return args
         if plan.rows is not None:
-            first = self._gather(args, plan, plan.rows) if index == 0 else {}
-            args = {**args, **first, **self._gather_sides(args, plan, plan.rows)}
+            args = self._gathered_args(index, args, plan, plan.rows)
         out = run(args)
         if index == self._last:
             out = {**out, "img": self._finish(plan, out["img"])}
@@ -184,6 +179,15 @@ class Evaluation:
             self.output = residuals.scatter(self._ops, plan, self._state, self._input, y)
         self._input = None
         return self.output
+
+    def _gathered_args(
+        self, index: int, args: dict[str, Any], plan: CallPlan, rows: Tensor
+    ) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            first = self._gather(args, plan, rows) if index == 0 else {}
+            return {**args, **first, **self._gather_sides(args, plan, rows)}
+
+        return work() if self._state is None else self._state.with_room(work)
 
     def _gather(self, args: dict[str, Any], plan: CallPlan, rows: Tensor) -> dict[str, Tensor]:
         """The active tokens; their rotary and modulation rows are gathered in the same pass."""
@@ -246,7 +250,7 @@ class Evaluation:
         # CUDA graphs use their outputs' memory again in the next block
         kept = (k, v) if self._compiled is None else (k.clone(), v.clone())
         if plan.rows is None:
-            kv.put(self._block, *kept)
+            kv.put(self._block, *kept, plan.steps)
             return self._host_attention(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
@@ -254,10 +258,10 @@ class Evaluation:
         if plan.causal is not None:
             return block_causal(
                 plan.causal, plan.rows, kv, self._block, (q, *kept),
-                lambda *qkv: attend(*qkv, *args[3:], **kwargs),
+                lambda *qkv: attend(*qkv, *args[3:], **kwargs), plan.steps,
             )  # fmt: skip
         kv.grow(self._block, k, self._tokens)
-        k, v = kv.update(self._block, *kept, plan.rows, self._tokens)
+        k, v = kv.update(self._block, *kept, plan.rows, self._tokens, plan.steps)
         return attend(q, k, v, *args[3:], **kwargs)
 
     def _host_attention(self, func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

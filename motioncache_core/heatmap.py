@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from .errors import MotionCacheError, NoMapError
+from .reasons import because
 from .report import explain
 from .trace import EvaluationRecord, Trace
 
 Floats = npt.NDArray[np.float32]
 
 VIEWS = ("motion", "updates", "staleness", "active")
+UPSCALES = ("nearest", "smooth")
 
 # anchors of perceptually uniform maps, interpolated linearly in between
 _ANCHORS: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -33,12 +35,21 @@ _ANCHORS: dict[str, tuple[tuple[int, int, int], ...]] = {
 COLORMAPS = tuple(_ANCHORS)
 
 
-def colourise(values: Floats, colormap: str) -> Floats:
-    """Values in 0..1 to RGB in 0..1, shape `(..., 3)`."""
+def anchors(colormap: str) -> list[tuple[int, int, int]]:
+    """RGB in 0..255 at equal distances from low to high; linear in between.
+
+    Raises:
+        MotionCacheError: no such colormap.
+    """
     if colormap not in _ANCHORS:
         allowed = ", ".join(map(repr, COLORMAPS))
         raise MotionCacheError(f"colormap is {colormap!r}; allowed are {allowed}")
-    table = np.asarray(_ANCHORS[colormap], dtype=np.float32) / 255
+    return list(_ANCHORS[colormap])
+
+
+def colourise(values: Floats, colormap: str) -> Floats:
+    """Values in 0..1 to RGB in 0..1, shape `(..., 3)`."""
+    table = np.asarray(anchors(colormap), dtype=np.float32) / 255
     at = np.linspace(0, 1, len(table))
     channels = [np.interp(values, at, table[:, i]) for i in range(3)]
     rgb: Floats = np.stack(channels, axis=-1).astype(np.float32)
@@ -140,9 +151,17 @@ def first_frame(trace: Trace) -> int:
 
 
 def _shown(trace: Trace, view: str) -> list[EvaluationRecord]:
-    """The evaluations that fit the last one's grid."""
     if view not in VIEWS:
         raise MotionCacheError(f"view is {view!r}; allowed are {', '.join(map(repr, VIEWS))}")
+    return shown_evaluations(trace)
+
+
+def shown_evaluations(trace: Trace) -> list[EvaluationRecord]:
+    """The evaluations that fit the last one's grid, as `values` counts them.
+
+    Raises:
+        NoMapError: there are none; says why.
+    """
     if trace.grid is None or not trace.evaluations:
         raise NoMapError(f"there is nothing to show: {explain(trace)}")
     records = of_first_scope(trace)
@@ -173,31 +192,61 @@ def render(
     opacity: float = 0.6,
     pixels: int = 16,
     oldest: int | None = None,
+    upscale: str = "nearest",
 ) -> Tensor:
-    """One picture per latent frame, `(F, H, W, 3)` in 0..1.
+    """One picture per latent frame, `(F, H, W, 3)` in 0..1; of the first of several context
+    windows.
 
     Args:
-        images: decoded frames `(N, H, W, 3)` to lay the map over, spread evenly over the clip's
-            latent frames; without them each token becomes a square of `pixels`.
+        images: decoded frames `(N, H, W, 3)` to lay the map over; without them each token becomes
+            a square of `pixels`.
         opacity: 0 shows only the images, 1 only the map.
         oldest: see `values`.
+        upscale: "nearest" keeps the tokens' edges, "smooth" is bilinear between their centres.
     """
-    maps = torch.from_numpy(colourise(values(trace, view, step, oldest), colormap))
+    if upscale not in UPSCALES:
+        allowed = ", ".join(map(repr, UPSCALES))
+        raise MotionCacheError(f"upscale is {upscale!r}; allowed are {allowed}")
+    found = values(trace, view, step, oldest)
+    height, width = found.shape[1:]
     if images is None:
-        return maps.repeat_interleave(pixels, dim=1).repeat_interleave(pixels, dim=2)
+        return _upscaled(found, colormap, (height * pixels, width * pixels), upscale)
+    under = frames_below(trace, images)
+    over = _upscaled(found, colormap, (under.shape[1], under.shape[2]), upscale)
+    return under * (1 - opacity) + over * opacity
+
+
+def frames_below(trace: Trace, images: Tensor) -> Tensor:
+    """The decoded frame that belongs to each latent frame shown, `(F, H, W, 3)`.
+
+    Args:
+        images: `(N, H, W, 3)` or more channels, spread evenly over the clip's latent frames.
+
+    Raises:
+        MotionCacheError: images of another shape.
+    """
     if images.ndim != 4 or images.shape[-1] < 3:
         raise MotionCacheError(
             f"images have shape {tuple(images.shape)}; connect decoded frames (N, H, W, 3)"
         )
     # the last window of a longer clip ends where the clip does
     start = first_frame(trace)
-    frames = start + maps.shape[0]
-    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start:]
-    under = images[at, ..., :3].float().cpu()
-    over = torch.nn.functional.interpolate(
-        maps.permute(0, 3, 1, 2), size=under.shape[1:3], mode="nearest"
-    ).permute(0, 2, 3, 1)
-    return under * (1 - opacity) + over * opacity
+    count = 1 if trace.grid is None else trace.grid[0]
+    frames = max(start + count, trace.clip_frames)
+    at = torch.linspace(0, images.shape[0] - 1, frames).round().long()[start : start + count]
+    return images[at, ..., :3].float().cpu()
+
+
+def _upscaled(found: Floats, colormap: str, size: tuple[int, int], upscale: str) -> Tensor:
+    """Colours `(F, *size, 3)` of values `(F, h, w)`."""
+    if upscale == "smooth":
+        # the values are interpolated: colours in between would not be on the colour bar
+        wide = torch.nn.functional.interpolate(
+            torch.from_numpy(found)[:, None], size=size, mode="bilinear", align_corners=False
+        )
+        return torch.from_numpy(colourise(wide[:, 0].numpy(), colormap))
+    maps = torch.from_numpy(colourise(found, colormap)).permute(0, 3, 1, 2)
+    return torch.nn.functional.interpolate(maps, size=size, mode="nearest").permute(0, 2, 3, 1)
 
 
 def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
@@ -223,15 +272,12 @@ def _index(step: int, count: int) -> int:
 def _why_no_motion(trace: Trace) -> str:
     policy = trace.settings.get("policy")
     if policy not in ("motion", "random"):
-        return f"policy {policy!r} does not weigh tokens. Choose view 'updates'"
+        return because("map_policy", policy=policy)
     if trace.reason:
         return trace.reason
     if trace.kv_bytes + trace.kv_host_bytes == 0 and trace.kv_reason:
         return trace.kv_reason
-    return (
-        "the run never reached the motion phase. Lower warmup_steps or uniform_updates, raise the "
-        "number of steps, or choose view 'updates'"
-    )
+    return because("map_phase")
 
 
 def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:

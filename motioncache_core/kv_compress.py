@@ -15,6 +15,8 @@ copy received is not handed to the copy that stays.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +26,24 @@ from .errors import CacheShapeError, SettingsError
 # bytes of one fp32 temporary; one head's keys and one query's logits are allowed to exceed it
 _BLOCK_BYTES = 64 * 2**20
 _EPS = 1e-12
+
+
+@dataclass(slots=True)
+class Finished:
+    """Rows of finished chunks at the front of a block's store.
+
+    Attributes:
+        rows: rows of the clip they stand for.
+        kept: rows of the store they take; fewer once they are compressed.
+    """
+
+    rows: int = 0
+    kept: int = 0
+
+    @property
+    def shift(self) -> int:
+        """Row of the store minus row of the clip, for the rows behind."""
+        return self.kept - self.rows
 
 
 @torch.no_grad()

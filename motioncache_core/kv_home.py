@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from .kv import PLACES, Resources
+from .reasons import Reason, because
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class Home:
         places: place of each block, one of `PLACES`.
         required: whether the run cannot go on without, as under block-causal attention.
         usable: places that the device has.
+        forecast: whether slopes of keys and values are kept. They are the first to go.
         lost: whether memory ran out in the last place, and nothing is kept any more.
         notes: what had to be changed in mid-run.
     """
@@ -30,11 +32,12 @@ class Home:
     places: list[str]
     required: bool = False
     usable: tuple[str, ...] = tuple(_ORDER)
+    forecast: bool = False
     lost: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[Reason] = field(default_factory=list)
 
     def step_down(self, block: int) -> bool:
-        """Memory ran out at a block: it and all behind it go one place down.
+        """Memory ran out at a block: slopes go, or it and all behind it go one place down.
 
         Returns:
             whether there is a place left.
@@ -42,11 +45,15 @@ class Home:
         Raises:
             torch.OutOfMemoryError: there is none, and it cannot be done without.
         """
+        if self.forecast:
+            self.forecast = False
+            self._tell(because("kv_forecast_lost", block=block))
+            return True
         at = _ORDER.index(self.places[block])
         below = [p for p in _ORDER[at + 1 :] if p in self.usable]
         if below:
             self.places[block:] = [max(p, below[0], key=_ORDER.index) for p in self.places[block:]]
-            self._tell(f"out of memory at block {block}: {below[0]} from there on")
+            self._tell(because("kv_step_down", block=block, place=below[0]))
             return True
         if self.required:
             raise torch.OutOfMemoryError(
@@ -55,7 +62,7 @@ class Home:
                 "kv_keep in the diffusion-forcing sampler, or use a smaller video"
             )
         self.lost = True
-        self._tell(f"out of memory at block {block}: dropped, whole chunks are reused or computed")
+        self._tell(because("kv_lost", block=block))
         return False
 
     def check_kept(self) -> None:
@@ -66,6 +73,6 @@ class Home:
                 "'cpu', or use a smaller video"
             )
 
-    def _tell(self, note: str) -> None:
+    def _tell(self, note: Reason) -> None:
         log.warning("MotionCache - keys and values: %s.", note)
         self.notes.append(note)

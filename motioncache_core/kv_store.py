@@ -5,31 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import methodcaller
 
 import torch
 from torch import Tensor
 
-from .kv import PLACES, BlockKV, Form
-from .kv_compress import compress_kv
+from .kv import (
+    FORECASTING,
+    PLACES,
+    BlockKV,
+    Form,
+    Steps,
+    carry_on,
+    cleared,
+    for_fewer,
+    learn,
+    no_slopes,
+)
+from .kv_compress import Finished, compress_kv
 from .kv_home import Home
-
-
-@dataclass(slots=True)
-class Finished:
-    """Rows of finished chunks at the front of a block's store.
-
-    Attributes:
-        rows: rows of the clip they stand for.
-        kept: rows of the store they take; fewer once they are compressed.
-    """
-
-    rows: int = 0
-    kept: int = 0
-
-    @property
-    def shift(self) -> int:
-        """Row of the store minus row of the clip, for the rows behind."""
-        return self.kept - self.rows
 
 
 @dataclass(slots=True)
@@ -41,17 +35,21 @@ class KVStore:
     cannot be done without, `torch.OutOfMemoryError` is raised.
 
     Attributes:
+        slopes: per block, change of keys and values per unit of sigma, where they are forecast.
         finished: per block, rows at the front that no longer match the clip's rows one to one.
     """
 
     blocks: int
     home: Home
     entries: dict[int, BlockKV] = field(default_factory=dict)
+    slopes: dict[int, BlockKV] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
     finished: dict[int, Finished] = field(default_factory=dict)
 
     def begin_dense(self) -> None:
         """A full evaluation starts; blocks it does not reach are not to be read afterwards."""
+        # there is nothing to learn a slope from in a block that was passed over
+        self.slopes = {i: s for i, s in self.slopes.items() if i in self.fresh}
         self.fresh = set()
 
     @property
@@ -59,35 +57,41 @@ class KVStore:
         """Whether the last full evaluation stored every block."""
         return len(self.fresh) == self.blocks
 
-    def put(self, block: int, k: Tensor, v: Tensor) -> None:
+    def put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None = None) -> None:
         """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
-        without a copy, when they own their memory; partial evaluations then write into them."""
+        without a copy, when they own their memory; partial evaluations then write into them.
+
+        Args:
+            steps: of the forecast, where there is something to learn a slope from.
+        """
         self.finished.pop(block, None)
         self.fresh.discard(block)
         while not self.home.lost:
             try:
-                old = self.entries.get(block)
-                self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+                self._put(block, k, v, steps)
                 self.fresh.add(block)
                 return
             except torch.OutOfMemoryError:
-                old = None
+                pass
             self._step_down(block)
 
     def update(
-        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int
+        self,
+        block: int,
+        k: Tensor,
+        v: Tensor,
+        rows: Tensor,
+        length: int,
+        steps: Steps | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
-        rows `(B, length, C)`, in the model's dtype on its device."""
+        rows `(B, length, C)`, in the model's dtype on its device; the others forecast where
+        `steps` are given and there are slopes."""
         while True:
             try:
-                entry = self.entries[block]
-                # both before the rows are written back, which can wait
-                entry.prefetch(length)
-                self._prefetch_behind(block, length)
-                return entry.update(k, v, rows, length)
+                return self._update(block, k, v, rows, length, steps)
             except torch.OutOfMemoryError:
-                entry = None
+                pass
             self._step_down(block)
             self.home.check_kept()
 
@@ -108,6 +112,7 @@ class KVStore:
             form = Form(batch, size, width, like.dtype, like.device)
             try:
                 self.entries[block] = self._kind(block).empty(self.home.shared, form)
+                self._begin_slopes(block)
             except torch.OutOfMemoryError:
                 pass
             else:
@@ -116,7 +121,9 @@ class KVStore:
             self.home.check_kept()
         self.fresh.add(block)
         if self.entries[block].form.rows < size:
+            before = self.entries[block].form.rows
             self._replace(block, lambda entry: entry.resized(size))
+            self._replace_slopes(block, lambda s: cleared(s.resized(size), slice(before, size)))
 
     def compress(self, block: int, q: Tensor, rows: int, keep: int, heads: int) -> None:
         """Keep the most telling keys and values of the clip's first rows, which are finished.
@@ -135,6 +142,7 @@ class KVStore:
             return entry.with_first(held, *compress_kv(q, k, v, keep, heads=heads))
 
         self._replace(block, compressed)
+        self._replace_slopes(block, lambda slopes: for_fewer(slopes, held, keep))
         self.finished[block] = Finished(rows, keep)
 
     def slide(self, rows: int, keep: bool) -> None:
@@ -151,10 +159,11 @@ class KVStore:
                 self.finished[block] = Finished(leaving - rows, leaving + done.shift)
                 continue
             self._replace(block, lambda entry: entry.without_first(rows))
+            self._replace_slopes(block, lambda slopes: slopes.without_first(rows))
 
     def nbytes(self) -> tuple[int, int]:
         """Bytes on the model's device, and in the host's memory besides."""
-        sizes = [entry.nbytes() for entry in self.entries.values()]
+        sizes = [entry.nbytes() for entry in (*self.entries.values(), *self.slopes.values())]
         return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
 
     def make_room(self) -> bool:
@@ -166,13 +175,17 @@ class KVStore:
         before = self.nbytes()[0]
         if before == 0 or self.home.lost:
             return False
+        forecast = self.home.forecast
         self._step_down(min(self.entries))
+        if forecast and self.nbytes()[0] == before:
+            # no slopes were there yet
+            self._step_down(min(self.entries))
         return self.nbytes()[0] < before
 
     def drop(self) -> None:
         """Keep nothing."""
-        self.entries, self.fresh, self.finished = {}, set(), {}
-        self.home.shared.transfers.release()
+        self.entries, self.slopes, self.fresh, self.finished = {}, {}, set(), {}
+        self.home.shared.release()
 
     def rows(self, rows: slice) -> KVStore:
         """A view of some batch rows."""
@@ -180,6 +193,7 @@ class KVStore:
             self.blocks,
             self.home,
             {i: entry.part(rows) for i, entry in self.entries.items()},
+            {i: slopes.part(rows) for i, slopes in self.slopes.items()},
             set(self.fresh),
             dict(self.finished),
         )
@@ -198,15 +212,62 @@ class KVStore:
             first.blocks,
             first.home,
             {i: first.entries[i] for i in common},
+            {i: first.slopes[i] for i in common if all(i in p.slopes for p in parts)},
             set(common),
             {i: done for i, done in first.finished.items() if i in common},
         )
         for i in sorted(common):
             joined._replace(i, partial(joined._joined, i, [p.entries[i] for p in parts[1:]]))
+            if joined._slopes(i):
+                joined._replace_slopes(i, methodcaller("joined", [p.slopes[i] for p in parts[1:]]))
         return joined
 
     def _kind(self, block: int) -> type[BlockKV]:
         return PLACES[self.home.places[block]]
+
+    def _put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None) -> None:
+        old, slopes = self.entries.get(block), self._slopes(block)
+        if old is not None and slopes and steps and old.form == Form.of(k):
+            learn(old, slopes, k, v, steps.parts)
+            return
+        self.slopes.pop(block, None)
+        self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+        self._begin_slopes(block)
+
+    def _update(
+        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: Steps | None
+    ) -> tuple[Tensor, Tensor]:
+        entry, slopes = self.entries[block], self._slopes(block)
+        if slopes and steps:
+            done = self.finished.get(block, Finished())
+            known = steps.of_store(done.rows, done.kept, entry.form.rows)
+            return carry_on(entry, slopes, k, v, rows, known)
+        # both before the rows are written back, which can wait
+        entry.prefetch(length)
+        self._prefetch_behind(block, length)
+        return entry.update(k, v, rows, length)
+
+    def _slopes(self, block: int) -> BlockKV | None:
+        """A block's slopes, as long as slopes are kept."""
+        if not self.home.forecast:
+            self.slopes.clear()
+        return self.slopes.get(block)
+
+    def _begin_slopes(self, block: int) -> None:
+        kind = self._kind(block)
+        if self.home.forecast and kind.place in FORECASTING:
+            self.slopes[block] = no_slopes(self.home.shared, kind, self.entries[block].form)
+
+    def _replace_slopes(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
+        slopes = self._slopes(block)
+        if slopes is None:
+            return
+        try:
+            self.slopes[block] = work(slopes)
+        except torch.OutOfMemoryError:
+            slopes = None
+        if slopes is None:
+            self._step_down(block)
 
     def _prefetch_behind(self, block: int, length: int) -> None:
         """The next block on the host is copied while this one and those between compute."""
@@ -226,9 +287,14 @@ class KVStore:
             self._step_down(block)
 
     def _step_down(self, block: int) -> None:
-        """From this block on, everything goes one place down, what is stored included."""
+        """Slopes are dropped, or from this block on everything goes one place down, what is stored
+        included."""
+        forecast = self.home.forecast
         if not self.home.step_down(block):
             self.drop()
+            return
+        if forecast:
+            self.slopes.clear()
             return
         for i in sorted(i for i in self.entries if i >= block):
             if i in self.fresh:

@@ -28,6 +28,24 @@ def motion_weights(difference: Tensor, sensitivity: float) -> Tensor:
     return (1.0 - sensitivity) + sensitivity * scaled
 
 
+def change_weights(change: Tensor, sensitivity: float) -> Tensor:
+    """Weights `(F, S)` fp32 in [0, 1] from how fast residuals change `(F, S)` (ours).
+
+    `(change / max) ** sensitivity` over the chunk. The error of a forecast grows with the square of
+    the time since a token was computed. At a fixed number of tokens an evaluation, the sum of
+    squared errors is smallest where tokens are computed at rates that go as `change ** (2 / 5)`.
+    """
+    weights: Tensor = (change / change.amax().clamp_min(1e-30)).pow(sensitivity)
+    return weights
+
+
+def rate_of_change(slope: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean size of a token's residual slope: `(B, L, C)` to `(B, F, S)` fp32, grid F and S."""
+    size = torch.linalg.vector_norm(slope, ord=1, dim=-1, dtype=torch.float32) / slope.shape[-1]
+    shown: Tensor = size.view(-1, *grid)
+    return shown
+
+
 def token_patches(latents: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """Latents `(B, C, F, H, W)` as one feature row a token, `(B, F', h*w, C*p)`.
 

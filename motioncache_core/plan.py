@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from .causal import CausalPlan, Compression, Segment
+from .kv import Step, Steps
 from .layout import TokenLayout
 from .ops import TokenOps
 from .policy import DENSE, PARTIAL, REUSE, Decision
+from .reasons import because
 from .sampling import ACTIVE, CLEAN, DONE, Iteration
 from .state import BranchRows
 
@@ -25,6 +27,8 @@ class ScopePlan:
         rows: active rows `(n,)` int32 ascending; None unless partial.
         inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
         gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
+        kv_gain: the gain for keys and values. 0 in finished chunks, which are computed once more
+            at the level at which they stay.
         whole: whether every chunk is computed as a whole or not at all.
     """
 
@@ -34,6 +38,7 @@ class ScopePlan:
     inverse: Tensor | None = None
     gain: Tensor | None = None
     inverse_interval: Tensor | None = None
+    kv_gain: Tensor | None = None
     whole: bool = False
 
     @property
@@ -44,7 +49,10 @@ class ScopePlan:
     def without_slope(self, gain: Tensor | None) -> ScopePlan:
         """This plan for rows whose forecast slope is not to be learned from this evaluation."""
         return replace(
-            self, gain=gain, inverse_interval=None if gain is None else torch.zeros_like(gain)
+            self,
+            gain=gain,
+            inverse_interval=None if gain is None else torch.zeros_like(gain),
+            kv_gain=None,
         )
 
 
@@ -90,6 +98,7 @@ class CallPlan:
         pairs: query-key pairs of a block's self-attention, of the batch row that has most.
         frames: ranges of active latent frames, where only whole frames run; they save a row list
             for whatever is the same for all tokens of a frame.
+        steps: of the forecast of keys and values; None where they are not forecast.
     """
 
     kind: str
@@ -100,17 +109,18 @@ class CallPlan:
     causal: CausalPlan | None = None
     pairs: int = 0
     frames: tuple[slice, ...] | None = None
+    steps: Steps | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense."""
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
-    note = ""
+    note: str = ""
     if kinds != {DENSE} and not state.filled:
-        note = "a new branch has nothing to reuse yet"
+        note = because("new_branch")
     elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
-        note = "keys and values are incomplete"
+        note = because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()
@@ -222,3 +232,14 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
     if part.plan.kind == DENSE:
         return torch.arange(tokens, dtype=torch.int32, device=device)[None]
     return torch.full((1, tokens), -1, dtype=torch.int32, device=device)
+
+
+def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
+    """What the forecast of keys and values needs to know of a call, where it is on."""
+    steps = []
+    for p in plan.parts:
+        gain, rate = p.plan.kv_gain, p.plan.inverse_interval
+        if gain is None or rate is None:
+            return None
+        steps.append(Step(p.rows, inverse_rows(p, tokens, device), gain, rate))
+    return Steps(steps)

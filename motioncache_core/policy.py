@@ -29,7 +29,7 @@ class Decision:
 
     Attributes:
         kind: "dense", "partial" or "reuse".
-        phase: "warm-up", "uniform", "motion", "last" or "end".
+        phase: "warm-up", "uniform", "motion", "restart", "last" or "end".
         active: rows to compute.
         due: `(N,)` uint8 mask of the rows to compute, for "partial" only.
         distance: distance since the last evaluation, where one was taken.
@@ -49,7 +49,7 @@ class Proposal:
     Attributes:
         distance: change since the chunk's last evaluation, 0-d or a number; None on the first.
         due: `(N,)` uint8 mask of the rows to compute, where the motion phase may have come.
-        count: rows in it, `(1,)` int32.
+        count: rows in it, `(1,)` int32; None where `update_share` says how many.
     """
 
     distance: Distance | None = None
@@ -88,6 +88,10 @@ def propose(
         d = distance.to(torch.float32).reshape(1)
     else:
         d = torch.full((1,), distance, device=device)
+    if settings.update_share > 0:
+        state.accumulator += d if state.weights is None else d * state.weights
+        state.stale += 1
+        return Proposal(distance, _most_due(settings, state.accumulator, state.stale, ops))
     due, count = ops.accumulate_due(
         state.accumulator,
         state.stale,
@@ -101,6 +105,24 @@ def propose(
     )
     due, count = _filled(due, count, state.accumulator, state.stale, ops)
     return Proposal(distance, due, count)
+
+
+def _most_due(
+    settings: MotionCacheSettings, accumulator: Tensor, stale: Tensor, ops: TokenOps
+) -> Tensor:
+    """Mask `(N,)` uint8 of the share of the tokens that changed most since they were computed, or
+    were reused too often."""
+    score = accumulator
+    if settings.max_stale_steps > 0:
+        score = score.masked_fill(stale > settings.max_stale_steps, float("inf"))
+    active = shared_rows(settings, accumulator.shape[0])
+    return ops.select_top(score, torch.full((1,), active, dtype=torch.int32, device=score.device))
+
+
+def shared_rows(settings: MotionCacheSettings, tokens: int) -> int:
+    """Tokens of a partial evaluation where `update_share` says how many, a round number."""
+    multiple = row_multiple(tokens)
+    return min(tokens, multiple * max(1, round(settings.update_share * tokens / multiple)))
 
 
 def row_multiple(tokens: int) -> int:
@@ -142,7 +164,7 @@ def decide(
     Args:
         numbers: `proposal.unread()` on the host.
         repeated: the noise level is that of the evaluation before (second-order samplers).
-        forced: a phase name ("last", "end") that makes this evaluation dense.
+        forced: a phase name ("last", "end", "restart") that makes this evaluation dense.
     """
     given = iter(numbers)
     distance = next(given) if isinstance(proposal.distance, Tensor) else proposal.distance
@@ -151,6 +173,8 @@ def decide(
         return _dense(state, "warm-up", distance)
     if forced is not None:
         return _dense(state, forced, distance)
+    if proposal.due is not None and settings.update_share > 0:
+        return _in_shares(settings, state, proposal.due, distance)
     if proposal.due is not None:
         return _motion(settings, state, proposal.due, round(next(given)), distance)
     return _uniform(settings, state, distance)
@@ -175,6 +199,28 @@ def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) 
     return Decision(REUSE, "uniform", 0, distance=distance)
 
 
+def _in_shares(
+    settings: MotionCacheSettings, state: ChunkState, due: Tensor, distance: float
+) -> Decision:
+    """The most due tokens, as soon as whole evaluations would have computed as many (ours)."""
+    active = shared_rows(settings, state.tokens)
+    share = active / state.tokens
+    state.accumulated += distance
+    overdue = 0 < settings.max_stale_steps * share <= state.waited
+    if state.accumulated < settings.reuse_threshold * share and not overdue:
+        state.waited += 1
+        return Decision(REUSE, "motion", 0, distance=distance)
+    if active == state.tokens:
+        return _dense(state, "motion", distance)
+    state.accumulated, state.waited = 0.0, 0
+    for counted in (state.accumulator, state.stale):
+        if counted is not None:
+            counted.masked_fill_(due.view(torch.bool), 0)
+    if settings.policy == "random":
+        due = _shuffled(due, state, 1)
+    return Decision(PARTIAL, "motion", active, due, distance)
+
+
 def _motion(
     settings: MotionCacheSettings, state: ChunkState, due: Tensor, active: int, distance: float
 ) -> Decision:
@@ -183,13 +229,13 @@ def _motion(
     if active == state.tokens:
         return Decision(DENSE, "motion", active, distance=distance)
     if settings.policy == "random":
-        due = _shuffled(due, state)
+        due = _shuffled(due, state, state.frames)
     return Decision(PARTIAL, "motion", active, due, distance)
 
 
-def _shuffled(due: Tensor, state: ChunkState) -> Tensor:
-    """The same number of rows at random positions, moved alike in all frames of the chunk."""
+def _shuffled(due: Tensor, state: ChunkState, parts: int) -> Tensor:
+    """The same number of rows at random positions, moved alike in all parts of the chunk."""
     rng = torch.Generator().manual_seed(state.evaluations)
-    drawn = torch.randperm(state.tokens // state.frames, generator=rng)
+    drawn = torch.randperm(state.tokens // parts, generator=rng)
     order = upload(drawn, due.device, torch.int64)
-    return due.view(state.frames, -1)[:, order].reshape(-1).contiguous()
+    return due.view(parts, -1)[:, order].reshape(-1).contiguous()

@@ -1,4 +1,4 @@
-"""A trace as numbers, text and reasons. The one place that turns states into sentences."""
+"""A trace as numbers, text and reasons."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from statistics import median
 from typing import Any
 
 from .policy import DENSE, PARTIAL, REUSE
+from .reasons import because, code_of
+from .report_run import run_lines, run_summary
 from .sampling import CLEAN, DONE, UNSTARTED
 from .trace import CallRecord, Trace
 
@@ -35,7 +37,7 @@ def block_macs(trace: Trace, rows: int, pairs: int) -> int:
 def compute_share(trace: Trace) -> float:
     """Token rows sent through the blocks, as a share of the same run's without reuse."""
     full = sum(c.rows * _needed(trace, c)[0] for c in trace.calls())
-    return sum(c.rows * c.computed for c in trace.calls()) / full if full else 1.0
+    return sum(c.rows * _done(trace, c)[0] for c in trace.calls()) / full if full else 1.0
 
 
 def flops_share(trace: Trace) -> float:
@@ -64,6 +66,9 @@ def _needed(trace: Trace, call: CallRecord) -> tuple[int, int]:
 
 
 def _done(trace: Trace, call: CallRecord) -> tuple[int, int]:
+    if call.kind == "declined":
+        # the clip may not have been known yet
+        return _whole(trace, call)
     pairs = call.pairs if call.needed else call.computed * trace.tokens
     return call.computed, pairs
 
@@ -90,26 +95,36 @@ def seconds_saved(trace: Trace, fitted: int = _FITTED_CALLS) -> float | None:
 
 def explain(trace: Trace) -> str | None:
     """Why nothing was reused, and what to change; None if something was."""
-    if trace.reason:
+    if trace.reason and compute_share(trace) == 1:
         return trace.reason
     if not trace.evaluations:
-        return "the model was not called through its block hooks; nothing was measured"
+        return because("not_called")
     if any(c.kind in (PARTIAL, REUSE) for c in trace.calls()):
         return None
     phases = {c.phase for e in trace.evaluations for c in e.chunks}
-    if phases <= {"warm-up", "last", "end", CLEAN, UNSTARTED, DONE}:
-        return (
-            f"all {len(trace.evaluations)} evaluations fell into warm-up or the protected end; "
-            "use more steps, or lower warmup_steps"
-        )
+    if phases <= {"warm-up", "last", "end", "restart", CLEAN, UNSTARTED, DONE}:
+        return because("protected", evaluations=len(trace.evaluations))
     notes = [c.note for c in trace.calls() if c.note]
     if notes and any(e.kind != DENSE for e in trace.evaluations):
         return notes[0]
     largest = max((c.distance or 0.0 for e in trace.evaluations for c in e.chunks), default=0.0)
-    return (
-        f"the change per step (up to {largest:.3g}) reached reuse_threshold "
-        f"{trace.settings.get('reuse_threshold')} every time; raise it"
-    )
+    threshold = trace.settings.get("reuse_threshold")
+    return because("threshold_reached", largest=largest, threshold=threshold)
+
+
+def reasons(trace: Trace) -> list[dict[str, Any]]:
+    """Everything that kept the run from reusing (more), with the calls that it was told of.
+
+    Each has a stable `code` from `motioncache_core/reasons.py`, a `sentence`, and `calls`, which
+    is 0 where it is not told of single calls.
+    """
+    said = Counter(c.note for c in trace.calls() if c.note)
+    declined = len(trace.declined_calls)
+    if trace.reason:
+        said[trace.reason] += declined
+    whole = [explain(trace), *trace.kv_reasons, *trace.remarks]
+    sentences = dict.fromkeys([s for s in whole if s] + list(said))
+    return [{"code": code_of(s), "sentence": s, "calls": said[s]} for s in sentences]
 
 
 def summary(trace: Trace) -> dict[str, Any]:
@@ -121,6 +136,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "model": trace.model,
         "settings": trace.settings,
         "distance": trace.distance,
+        **run_summary(trace),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
             "evaluations": len(trace.evaluations),
@@ -136,12 +152,15 @@ def summary(trace: Trace) -> dict[str, Any]:
         },
         "memory": {
             "residual_bytes": trace.residual_bytes,
+            "residual_host_bytes": trace.residual_host_bytes,
             "kv_bytes": trace.kv_bytes,
             "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
+            "residual_reason": trace.residual_reason,
             "kv_reason": trace.kv_reason,
         },
         "reason": explain(trace),
+        "reasons": reasons(trace),
         "evaluations": [
             {
                 "index": e.index,
@@ -220,6 +239,7 @@ def text(trace: Trace) -> str:
             f"{len(trace.chunks)} chunk(s)",
             f"Distance: {trace.distance}",
         ]
+    rows += run_lines(trace)
     if trace.evaluations:
         saved = seconds_saved(trace)
         rows += [
@@ -228,16 +248,25 @@ def text(trace: Trace) -> str:
             *_engine(trace),
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
-            f"Memory: residuals {trace.residual_bytes / 2**20:.1f} MiB, keys and values "
-            f"{trace.kv_bytes / 2**20:.1f} MiB"
-            + (f" and {trace.kv_host_bytes / 2**20:.1f} MiB on the cpu" * bool(trace.kv_host_bytes))
-            + f" ({trace.kv_reason})",
+            f"Memory: residuals "
+            f"{_placed(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)}, "
+            f"keys and values {_placed(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)}",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
-    notes = Counter(c.note for c in trace.calls() if c.note)
-    rows += [f"Note: {note} ({n} calls)" for note, n in notes.items()]
+    why = explain(trace)
+    for said in reasons(trace):
+        calls = f" ({said['calls']} calls)" * bool(said["calls"])
+        # the first line and the line on memory have said these
+        if said["calls"] or said["sentence"] not in (why, *trace.kv_reasons):
+            rows.append(f"Note: {said['sentence']}{calls}")
     return "\n".join(rows)
+
+
+def _placed(device: int, host: int, reason: str) -> str:
+    sizes = [f"{device / 2**20:.1f} MiB"] * (device > 0 or not host)
+    sizes += [f"{host / 2**20:.1f} MiB on the cpu"] * (host > 0)
+    return " and ".join(sizes) + f" ({reason})" * bool(reason)
 
 
 def _engine(trace: Trace) -> list[str]:

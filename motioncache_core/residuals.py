@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,56 +12,133 @@ from .ops import TokenOps
 from .plan import CallPlan, Part, inverse_rows
 from .state import BranchRows
 
+# bytes of a residual that are on the device at a time, where it is kept in the host's memory
+PIECE = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Residual and slope of some rows, on the model's device.
+
+    Attributes:
+        batch, rows: of the call's tokens.
+        gain, rate: the forecast's factors for these rows, where there is one.
+    """
+
+    batch: slice
+    rows: slice
+    residual: Tensor
+    slope: Tensor | None
+    gain: Tensor | None
+    rate: Tensor | None
+
 
 def reuse(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor) -> Tensor:
     """`x + r` for all rows of `x` `(B, L, C)`, with the forecast where there is one."""
-    out = [
-        ops.reuse_residual(x[p.rows], state.residual[p.rows], _slope(state, p), p.plan.gain)
-        for p in plan.parts
-    ]
-    return out[0] if len(out) == 1 else torch.cat(out)
+
+    def work() -> Tensor:
+        y = None
+        for part in plan.parts:
+            for h in _held(state, part, x):
+                slope = None if h.gain is None else h.slope
+                gain = None if slope is None else h.gain
+                y = _put(y, x, h, ops.reuse_residual(_of(x, h), h.residual, slope, gain))
+        return x if y is None else y
+
+    return state.with_room(work)
 
 
 def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> Tensor:
     """Full-length output `(B, L, C)` from the active rows' `y` `(B, n, C)`.
 
-    Active rows' residuals (and slopes) are updated; the others are reused.
+    Active rows' residuals (and slopes) are updated; the others are reused. Done again after it
+    broke off, rows that were done have a slope of 0, which is no forecast.
     """
-    out = []
-    for p in plan.parts:
-        slope = _slope(state, p)
-        out.append(
-            ops.scatter_residual(
-                x[p.rows],
-                y[p.rows],
-                inverse_rows(p, x.shape[1], x.device),
-                state.residual[p.rows],
-                slope,
-                None if slope is None else p.plan.gain,
-                None if slope is None else p.plan.inverse_interval,
-            )
-        )
+
+    def work() -> Tensor:
+        out = None
+        for part in plan.parts:
+            inverse = inverse_rows(part, x.shape[1], x.device)
+            for h in _held(state, part, x, write=True):
+                known = h.slope is not None and h.gain is not None
+                merged = ops.scatter_residual(
+                    _of(x, h),
+                    y[h.batch],
+                    inverse[:, h.rows],
+                    h.residual,
+                    h.slope if known else None,
+                    h.gain if known else None,
+                    h.rate if known else None,
+                )
+                out = _put(out, x, h, merged)
+        return x if out is None else out
+
+    out = state.with_room(work)
     state.filled = True
-    return out[0] if len(out) == 1 else torch.cat(out)
+    return out
 
 
 def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
     """Remember the residual of a full evaluation, and its slope from the second one on."""
     y = y.contiguous()
-    for p in plan.parts:
-        rate = p.plan.inverse_interval
-        slope = None if state.slope is None or rate is None or not state.filled else state.slope
-        ops.store_residual(
-            x[p.rows],
-            y[p.rows],
-            state.residual[p.rows],
-            None if slope is None else slope[p.rows],
-            None if slope is None else rate,
-        )
+
+    def work() -> None:
+        for part in plan.parts:
+            for h in _held(state, part, x, write=True):
+                learned = state.filled and h.slope is not None and h.rate is not None
+                ops.store_residual(
+                    _of(x, h),
+                    _of(y, h),
+                    h.residual,
+                    h.slope if learned else None,
+                    h.rate if learned else None,
+                )
+
+    state.with_room(work)
     state.filled = True
 
 
-def _slope(state: BranchRows, part: Part) -> Tensor | None:
-    if state.slope is None or part.plan.gain is None:
-        return None
-    return state.slope[part.rows]
+def _held(state: BranchRows, part: Part, x: Tensor, write: bool = False) -> Iterator[Held]:
+    """The part's rows, in as many pieces as it takes.
+
+    Args:
+        write: keep what is written to them.
+    """
+    gain, rate = part.plan.gain, part.plan.inverse_interval
+    if state.device is None:
+        slope = None if state.slope is None else state.slope[part.rows]
+        yield Held(part.rows, slice(None), state.residual[part.rows], slope, gain, rate)
+        return
+    batch, length, width = x.shape
+    step = max(1, PIECE // (width * x.element_size()))
+    for b in range(*part.rows.indices(batch)):
+        for first in range(0, length, step):
+            # one batch row's are one range of memory
+            one, rows = slice(b, b + 1), slice(first, min(first + step, length))
+            there = [t[one, rows] for t in (state.residual, state.slope) if t is not None]
+            here = [torch.empty_like(t, device=x.device) for t in there]
+            _copy(there, here)
+            slope = here[1] if len(here) > 1 else None
+            factors = (None if f is None else f[rows] for f in (gain, rate))
+            yield Held(one, rows, here[0], slope, *factors)
+            if write:
+                _copy(here, there)
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    for there, here in zip(source, target, strict=True):
+        here.copy_(there, non_blocking=True)
+
+
+def _of(x: Tensor, held: Held) -> Tensor:
+    return x[held.batch, held.rows]
+
+
+def _put(whole: Tensor | None, x: Tensor, held: Held, piece: Tensor) -> Tensor:
+    """The piece in its place in a result like `x`; itself if it is all of that."""
+    if piece.shape == x.shape:
+        return piece
+    if whole is None:
+        whole = torch.empty_like(x)
+    whole[held.batch, held.rows] = piece
+    return whole

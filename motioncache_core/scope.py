@@ -11,7 +11,7 @@ from torch import Tensor
 from .distance import Distance, DistanceMeasure
 from .errors import CacheShapeError
 from .layout import TokenLayout
-from .motion import merge_maps, motion_weights
+from .motion import change_weights, merge_maps, motion_weights
 from .ops import TokenOps
 from .plan import ScopePlan, scope_plan
 from .policy import DENSE, REUSE, Decision, Proposal, decide, propose
@@ -27,6 +27,7 @@ class Scope:
 
     Attributes:
         given: leading latent frames that are conditions, not sampled.
+        computed: evaluations in which something was computed.
         sigmas, levels: noise level of every frame in the evaluation that was decided last, on the
             host and, `(F,)` fp32, on the device.
         served: branches that have carried out the current plan.
@@ -37,6 +38,7 @@ class Scope:
     layout: TokenLayout
     chunks: list[ChunkState]
     given: int = 0
+    computed: int = 0
     clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
     levels: Tensor | None = None
@@ -177,7 +179,8 @@ def prepare(
     if scope.maps:
         difference = merge_maps(list(scope.maps.values()))
         for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
-            weights = motion_weights(difference[frames], settings.motion_sensitivity)
+            weigh = change_weights if settings.motion_source == "residual" else motion_weights
+            weights = weigh(difference[frames], settings.motion_sensitivity)
             chunk.weights = weights.reshape(-1).contiguous()
     scope.maps, scope.served, scope.levels = {}, set(), levels
     roles = _roles(scope, given.iteration)
@@ -206,6 +209,10 @@ def advance(
     decisions = []
     levels = [max(sigmas[frames]) for frames in scope.sampled()]
     roles = _roles(scope, given.iteration)
+    at_work = zip(scope.chunks, levels, roles, strict=True)
+    if any(chunk.restarts_at(sigma) for chunk, sigma, role in at_work if role == ACTIVE):
+        # what changed since was noise, which is no slope
+        scope.clock = None
     for chunk, sigma, proposal, role in zip(scope.chunks, levels, proposals, roles, strict=True):
         if role == ACTIVE and given.reuse:
             known = [next(numbers) for _ in proposal.unread()]
@@ -221,8 +228,9 @@ def advance(
         chunk.seen = True
     scope.sigmas = sigmas
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
-    if settings.forecast > 0:
-        _forecast(scope, scope.plan, settings.forecast)
+    scope.computed += scope.plan.kind != REUSE
+    if settings.keeps_slope or settings.kv_forecast > 0:
+        _forecast(scope, scope.plan, settings)
     return decisions
 
 
@@ -245,16 +253,22 @@ def _decide(
         forced = "last"
     elif given.end_sigma is not None and sigma <= given.end_sigma:
         forced = "end"
+    elif chunk.restarts_at(sigma):
+        forced = "restart"
     repeated = sigma == chunk.sigma
-    chunk.sigma = sigma
+    if not repeated:
+        chunk.sigma, chunk.sigma_before = sigma, chunk.sigma
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
-def _forecast(scope: Scope, plan: ScopePlan, forecast: float) -> None:
+def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings) -> None:
     sigma = scope.token_levels()
     if scope.clock is None:
         scope.clock = ForecastClock.start(sigma)
-    plan.gain = scope.clock.gain(sigma, forecast)
+    if settings.keeps_slope:
+        plan.gain = scope.clock.gain(sigma, settings.forecast)
+    if settings.kv_forecast > 0:
+        plan.kv_gain = scope.clock.gain(sigma, settings.kv_forecast)
     plan.inverse_interval = scope.clock.inverse_interval(sigma)
     if plan.kind != REUSE:
         scope.clock.advance(sigma, None if plan.inverse is None else plan.inverse[0] >= 0)

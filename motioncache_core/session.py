@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
 from .call import ModelCall, RunFacts
-from .clip import Clip
+from .clips import Clips
 from .compiled import find_compiled
 from .decider import PendingMaps
-from .errors import SettingsError, UnsupportedModelError
+from .errors import UnsupportedModelError
 from .evaluation import Evaluation
-from .layout import TokenLayout
 from .ops import TokenOps
+from .reasons import Reason, because
 from .settings import MotionCacheSettings
 from .timing import Stopwatch
 from .trace import CallRecord, Trace
 
+log = logging.getLogger(__name__)
+
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
 FEW_STEPS = 8
+# up to this many they leave little
+LITTLE_REUSE = 14
+# after as many calls in which the cache ran out of memory, the rest of a run goes without it
+_PATIENCE = 2
+SPENT = because("out_of_memory")
 
 
 class Session:
@@ -45,24 +53,25 @@ class Session:
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
-        self._clip: Clip | None = None
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
         self._maps = PendingMaps()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
-        self._reached, self._on_call = False, on_call
+        self._reached, self._closed, self._on_call = False, False, on_call
         self._started = time.perf_counter()
         steps = len(run.step_sigmas)
         if run.declined:
             trace.decline(run.declined)
         elif 0 < steps <= FEW_STEPS:
-            trace.decline(
-                f"{steps} sampling steps: with {FEW_STEPS} or fewer, warm-up and the last step "
-                "leave nothing to reuse. Use more steps, or remove the node"
-            )
+            trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
         elif settings.reuse_threshold == 0:
-            trace.decline("reuse_threshold is 0, which means never reuse")
+            trace.decline(because("threshold_zero"))
+        elif 0 < steps <= LITTLE_REUSE:
+            trace.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
         self._off = trace.reason
+        trace.part, trace.windows = run.part, tuple(run.windows)
+        self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
+        self._spent = 0
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -73,18 +82,35 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        reason = self._run.declined or declined or _decline_reason(adapter, call)
-        if reason and call.causal:
+        why = self._run.declined or declined or decline_reason(adapter, call)
+        if not self._off:
+            why = why or self._clips.decline_reason(adapter, call)
+        if why and call.causal:
             raise UnsupportedModelError(
-                f"block-causal attention is not possible here: {reason}. Set attention to "
+                f"block-causal attention is not possible here: {why}. Set attention to "
                 "'bidirectional' in the diffusion-forcing sampler"
             )
-        reason = self._off or reason
+        reason = self._off or why
         if reason:
             self._trace.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
-        clip = self._clip_for(adapter, call)
+        if self._spent >= _PATIENCE:
+            return self._pass_through(call, SPENT)
+        try:
+            return self._cached(adapter, call)
+        except torch.OutOfMemoryError:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+        # only now, as the traceback held what had been made
+        self._clips.give_up_kv()
+        self._spent += 1
+        log.warning("MotionCache - %s.", SPENT)
+        return self._pass_through(call, SPENT)
+
+    def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
+        clip = self._clips.find(adapter, call)
         evaluation = Evaluation(
             lambda x, vec: clip.plan(call, x, vec),
             self._ops,
@@ -97,6 +123,11 @@ class Session:
         watch = Stopwatch(call.x.device)
         out = call.run(options)
         watch.stop()
+        if self._closed:
+            # another device's error has ended the run in the meantime
+            self._drop()
+            return out
+        self._clips.observe_memory()
         self._called(clip.observe(call, evaluation, out), watch)
         return out
 
@@ -107,8 +138,8 @@ class Session:
 
     def close(self) -> None:
         """Freeze the trace and drop every tensor."""
-        self._clip = self._looked_at = self._compiled = None
-        self._maps.freeze()
+        self._closed = True
+        self._drop()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
             record.seconds = watch.seconds()
@@ -116,43 +147,23 @@ class Session:
         self._trace.seconds = time.perf_counter() - self._started
         self._trace.finished = True
 
+    def _drop(self) -> None:
+        self._clips.drop()
+        self._looked_at = self._compiled = None
+        self._maps.freeze()
+
     def _compiled_part(self, network: object) -> nn.Module | None:
         # a large network has thousands of modules to look through
         if self._looked_at is not network:
             self._looked_at, self._compiled = network, find_compiled(network)
         return self._compiled
 
-    def _clip_for(self, adapter: Adapter, call: ModelCall) -> Clip:
-        facts = adapter.facts(call.network)
-        layout = adapter.layout(facts, call.x)
-        forcing = call.forcing
-        chunks = self._run.chunks if forcing is None else forcing.iteration.chunks
-        if chunks is not None:
-            layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
-        if self._settings.policy == "step":
-            if forcing is not None:
-                raise SettingsError(
-                    "policy 'step' takes one decision for the whole clip, which chunks at noise "
-                    "levels of their own cannot share; use 'motion' or 'chunk'"
-                )
-            layout = layout.as_one_chunk()
-        clip = self._clip
-        if clip is not None and forcing is not None and clip.follows(forcing, layout):
-            clip.move_to(forcing, layout)
-        elif clip is None or clip.layout != layout or forcing is not None:
-            # another size or window: nothing that was stored fits
-            settings = replace(self._settings, forecast=0.0) if self._off else self._settings
-            self._clip = clip = Clip(
-                settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
-                reuse=not self._off, forcing=forcing,
-            )  # fmt: skip
-        return clip
-
-    def _pass_through(self, call: ModelCall) -> Tensor:
+    def _pass_through(self, call: ModelCall, note: str = "") -> Tensor:
         watch = Stopwatch(call.x.device)
         out = call.run(dict(call.options))
         watch.stop()
         record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
+        record.note = note
         self._trace.declined_calls.append(record)
         self._called(record, watch)
         return out
@@ -168,15 +179,15 @@ class Session:
         self._on_call(self._trace)
 
 
-def _decline_reason(adapter: Adapter, call: ModelCall) -> str | None:
+def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
+    """Why a call of a known network has to run untouched; None if it need not."""
     options = call.options
-    if options.get("context_window") is not None:
-        return "context windows are in use, which are not supported yet"
-    if options.get("multigpu_thread_device") is not None:
-        return "the run is split over several GPUs, which is not supported yet"
+    if options.get("context_window") is not None and call.window is None:
+        return because("windows_unknown", kind="not over frames")
     for name in ("double_block", "attn1_patch", "attn2_patch"):
         if options.get("patches", {}).get(name):
-            return f"another node patches every block ({name}) and needs all tokens in order"
-    if call.x.shape[0] % len(call.branches):
-        return f"{call.x.shape[0]} batch rows cannot be shared by {len(call.branches)} branches"
+            return because("block_patch", name=name)
+    rows, branches = call.x.shape[0], len(call.branches)
+    if rows % branches:
+        return because("uneven_batch", rows=rows, branches=branches)
     return adapter.decline_call(call.arguments, options)

@@ -9,7 +9,7 @@ from .errors import SettingsError
 from .validation import check_field
 
 POLICIES = ("motion", "chunk", "step", "random")
-MOTION_SOURCES = ("predicted_x0", "features")
+MOTION_SOURCES = ("predicted_x0", "features", "residual")
 CFG_MASKS = ("shared", "separate")
 KV_CACHES = ("auto", "gpu", "gpu_fp8", "cpu", "off")
 
@@ -27,9 +27,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "uniform_updates": (0, 1000),
     "agreement": (0.0, 0.99),
     "min_update_ratio": (0.0, 1.0),
+    "update_share": (0.0, 1.0),
     "max_stale_steps": (0, 1000),
     "end_percent": (0.0, 1.0),
     "forecast": (0.0, 1.0),
+    "kv_forecast": (0.0, 1.0),
 }
 
 
@@ -43,18 +45,29 @@ class MotionCacheSettings:
             random ones: the control that motion has to beat.
         warmup_steps: first evaluations that are computed in full. More is safer and slower.
         motion_sensitivity: 0 treats all tokens alike; 1 lets a token that does not move wait for
-            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this.
+            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this. With
+            `motion_source` "residual" it is the power of the rate of change: 0.4 is the optimum of
+            a forecast.
         reuse_threshold: accumulated change at which a token is recomputed. 0 never reuses.
         uniform_updates: full updates in the uniform phase before tokens are told apart.
         agreement: a position is recomputed in all frames of its chunk when more than this share
             of its frames is due, else in none. 0 lets each token decide for itself.
         min_update_ratio: a partial evaluation smaller than this share of the chunk is put off.
-        max_stale_steps: a token is recomputed after this many reuses at the latest. 0 is no limit.
+        update_share: above 0, a partial evaluation computes this share of the tokens, the most due
+            ones, each time the change has reached this share of `reuse_threshold`: as many tokens
+            as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
+            then. 0 computes a token when its own change reaches the threshold.
+        max_stale_steps: a token is recomputed after this many reuses at the latest, or with
+            `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
-        motion_source: where motion is read off: "predicted_x0" (the clean video predicted so
-            far) or "features" (the last block's output, as published).
+        motion_source: what tells tokens apart: "residual" (how fast their own residual changed when
+            they were last computed), or the difference between neighbouring frames of
+            "predicted_x0" (the clean video predicted so far) or of "features" (the last block's
+            output, as published).
         forecast: 0 reuses a residual as it was; towards 1 it is extrapolated along its last
             change, damped by how far back that is.
+        kv_forecast: the same for the keys and values of tokens that a partial evaluation does not
+            compute; costs as much memory as these.
         cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
         kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
             "gpu_fp8" there in half the bytes, "cpu" in the host's memory, "off" nowhere (whole
@@ -71,10 +84,12 @@ class MotionCacheSettings:
     uniform_updates: int = 3
     agreement: float = 0.5
     min_update_ratio: float = 0.2
+    update_share: float = 0.0
     max_stale_steps: int = 8
     end_percent: float = 1.0
     motion_source: str = "predicted_x0"
     forecast: float = 0.0
+    kv_forecast: float = 0.0
     cfg_mask: str = "shared"
     kv_cache: str = "auto"
     verbose: bool = False
@@ -104,6 +119,12 @@ class MotionCacheSettings:
             known = ", ".join(f.name for f in fields(cls))
             raise SettingsError(f"unknown settings {sorted(unknown)}; known are {known}")
         return replace(PRESETS[name], **changes)
+
+    @property
+    def keeps_slope(self) -> bool:
+        """Whether the residual's slope is kept."""
+        by_change = self.policy in ("motion", "random") and self.motion_source == "residual"
+        return self.forecast > 0 or by_change
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for reports."""

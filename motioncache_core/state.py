@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from .kv_place import CPU, usable
 from .kv_store import KVStore
+from .residual_place import moved_to_host, settle
 
 BranchKey = Hashable
+T = TypeVar("T")
+
+_LEVEL_ROUNDING = 1e-4
 
 
 @dataclass(slots=True)
@@ -27,7 +33,7 @@ class ChunkState:
         accumulator, stale: the same per token `(N,)`, fp32 and int32, from the motion phase on.
         weights: motion weights `(N,)` fp32; None before the first motion map.
         signal: what the distance measure kept of the last evaluation.
-        sigma: noise level of the last evaluation.
+        sigma, sigma_before: noise levels of the last evaluation and of the one before it.
         seen: whether the chunk was in an evaluation, computed or not.
     """
 
@@ -43,11 +49,18 @@ class ChunkState:
     weights: Tensor | None = None
     signal: Tensor | None = None
     sigma: float | None = None
+    sigma_before: float | None = None
     seen: bool = False
 
     @property
     def tokens(self) -> int:
         return int(self.rows.stop - self.rows.start)
+
+    def restarts_at(self, sigma: float) -> bool:
+        """Whether new noise was added since the last evaluation (ours). Solvers that evaluate
+        within a step go back up too, but not above the two levels that they come from."""
+        known = [s for s in (self.sigma, self.sigma_before) if s is not None]
+        return bool(known) and sigma > max(known) * (1 + _LEVEL_ROUNDING)
 
     def nbytes(self) -> int:
         """Bytes of the per-token arrays and of the signal."""
@@ -108,7 +121,8 @@ class BranchRows:
         slope: change of the residual per unit of sigma, same shape, where a forecast is on.
         kv: keys and values, None where none are kept.
         filled: whether a full evaluation has stored residuals.
-        iteration: the last diffusion-forcing iteration that the branches took part in.
+        iteration: number of the last evaluation that the branches took part in.
+        device: the model's, where residual and slope are in the host's memory; else None.
     """
 
     keys: tuple[BranchKey, ...]
@@ -118,35 +132,76 @@ class BranchRows:
     kv: KVStore | None
     filled: bool = False
     iteration: int = -1
+    device: torch.device | None = None
 
-    def take_part(self, iteration: int) -> None:
-        """The branches are called in this iteration. Ones that missed the iteration before know
-        nothing of chunks that started, finished or moved meanwhile, and start afresh."""
-        if self.filled and self.iteration not in (iteration, iteration - 1):
+    def take_part(self, evaluation: int, least: int) -> None:
+        """The branches are called in this evaluation. Ones that were last called before `least`
+        know nothing of what changed meanwhile, and start afresh."""
+        if self.filled and not least <= self.iteration <= evaluation:
             self.filled = False
             if self.slope is not None:
+                if self.device is not None:
+                    settle(self.device)
                 self.slope.zero_()
-        self.iteration = iteration
+        self.iteration = evaluation
 
     def fits(self, x: Tensor) -> bool:
         """Whether the cache was made for tokens like `x`."""
         r = self.residual
-        return r.shape == x.shape and r.dtype == x.dtype and r.device == x.device
+        return (r.shape, r.dtype, self.device or r.device) == (x.shape, x.dtype, x.device)
+
+    def with_room(self, work: Callable[[], T]) -> T:
+        """What `work` returns; where it runs out of memory, once more after what is stored has
+        given some. It may have been broken off anywhere."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.device is not None and not (self.kv and self.kv.entries):
+                    raise
+                # what had been made is held by the traceback until this clause ends
+                message = str(error)
+            if not self.to_host() and not (self.kv and self.kv.make_room()):
+                raise torch.OutOfMemoryError(message)
+
+    def to_host(self) -> bool:
+        """Residual and slope move to the host's memory.
+
+        Returns:
+            whether they did.
+        """
+        device = self.residual.device
+        if self.device is not None or CPU not in usable(device, self.residual.dtype):
+            return False
+        try:
+            self._hold(moved_to_host(self._held(), device))
+        except torch.OutOfMemoryError:
+            return False
+        self.device = device
+        return True
+
+    def _held(self) -> list[Tensor]:
+        return [t for t in (self.residual, self.slope) if t is not None]
+
+    def _hold(self, tensors: list[Tensor]) -> None:
+        self.residual, self.slope = tensors[0], tensors[1] if len(tensors) > 1 else None
 
     def slide(self, rows: int, tokens: int, keep: bool) -> None:
         """The first rows leave, their keys and values only unless `keep`; new ones join up to
         `tokens`."""
-        self.residual = _slid(self.residual, rows, tokens)
-        if self.slope is not None:
-            self.slope = _slid(self.slope, rows, tokens)
+        if self.device is not None:
+            settle(self.device)
+        slid = [_slid(t, rows, tokens) for t in self._held()]
+        self._hold(slid if self.device is None else moved_to_host(slid, self.device))
         if self.kv is not None:
             self.kv.slide(rows, keep)
 
-    def nbytes(self) -> tuple[int, int, int]:
-        """Bytes of residual (and slope), of keys and values on the model's device, and of those in
-        the host's memory."""
-        tensors = [t for t in (self.residual, self.slope) if t is not None]
-        return sum(t.nbytes for t in tensors), *(self.kv.nbytes() if self.kv else (0, 0))
+    def nbytes(self) -> tuple[int, int, int, int]:
+        """Bytes of residual (and slope) on the model's device, of keys and values there, and of
+        both in the host's memory."""
+        size = sum(t.nbytes for t in self._held())
+        kv, kv_host = self.kv.nbytes() if self.kv else (0, 0)
+        return (size, kv, 0, kv_host) if self.device is None else (0, kv, size, kv_host)
 
     def split(self) -> list[BranchRows]:
         """One entry per branch, as views."""
@@ -164,6 +219,7 @@ class BranchRows:
                     kv,
                     self.filled,
                     self.iteration,
+                    self.device,
                 )
             )
         return parts
@@ -171,9 +227,15 @@ class BranchRows:
     @classmethod
     def join(cls, parts: Sequence[BranchRows]) -> BranchRows:
         """Branches that come as one batch from now on."""
+        device = next((p.device for p in parts if p.device is not None), None)
+        if device is not None:
+            # one that was moved there tells that the device lacks room for all
+            if not all(p.device is not None or p.to_host() for p in parts):
+                raise torch.OutOfMemoryError("residuals: the host's memory is full")
+            settle(device)
         slopes = [p.slope for p in parts if p.slope is not None]
         stores = [p.kv for p in parts if p.kv is not None]
-        return cls(
+        joined = cls(
             tuple(key for p in parts for key in p.keys),
             parts[0].samples,
             torch.cat([p.residual for p in parts]),
@@ -181,7 +243,11 @@ class BranchRows:
             KVStore.join(stores) if len(stores) == len(parts) else None,
             all(p.filled for p in parts),
             min(p.iteration for p in parts),
+            device,
         )
+        if device is not None:
+            joined._hold(moved_to_host(joined._held(), device))
+        return joined
 
 
 @dataclass(slots=True)
@@ -220,10 +286,15 @@ class BranchTable:
         for branch in self._all():
             branch.slide(rows, tokens, keep)
 
-    def nbytes(self) -> tuple[int, int, int]:
+    def nbytes(self) -> tuple[int, int, int, int]:
         """`BranchRows.nbytes` over all branches."""
-        sizes = [rows.nbytes() for rows in self._all()]
-        return sum(s[0] for s in sizes), sum(s[1] for s in sizes), sum(s[2] for s in sizes)
+        sizes = [(0, 0, 0, 0), *(rows.nbytes() for rows in self._all())]
+        first, second, third, fourth = (sum(s) for s in zip(*sizes, strict=True))
+        return first, second, third, fourth
+
+    def on_host(self) -> bool:
+        """Whether a branch's residuals are in the host's memory."""
+        return any(rows.device is not None for rows in self._all())
 
     def forget_kv(self) -> None:
         """Keep no keys and values."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .heatmap import colourise, of_first_scope
+from .heatmap import colourise
 from .policy import REUSE
-from .trace import Trace
+from .trace import EvaluationRecord, Trace
 
 BACK = (0.13, 0.13, 0.15)
 REUSED = (0.26, 0.26, 0.3)
@@ -23,7 +23,8 @@ class Cell:
     """A chunk in an evaluation that it was at work in.
 
     Attributes:
-        row, column: chunk of the clip, and evaluation among those of the first scope.
+        row, column: chunk of the clip (or context window), and evaluation among those that share
+            the row's decisions.
         kind: "dense", "partial" or "reuse", as decided.
         active, tokens: token rows decided to be computed, of how many.
     """
@@ -46,17 +47,30 @@ def cells(trace: Trace) -> list[Cell]:
     """
     return [
         Cell(row, column, chunk.kind, chunk.active, chunk.tokens)
-        for column, record in enumerate(of_first_scope(trace))
-        for row, chunk in enumerate(record.chunks, start=record.first_chunk)
+        for records in _of_first_branch(trace)
+        for column, record in enumerate(records)
+        for row, chunk in enumerate(record.chunks, start=_first_row(record))
         if not chunk.idle
     ]
 
 
+def _of_first_branch(trace: Trace) -> list[list[EvaluationRecord]]:
+    """The evaluations of every context window; of the whole clip where there are none."""
+    scopes: dict[int, str] = {}
+    for record in trace.evaluations:
+        scopes.setdefault(record.position, record.scope)
+    return [[e for e in trace.evaluations if e.scope == scope] for scope in scopes.values()]
+
+
+def _first_row(record: EvaluationRecord) -> int:
+    return record.first_chunk + record.position
+
+
 def size(trace: Trace) -> tuple[int, int]:
     """Rows and columns of the timeline, at least one of each."""
-    records = of_first_scope(trace)
-    rows = max((r.first_chunk + len(r.chunks) for r in records), default=1)
-    return rows, max(1, len(records))
+    found = _of_first_branch(trace)
+    rows = max((_first_row(r) + len(r.chunks) for records in found for r in records), default=1)
+    return rows, max((len(records) for records in found), default=1)
 
 
 def shade(share: float) -> tuple[float, float, float]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .call import ContextWindow, SchedulePart
 from .layout import TokenLayout
+from .reasons import Reason
 from .sampling import DONE, UNSTARTED
 
 Bytes = npt.NDArray[np.uint8]
@@ -72,6 +75,7 @@ class EvaluationRecord:
         active: rows that were decided to be computed, `(L,)` bool packed to bits.
         window, first_frame, first_chunk: where the model's input lies in a longer clip, in latent
             frames and in chunks.
+        position: number of the host's context window that this is an evaluation of.
     """
 
     index: int
@@ -84,6 +88,7 @@ class EvaluationRecord:
     window: int = 0
     first_frame: int = 0
     first_chunk: int = 0
+    position: int = 0
 
     @property
     def kind(self) -> str:
@@ -106,11 +111,18 @@ class Trace:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
         seconds: wall-clock time inside the sampler.
-        residual_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most memory held by residuals
-            (and slopes), by keys and values on the model's device and in the host's memory, and by
-            the per-token arrays that decisions are made from.
+        residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
+            memory held by residuals (and slopes) and by keys and values, on the model's device and
+            in the host's memory, and by the per-token arrays that decisions are made from.
+        residual_reason: where residuals were kept, and why.
         kv_reason: where keys and values were kept, and why.
+        kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
+        remarks: what else the user may want to change.
         width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+        part: what the run sampled of the model's noise schedule, where known.
+        windows: context windows that the host cut the clip into.
+        preset: its name; None where the settings were given one by one.
+        why: sentences on what was chosen for this run.
     """
 
     settings: dict[str, Any]
@@ -121,15 +133,23 @@ class Trace:
     blocks: int = 0
     width: int = 0
     ffn_width: int = 0
+    preset: str | None = None
+    why: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
     residual_bytes: int = 0
+    residual_host_bytes: int = 0
     kv_bytes: int = 0
     kv_host_bytes: int = 0
     deciding_bytes: int = 0
+    residual_reason: str = ""
     kv_reason: str = ""
+    kv_reasons: list[Reason] = field(default_factory=list)
+    remarks: list[Reason] = field(default_factory=list)
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     declined_calls: list[CallRecord] = field(default_factory=list)
+    part: SchedulePart | None = None
+    windows: tuple[ContextWindow, ...] = ()
     finished: bool = False
 
     def show(self, layout: TokenLayout) -> None:
@@ -149,6 +169,26 @@ class Trace:
     def decline(self, reason: str) -> None:
         """Remember the first reason why calls went through untouched."""
         self.reason = self.reason or reason
+
+    def remark(self, reason: Reason) -> None:
+        """Remember something that did not stop the run from reusing; once."""
+        if reason not in self.remarks:
+            self.remarks.append(reason)
+
+    def keep_kv_reasons(self, said: Sequence[str]) -> None:
+        """Remember where keys and values are kept, and what was changed in mid-run."""
+        self.kv_reason = "; ".join(said)
+        self.kv_reasons = [one for one in said if isinstance(one, Reason)]
+
+    @property
+    def clip_frames(self) -> int:
+        """Latent frames of the clip that context windows were cut out of; 0 where it was not."""
+        return max((max(w.frames) + 1 for w in self.windows), default=0)
+
+    def advise(self, sentence: str | None) -> None:
+        """Add to `why`, once."""
+        if sentence and sentence not in self.why:
+            self.why.append(sentence)
 
     def active_mask(self, index: int) -> npt.NDArray[np.bool_]:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""

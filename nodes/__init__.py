@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .calibrate import MotionCacheCalibrate
+from .compare import MotionCacheCompare
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
 from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
 from .load_skyreels import MotionCacheLoadSkyReels
@@ -17,6 +19,8 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheSettingsNode,
     MotionCacheMotionMap,
     MotionCacheReport,
+    MotionCacheCompare,
+    MotionCacheCalibrate,
     MotionCacheDiffusionForcing,
     MotionCacheExtendVideo,
     MotionCacheLoadSkyReels,

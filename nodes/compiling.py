@@ -7,24 +7,15 @@ from contextlib import suppress
 from typing import Any
 
 from ..motioncache_core.compiled import is_compiled
+from ..motioncache_core.reasons import because
 
 # under which key ComfyUI's helper registers its wrapper, and keeps the arguments of torch.compile
 COMPILE_KEY = "torch.compile"
 COMPILE_ARGUMENTS = "torch_compile_kwargs"
 
-WHOLE = (
-    "the model is compiled as a whole, so its blocks cannot be told apart. Compile the blocks "
-    "instead (compile_transformer_blocks_only in KJNodes' TorchCompileModelAdvanced), or remove "
-    "the compile node"
-)
-FULLGRAPH = (
-    "the blocks are compiled with fullgraph, which leaves no way to keep keys and values. Switch "
-    "fullgraph off in the compile node"
-)
-STATIC = (
-    "the blocks are compiled with dynamic off, so they run uncompiled for most numbers of active "
-    "tokens. Set dynamic to auto in the compile node"
-)
+WHOLE = because("compiled_whole")
+FULLGRAPH = because("compiled_fullgraph")
+STATIC = because("compiled_static")
 
 
 class _Probe:

@@ -53,7 +53,9 @@ class MotionCacheDemoModel(io.ComfyNode):
                     display_name="positive", tooltip="The scene, its first frame and its tracks."
                 ),
                 io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
-                io.Latent.Output(display_name="LATENT", tooltip="An empty latent video."),
+                io.Latent.Output(
+                    display_name="LATENT", tooltip=f"An empty latent video. {checkpoint.LIMITS}"
+                ),
             ],
         )
 

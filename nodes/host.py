@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.latent_formats
@@ -16,22 +16,21 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from .. import kernels
 from ..motioncache_core import (
     CacheShapeError,
     CalibratedProfile,
-    ConflictError,
+    Chosen,
+    DeviceSessions,
     ForcingCall,
     ModelCall,
-    MotionCacheSettings,
-    RunFacts,
-    Session,
     Trace,
     TraceHandle,
     UnsupportedModelError,
     find_adapter,
+    resolve,
 )
 from ..motioncache_core.readback import upload
+from ..motioncache_core.reasons import Reason
 from ..motioncache_core.report import line, progress
 from .compiling import (
     COMPILE_ARGUMENTS,
@@ -43,8 +42,11 @@ from .compiling import (
     compiled_as_a_whole,
     plain,
 )
-from .host_memory import memory_facts
+from .conflicts import check_conflicts, check_recording
+from .devices import on_devices
+from .host_profiles import profile_for
 from .live import LiveText
+from .run_facts import run_facts, window_of
 
 log = logging.getLogger(__name__)
 
@@ -53,32 +55,24 @@ SESSION = "motioncache_session"
 FORCING = "motioncache_forcing"
 _PROFILE = "motioncache_profile"
 
-# what other caches leave in transformer_options, and what their nodes are called
-_OTHER_CACHES = {
-    "easycache": "EasyCache or LazyCache",
-    "rel_l1_thresh": "TeaCache",
-    "magcache_thresh": "MagCache",
-}
-
 
 @dataclass(frozen=True)
 class PatchConfig:
     """What the patcher leaves on a model: read-only, shared by all its clones."""
 
-    settings: MotionCacheSettings
+    chosen: Chosen
     handle: TraceHandle
     node_id: str | None = None
 
 
-def attach(
-    model: Any, settings: MotionCacheSettings, handle: TraceHandle, node_id: str | None = None
-) -> Any:
+def attach(model: Any, chosen: Chosen, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     Models of a supported family whose class is declined come back unpatched, with a warning and
     the reason in the trace.
 
     Args:
+        chosen: settings, or a preset that becomes settings when a run's length is known.
         node_id: the node that shows how a run goes.
 
     Raises:
@@ -87,35 +81,21 @@ def attach(
     """
     adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    check_recording(model.model_options)
     clone = model.clone()
     if declined is not None:
         log.warning("MotionCache - %s.", declined)
         LiveText(node_id).show(declined)
+        settings = chosen.settings.as_dict()
         handle.runs.append(
-            Trace(settings.as_dict(), model=adapter.name, reason=declined, finished=True)
+            Trace(settings, adapter.name, preset=chosen.preset, reason=declined, finished=True)
         )
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(settings, handle, node_id)
+    options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
-
-
-def check_conflicts(model_options: Mapping[str, Any], already: bool) -> None:
-    """Refuse a second MotionCache, or another cache beside it."""
-    if already:
-        raise ConflictError(
-            "this model already has MotionCache. Use one MotionCache node per model and connect "
-            "a settings node to change it."
-        )
-    options = model_options.get("transformer_options", {})
-    for key, name in _OTHER_CACHES.items():
-        if key in options:
-            raise ConflictError(
-                f"{name} is on this model too, and two caches spoil each other's result. Remove "
-                f"one of them: {name} or MotionCache."
-            )
 
 
 def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
@@ -127,16 +107,34 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     config: PatchConfig = options[KEY]
     # a cache that was added behind this node shows only now
     check_conflicts(outer, already=False)
+    check_recording(outer)
     if noise.ndim != 5:
         raise CacheShapeError(
             f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
             "frames, height, width). Connect an empty video latent."
         )
-    trace = Trace(config.settings.as_dict())
+    levels = [s for s in sigmas.tolist()[:-1] if s > 0]
+    preset = config.chosen.preset
+    chosen = config.chosen if preset is None else resolve(preset, len(levels))
+    settings = chosen.settings
+    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
     live = LiveText(config.node_id)
-    facts = _run_facts(guider, config, sigmas)
-    session = Session(config.settings, kernels, facts, trace, live.on_call)
+    facts = run_facts(
+        guider,
+        noise,
+        sigmas,
+        settings.end_percent,
+        options.get(_PROFILE),
+        compiled_reason(guider.model_patcher, outer),
+    )
+    profile, note = profile_for(guider.model_patcher, preset, levels)
+    trace.advise(note)
+    facts = facts if profile is None else replace(facts, profile=profile)
+    session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
+    for remark in trace.remarks:
+        log.warning("MotionCache - %s.", remark)
     if not trace.reason and argument(outer, "dynamic") is False:
+        trace.remark(STATIC)
         log.warning("MotionCache - %s.", STATIC)
     guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
     try:
@@ -152,22 +150,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     return result
 
 
-def _run_facts(guider: Any, config: PatchConfig, sigmas: Tensor) -> RunFacts:
-    patcher = guider.model_patcher
-    percent = config.settings.end_percent
-    sampling = patcher.get_model_object("model_sampling")
-    conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
-    return RunFacts(
-        sigmas=sigmas.tolist(),
-        end_sigma=float(sampling.percent_to_sigma(percent)) if percent < 1 else None,
-        branches=max(1, sum(len(c) for c in conds)),
-        **memory_facts(patcher.load_device),
-        profile=guider.model_options["transformer_options"].get(_PROFILE),
-        declined=compiled_reason(patcher, guider.model_options),
-    )
-
-
-def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> str | None:
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> Reason | None:
     """Why a compiled model cannot be helped; None if it can, or is not compiled."""
     if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
         return WHOLE
@@ -183,7 +166,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     options = next(
         (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
     )
-    session: Session | None = None if options is None else options.get(SESSION)
+    session: DeviceSessions | None = None if options is None else options.get(SESSION)
     if session is None or options is None:
         # called outside of a sampler that was wrapped
         out: Tensor = executor(x, timestep, *args, **kwargs)
@@ -204,7 +187,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
     branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
     velocity = session.evaluate(
-        ModelCall(network, run, x, timestep, branches, options, arguments, forcing)
+        ModelCall(
+            network, run, x, timestep, branches, options, arguments, forcing, window_of(options)
+        )
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 

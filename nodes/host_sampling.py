@@ -13,15 +13,14 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import kernels
 from ..motioncache_core import (
     CacheShapeError,
     ConflictError,
+    DeviceSessions,
     ForcingCall,
     ForcingOptions,
     MotionCacheSettings,
     RunFacts,
-    Session,
     SettingsError,
     Trace,
     UnsupportedModelError,
@@ -31,6 +30,7 @@ from ..motioncache_core import (
 )
 from ..motioncache_core.sampling import WindowCall
 from .compiling import WHOLE, plain
+from .devices import on_devices
 from .host import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
 from .host_memory import memory_facts
 
@@ -75,13 +75,13 @@ class ForcingSampler(comfy.samplers.Sampler):
         model_options = extra_args["model_options"]
         _check(model_wrap, model_options, noise, sigmas, self.options, prefix)
         transformer_options = model_options["transformer_options"]
-        own: Session | None = None
+        own: DeviceSessions | None = None
         if transformer_options.get(SESSION) is None:
             own = _engine_session(model_wrap, model_options, sigmas)
             wrappers = transformer_options.setdefault("wrappers", {})
             wrappers.setdefault(WrappersMP.DIFFUSION_MODEL, {})[KEY] = [evaluate]
             transformer_options = {**transformer_options, SESSION: own}
-        session: Session = transformer_options[SESSION]
+        session: DeviceSessions = transformer_options[SESSION]
         seed = extra_args.get("seed") or 0
 
         def call_guider(x: Tensor, call: WindowCall) -> Tensor:
@@ -153,7 +153,9 @@ def prefix_frames(mask: Tensor) -> int:
     return prefix
 
 
-def _engine_session(model_wrap: Any, model_options: dict[str, Any], sigmas: Tensor) -> Session:
+def _engine_session(
+    model_wrap: Any, model_options: dict[str, Any], sigmas: Tensor
+) -> DeviceSessions:
     """Carries out the attention mode; reuses nothing."""
     settings = MotionCacheSettings(reuse_threshold=0.0)
     device = model_wrap.model_patcher.load_device
@@ -162,7 +164,8 @@ def _engine_session(model_wrap: Any, model_options: dict[str, Any], sigmas: Tens
         **memory_facts(device),
         declined=compiled_reason(model_wrap.model_patcher, model_options),
     )
-    return Session(settings, kernels, facts, Trace(settings.as_dict()))
+    trace = Trace(settings.as_dict())
+    return on_devices(model_wrap.model_patcher, settings, facts, trace)
 
 
 def _check(

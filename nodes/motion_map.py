@@ -10,9 +10,10 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motioncache_core import MotionCacheError, NoMapError, TraceHandle
-from ..motioncache_core.heatmap import COLORMAPS, VIEWS, render
+from ..motioncache_core.heatmap import COLORMAPS, UPSCALES, VIEWS, render
 from .host import intermediate_device
 from .pictures import notice
+from .scrub import KEY, scrub_data
 from .sheets import frames_sheet, steps_sheet, with_legend
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
@@ -28,7 +29,10 @@ class MotionCacheMotionMap(io.ComfyNode):
             node_id="MotionCacheMotionMap",
             display_name="MotionCache Motion Map",
             category=CATEGORY,
-            description="Shows the motion map of a run, one picture per latent frame.",
+            description=(
+                "Shows the motion map of a run, one picture per latent frame. On the node, steps, "
+                "frames and views can be scrubbed without running again."
+            ),
             search_aliases=["motion map", "heatmap", "debug", "what was reused"],
             is_output_node=True,
             inputs=[
@@ -87,6 +91,17 @@ class MotionCacheMotionMap(io.ComfyNode):
                         "and the sheet always have it."
                     ),
                 ),
+                io.Combo.Input(
+                    "upscale",
+                    options=list(UPSCALES),
+                    default="nearest",
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "nearest: every token is a square. smooth: values flow from token to "
+                        "token, easier on the eye and less exact."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -108,22 +123,28 @@ class MotionCacheMotionMap(io.ComfyNode):
         images: Tensor | None = None,
         layout: str = "frames",
         legend: bool = False,
+        upscale: str = "nearest",
     ) -> io.NodeOutput:
         run = latest(trace)
         if layout not in LAYOUTS:
             allowed = ", ".join(map(repr, LAYOUTS))
             raise MotionCacheError(f"layout is {layout!r}; allowed are {allowed}")
+        look = (colormap, images, opacity, upscale)
         try:
             if layout == "steps":
-                pictures = preview = steps_sheet(run, view, colormap, images, opacity)
+                pictures = preview = steps_sheet(run, view, *look)
             else:
-                pictures = render(run, view, step, colormap, images, opacity)
-                preview = frames_sheet(run, view, step, colormap, images, opacity)
+                pictures = render(run, view, step, colormap, images, opacity, upscale=upscale)
+                preview = frames_sheet(run, view, step, *look)
                 if legend:
                     pictures = torch.cat(with_legend(pictures, run, view, step, colormap))
         except NoMapError as why:
             # a debug node must not cost the run its video: other outputs may not be saved yet
             log.warning("MotionCache - %s.", why)
             pictures = preview = notice(str(why))
-        device = intermediate_device()
-        return io.NodeOutput(pictures.to(device), ui=ui.PreviewImage(preview, cls=cls))
+        shown = ui.PreviewImage(preview, cls=cls).as_dict()
+        # what the page needs to show the other steps, frames and views without another run
+        data = scrub_data(run, view, step, *look, shown["images"][0], layout == "steps")
+        if data is not None:
+            shown[KEY] = [data]
+        return io.NodeOutput(pictures.to(intermediate_device()), ui=shown)

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import PRESETS, MotionCacheSettings, TraceHandle
+from ..motioncache_core import PRESETS, Chosen, MotionCacheSettings, TraceHandle, resolve
 from .host import attach
 from .types import CATEGORY, SettingsSocket, TraceSocket
 
@@ -56,7 +56,7 @@ class MotionCachePatcher(io.ComfyNode):
         cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
         handle = TraceHandle()
-        chosen = settings if settings is not None else MotionCacheSettings.preset(preset)
+        chosen = resolve(preset, steps=0) if settings is None else Chosen(settings)
         # there are no hidden values where the class is not run by the host's executor
         node_id = getattr(cls.hidden, "unique_id", None)
         return io.NodeOutput(attach(model, chosen, handle, node_id), handle)

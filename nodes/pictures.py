@@ -106,7 +106,7 @@ def labelled_timeline(trace: Trace) -> Tensor:
     pen.text((MARGIN, 12), textwrap.shorten(line(trace), 110), fill=WORDS, font=font(15))
     found = cells(trace)
     _numbers(pen, grid, found)
-    _axes(pen, grid, found)
+    _axes(pen, grid, found, "window" if trace.windows else "chunk")
     _legend(pen, grid.picture[1] - 26)
     return as_tensor(picture)
 
@@ -124,11 +124,11 @@ def _numbers(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell]) -> None:
             pen.text(place, words, fill=ink, font=font(points), anchor="mm")
 
 
-def _axes(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell]) -> None:
+def _axes(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell], kind: str) -> None:
     small = font(13)
     for row in range(grid.rows):
         _, y = grid.middle(row, 0)
-        name = f"chunk {row}" if grid.rows > 1 else "clip"
+        name = f"{kind} {row}" if grid.rows > 1 else "clip"
         pen.text((grid.left - 10, y), name, fill=FAINT, font=small, anchor="rm")
         mine = [cell for cell in found if cell.row == row]
         if mine:

@@ -38,7 +38,8 @@ _TOOLTIPS = {
     "end_percent": "After this share of the schedule every evaluation is computed in full.",
     "motion_source": (
         "predicted_x0 reads motion off the clean video predicted so far; features off the "
-        "model's last block, as published."
+        "model's last block, as published; residual takes how fast a token's own residual changed "
+        "when it was last computed."
     ),
     "forecast": (
         "0 reuses the last result as it was. Higher values carry its last change on, less so the "
@@ -55,6 +56,16 @@ _TOOLTIPS = {
         "computed. auto: the first of these that fits, gpu_fp8 and cpu also mixed."
     ),
     "verbose": "Write every decision to the log.",
+    # at the end, as saved workflows know widgets by their order
+    "kv_forecast": (
+        "As forecast, for keys and values of tokens that a partial evaluation does not compute. "
+        "Takes as much memory as these; with kv_cache auto it is left out where that is short."
+    ),
+    "update_share": (
+        "Above 0, a partial evaluation computes this share of the tokens, the most due ones, as "
+        "often as the threshold allows; agreement and min_update_ratio are not used then. 0 "
+        "computes each token when its own change reaches the threshold."
+    ),
 }
 
 
@@ -109,6 +120,8 @@ class MotionCacheSettingsNode(io.ComfyNode):
         cfg_mask: str,
         kv_cache: str,
         verbose: bool,
+        kv_forecast: float,
+        update_share: float,
     ) -> io.NodeOutput:
         settings = MotionCacheSettings(
             policy=policy,
@@ -125,5 +138,7 @@ class MotionCacheSettingsNode(io.ComfyNode):
             cfg_mask=cfg_mask,
             kv_cache=kv_cache,
             verbose=verbose,
+            kv_forecast=kv_forecast,
+            update_share=update_share,
         )
         return io.NodeOutput(settings)

@@ -31,7 +31,13 @@ STEPS, FRAMES = 8, 9
 
 
 def frames_sheet(
-    trace: Trace, view: str, step: int, colormap: str, images: Tensor | None, opacity: float
+    trace: Trace,
+    view: str,
+    step: int,
+    colormap: str,
+    images: Tensor | None,
+    opacity: float,
+    upscale: str = "nearest",
 ) -> Tensor:
     """The latent frames of one evaluation, `(1, H, W, 3)` in 0..1.
 
@@ -39,7 +45,7 @@ def frames_sheet(
         NoMapError, MotionCacheError: see `render`.
     """
     index = which_step(trace, view, step)
-    maps = render(trace, view, step, colormap, images, opacity)
+    maps = render(trace, view, step, colormap, images, opacity, upscale=upscale)
     start, count = first_frame(trace), maps.shape[0]
     # nodes have more room to the side than down
     columns = math.ceil(math.sqrt(2.4 * count * maps.shape[1] / maps.shape[2]))
@@ -59,7 +65,12 @@ def frames_sheet(
 
 
 def steps_sheet(
-    trace: Trace, view: str, colormap: str, images: Tensor | None, opacity: float
+    trace: Trace,
+    view: str,
+    colormap: str,
+    images: Tensor | None,
+    opacity: float,
+    upscale: str = "nearest",
 ) -> Tensor:
     """Evaluations down, latent frames across, `(1, H, W, 3)` in 0..1; spread over those that have a
     map, in the same colours.
@@ -68,10 +79,13 @@ def steps_sheet(
         NoMapError, MotionCacheError: see `render`.
     """
     found = mapped_steps(trace, view)
-    steps = _spread(found, STEPS)
+    steps = spread(found, STEPS)
     oldest = oldest_at(trace, steps) if view == "staleness" else 0
-    maps = [render(trace, view, s, colormap, images, opacity, oldest=oldest) for s in steps]
-    start, shown = first_frame(trace), _spread(range(maps[0].shape[0]), FRAMES)
+    maps = [
+        render(trace, view, s, colormap, images, opacity, oldest=oldest, upscale=upscale)
+        for s in steps
+    ]
+    start, shown = first_frame(trace), spread(range(maps[0].shape[0]), FRAMES)
     names = [f"frame {start + i}" for i in shown]
     return _sheet(
         [[m[i] for i in shown] for m in maps],
@@ -83,7 +97,7 @@ def steps_sheet(
     )
 
 
-def _spread(numbers: Sequence[int], most: int) -> list[int]:
+def spread(numbers: Sequence[int], most: int) -> list[int]:
     """At most so many of the numbers, evenly, with the first and the last."""
     at = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return [numbers[i] for i in at]

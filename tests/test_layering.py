@@ -15,7 +15,10 @@ ALLOWED = {
 }
 BELOW = {"kernels": set(), "motioncache_core": set(), "nodes": {"motioncache_core", "kernels"}}
 # ComfyUI's own modules; `nodes` as an absolute name is ComfyUI's, tqdm comes with it
-HOST_FILES = {PurePosixPath(f"nodes/{n}.py") for n in ("host", "host_memory", "host_sampling")}
+_HOST = (
+    "host", "host_calibrate", "host_files", "host_memory", "host_profiles", "host_sampling",
+)  # fmt: skip
+HOST_FILES = {PurePosixPath(f"nodes/{name}.py") for name in _HOST}
 HOST = {"comfy", "comfy_execution", "folder_paths", "latent_preview", "nodes", "tqdm"}
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.tests.bench import quality_metrics as metrics
 
@@ -158,7 +157,19 @@ def test_the_control_has_motions_counts_at_other_places(bench):
     assert places == {False}
     with pytest.raises(ValueError, match="not of"):
         control.Player(recorder.tape, 1).accumulate_due(torch.zeros(8), frames=frames)
-    assert player.select_top == kernels.select_top
+
+
+def test_the_control_draws_a_share_of_the_tokens_each_for_itself(bench):
+    control = bench("quality_control")
+    recorder = control.Recorder()
+    count = torch.tensor([20], dtype=torch.int32)
+    scores = [torch.rand(63, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    given = [recorder.select_top(score, count) for score in scores]
+    assert len(recorder.tape) == 4
+    player = control.Player(recorder.tape, seed=1)
+    drawn = [player.select_top(score, count) for score in scores]
+    assert [int(d.sum()) for d in drawn] == [20] * 4
+    assert not any(torch.equal(a, b) for a, b in zip(given, drawn, strict=True))
 
 
 # real clips, short
@@ -210,6 +221,21 @@ def test_a_run_that_reused_nothing_bends_no_curve(bench):
     assert found["distance_to_a_run"] == {"0.30": 0.1, "0.40": 0.0, "0.50": 0.1}
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_shares_are_held_against_whole_evaluations_and_random_tokens(bench, quick):
+    ablations, policies = bench("ablations"), bench("quality_policies")
+    grid = ablations.grid(clip_of(bench("quality_cases")), quick, "shares")
+    assert [job.kind for job in grid["policy random"]] == ["random"] * len(grid["base"])
+    for a, b, c in zip(grid["base"], grid["policy step"], grid["policy random"], strict=True):
+        assert replace(a.settings, policy="step") == b.settings
+        assert replace(a, kind="random") == c
+    assert {"kv_forecast 0.0", "update_share 0.0", "motion_sensitivity 0.0"} <= set(grid)
+    assert not any(name.startswith(("agreement", "min_update_ratio")) for name in grid)
+    assert replace(grid["base"][0].settings, reuse_threshold=0.1) == replace(
+        policies.SHARES, reuse_threshold=0.1
+    )
+
+
 def test_one_setting_at_a_time(bench):
     ablations, policies = bench("ablations"), bench("quality_policies")
     grid = ablations.grid(clip_of(bench("quality_cases")), False)
@@ -219,6 +245,7 @@ def test_one_setting_at_a_time(bench):
             continue
         changed = {k for k, v in sweep[0].settings.as_dict().items() if v != base[k]}
         assert changed - {"reuse_threshold"} == {name.split()[0]}
+    assert {"kv_forecast 1.0", "update_share 0.5", "motion_source residual"} <= set(grid)
     # the base's runs are those of `quality.py`
     theirs = policies.grid(clip_of(bench("quality_cases")), False, False)[policies.MOTION]
     assert set(grid["base"][1:]) <= set(theirs)

@@ -1,5 +1,6 @@
 """The README's numbers are those of the committed result files."""
 
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,29 @@ def test_numbers_are_current(root):
     script = root / "tests" / "bench" / "readme.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_links_of_both_languages_lead_somewhere(root):
+    for name in ("README.md", "README.zh.md"):
+        text = (root / name).read_text("utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            file, _, heading = target.partition("#")
+            assert (root / (file or name)).is_file(), (name, target)
+            headings = (
+                re.findall(r"^#+ (.+)$", (root / (file or name)).read_text("utf-8"), re.M)
+                if heading
+                else []
+            )
+            assert not heading or heading in [h.lower().replace(" ", "-") for h in headings]
+
+
+def test_both_languages_name_the_same_workflows_and_settings(root):
+    english, chinese = ((root / name).read_text("utf-8") for name in ("README.md", "README.zh.md"))
+    shown = {file.stem for file in (root / "workflows").glob("*.json")}
+    for text in (english, chinese):
+        assert shown <= set(re.findall(r"`(\w+)`", text))
+    # what the Chinese page names, the English one names too
+    assert set(re.findall(r"`([^`\n]+)`", chinese)) <= set(re.findall(r"`([^`]+)`", english))
 
 
 def test_both_commands_are_named(root):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ..errors import UnsupportedModelError
+from ..reasons import Reason, because
 from .base import Adapter, ModelFacts, qualified_name
 from .wan import WAN
 
 ADAPTERS: tuple[Adapter, ...] = (WAN,)
 
 
-def find_adapter(network: object) -> tuple[Adapter, str | None]:
+def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
     """The adapter of a network, and the reason if its class is known but declined.
 
     Raises:
@@ -22,7 +23,7 @@ def find_adapter(network: object) -> tuple[Adapter, str | None]:
             return adapter, None
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")
-            return adapter, f"{short} is not supported yet: {why}. The model runs unpatched"
+            return adapter, because("model_variant", name=short, why=why)
     raise UnsupportedModelError(
         f"MotionCache does not know the model {name}. Supported: {supported()}. "
         "Remove the node for this model."

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..distance import DistanceSource
 from ..layout import TokenLayout
+from ..reasons import Reason
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Adapter:
     facts: Callable[[Any], ModelFacts]
     layout: Callable[[ModelFacts, Tensor], TokenLayout]
     distance: Callable[[ModelFacts, TokenLayout, bool], DistanceSource]
-    decline_call: Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
+    decline_call: Callable[[Mapping[str, Any], Mapping[str, Any]], Reason | None]
     declined: Mapping[str, str] = field(default_factory=dict)
 
 

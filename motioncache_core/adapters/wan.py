@@ -11,6 +11,7 @@ from ..demo.wan import DemoWan
 from ..distance import DistanceSource, wan_distance
 from ..errors import CacheShapeError
 from ..layout import TokenLayout
+from ..reasons import Reason, because
 from .base import Adapter, ModelFacts
 
 
@@ -46,18 +47,15 @@ def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceSo
 _EXTRA_ARGUMENTS = {
     "reference_latent": "a reference image adds tokens before the video",
     "context_latents": "in-context latents add tokens after the video",
+    "time_dim_concat": "extra frames are appended to the video",
 }
 
 
-def _decline_call(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+def _decline_call(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Reason | None:
     for name, why in _EXTRA_ARGUMENTS.items():
         if arguments.get(name) is not None:
-            return f"{why} ({name})"
-    if arguments.get("time_dim_concat") is not None:
-        return "extra frames are appended to the video (time_dim_concat)"
-    if "ar_state" in options:
-        return "the autoregressive sampler bypasses the block hooks"
-    return None
+            return because("extra_tokens", why=why, name=name)
+    return because("autoregressive") if "ar_state" in options else None
 
 
 WAN = Adapter(

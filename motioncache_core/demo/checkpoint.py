@@ -20,6 +20,11 @@ PROFILE = _HERE / "demo_wan.profile.json"
 SHIFT = 5.0
 # frames of the longest clips it was trained on
 FRAMES = 12
+# what a user has to know of the model: notes, help, demo and README all take this sentence
+LIMITS = (
+    "The shipped model is tiny: as in image to video it is shown the first frame, and coloured "
+    "points in the later frames tell it where the shapes go. It draws the rest from pure noise."
+)
 # the motion phase starts early enough for the demo's 24 steps to show it; the presets wait longer,
 # which keeps more quality on this model
 SETTINGS = MotionCacheSettings.preset(

@@ -1,6 +1,7 @@
 """Keys and values of one block in each of the places where they can be kept."""
 
 from .block import BlockKV, Form, Resources
+from .forecast import Step, Steps, carry_on, cleared, for_fewer, learn, no_slopes
 from .offloaded import Offloaded
 from .quantized import Quantized
 from .resident import Resident
@@ -8,4 +9,23 @@ from .resident import Resident
 # best first: out of memory, a block goes to the next
 PLACES: dict[str, type[BlockKV]] = {kind.place: kind for kind in (Resident, Quantized, Offloaded)}
 
-__all__ = ["PLACES", "BlockKV", "Form", "Offloaded", "Quantized", "Resident", "Resources"]
+# where slopes can be kept besides
+FORECASTING = ("gpu", "gpu_fp8")
+
+__all__ = [
+    "FORECASTING",
+    "PLACES",
+    "BlockKV",
+    "Form",
+    "Offloaded",
+    "Quantized",
+    "Resident",
+    "Resources",
+    "Step",
+    "Steps",
+    "carry_on",
+    "cleared",
+    "for_fewer",
+    "learn",
+    "no_slopes",
+]

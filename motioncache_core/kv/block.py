@@ -48,6 +48,24 @@ class Resources:
     heads: int
     ops: TokenOps
     transfers: Transfers = field(default_factory=Transfers)
+    _zeros: Tensor | None = None
+
+    def zeros(self, like: Tensor) -> Tensor:
+        """Zeros of a shape, dtype and device, to be read only: one buffer for all blocks."""
+        have = self._zeros
+        fits = have is not None and (have.dtype, have.device) == (like.dtype, like.device)
+        if have is None or not fits or have.numel() < like.numel():
+            self._zeros = have = like.new_zeros(like.numel())
+        return have[: like.numel()].view(like.shape)
+
+    def nbytes(self) -> int:
+        """Bytes on the device."""
+        return self.transfers.nbytes() + (0 if self._zeros is None else self._zeros.nbytes)
+
+    def release(self) -> None:
+        """Give back what is shared."""
+        self.transfers.release()
+        self._zeros = None
 
 
 class BlockKV(ABC):

@@ -30,6 +30,14 @@ def allocate(
     Raises:
         torch.OutOfMemoryError: the host has not got that much.
     """
+    host, mapped = allocate_alike(2, shape, dtype, device)
+    return (host[0], host[1]), None if mapped is None else (mapped[0], mapped[1])
+
+
+def allocate_alike(
+    count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[list[Tensor], list[Tensor] | None]:
+    """`allocate` for any number of tensors."""
     size = torch.empty(0, dtype=dtype).element_size()
     for length in shape:
         size *= length
@@ -37,21 +45,20 @@ def allocate(
     each = -(-size // _PAGE) * _PAGE
     try:
         if device.type != "cuda":
-            k, v = (torch.empty(shape, dtype=dtype) for _ in range(2))
-            return (k, v), (k, v)
-        memory = torch.empty(2 * each + _PAGE, dtype=torch.uint8)
+            tensors = [torch.empty(shape, dtype=dtype) for _ in range(count)]
+            return tensors, tensors
+        memory = torch.empty(count * each + _PAGE, dtype=torch.uint8)
     except RuntimeError as error:
         raise torch.OutOfMemoryError(f"the host's memory: {error}") from None
     first = -memory.data_ptr() % _PAGE
-    memory = memory[first : first + 2 * each]
+    memory = memory[first : first + count * each]
     mapped = _lock(memory, device) if size else None
     parts = [
-        tuple(m[i * each :][:size].view(dtype).view(shape) for i in range(2))
+        [m[i * each :][:size].view(dtype).view(shape) for i in range(count)]
         for m in (memory, mapped)
         if m is not None
     ]
-    host, seen = parts[0], parts[1] if len(parts) > 1 else None
-    return (host[0], host[1]), None if seen is None else (seen[0], seen[1])
+    return parts[0], parts[1] if len(parts) > 1 else None
 
 
 def _lock(memory: Tensor, device: torch.device) -> Tensor | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -16,19 +15,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-def load_pack() -> None:
-    """Make the repository importable as the package `motioncache_pack`."""
-    if "motioncache_pack" in sys.modules:
-        return
-    spec = importlib.util.spec_from_file_location(
-        "motioncache_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"cannot load the pack from {ROOT}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motioncache_pack"] = module
-    spec.loader.exec_module(module)
+from pack_loader import load_pack as load_pack  # noqa: E402
 
 
 def told(*command: str) -> str:

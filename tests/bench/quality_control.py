@@ -20,6 +20,7 @@ class Recorder:
     """The kernels, and a note of which rows every decision about single tokens came to."""
 
     tape: list[Tensor] = field(default_factory=list)
+    _rounding: bool = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(kernels, name)
@@ -27,22 +28,27 @@ class Recorder:
     def accumulate_due(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         due, count = kernels.accumulate_due(*args, **kwargs)
         self.tape.append(due.clone())
+        self._rounding = True
         return due, count
 
     def select_top(self, score: Tensor, count: Tensor) -> Tensor:
-        # rounds the count of the decision before up
         due = kernels.select_top(score, count)
-        self.tape[-1] = due.clone()
+        if self._rounding:
+            # rounds the count of the decision before up
+            self.tape.pop()
+        self.tape.append(due.clone())
+        self._rounding = False
         return due
 
 
 class Player:
-    """The kernels, but rows are as many as on a tape, at random positions that are the same in
-    all frames of a chunk: the control that motion has to beat."""
+    """The kernels, but rows are as many as on a tape, at random positions: the control that
+    motion has to beat. They are the same in all frames of a chunk, but for shares."""
 
     def __init__(self, tape: Sequence[Tensor], seed: int) -> None:
         self._tape = iter(tape)
         self._rng = torch.Generator().manual_seed(seed)
+        self._rounding = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(kernels, name)
@@ -50,12 +56,24 @@ class Player:
     def accumulate_due(
         self, accumulator: Tensor, *args: Any, frames: int, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        due = next(self._tape).view(frames, -1)
-        if due.numel() != accumulator.numel():
+        due = self._drawn(accumulator, frames)
+        self._rounding = True
+        return due, due.sum(dtype=torch.int32).reshape(1)
+
+    def select_top(self, score: Tensor, count: Tensor) -> Tensor:
+        if self._rounding:
+            self._rounding = False
+            return kernels.select_top(score, count)
+        # a share of the tokens, each for itself
+        return self._drawn(score, 1)
+
+    def _drawn(self, like: Tensor, parts: int) -> Tensor:
+        due = next(self._tape)
+        if due.numel() != like.numel():
             raise ValueError(
-                f"the tape has {due.numel()} rows, the chunk {accumulator.numel()}: it is not of "
+                f"the tape has {due.numel()} rows, the chunk {like.numel()}: it is not of "
                 "the same clip and settings"
             )
+        due = due.view(parts, -1)
         order = torch.randperm(due.shape[1], generator=self._rng)
-        due = due[:, order].flatten().contiguous()
-        return due, due.sum(dtype=torch.int32).reshape(1)
+        return due[:, order].flatten().contiguous()

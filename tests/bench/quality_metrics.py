@@ -6,14 +6,13 @@ stands for equal videos.
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from skimage.metrics import structural_similarity
+from motioncache_pack.motioncache_core import quality
 from torch import Tensor
 
 TOP_DB = 99.0
@@ -43,8 +42,7 @@ def quicker(run: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
 
 def decibels(squared_error: Tensor) -> float:
     """PSNR of a range of 1 from squared errors of any shape."""
-    error = float(squared_error.double().mean())
-    return min(TOP_DB, -10 * math.log10(error)) if error > 0 else TOP_DB
+    return min(TOP_DB, quality.decibels(float(squared_error.double().mean())))
 
 
 def psnr(reference: Tensor, candidate: Tensor) -> float:
@@ -60,10 +58,8 @@ def temporal_psnr(reference: Tensor, candidate: Tensor) -> float:
 
 def ssim(reference: Tensor, candidate: Tensor) -> float:
     """SSIM, mean over frames."""
-    pairs = zip(reference.double().numpy(), candidate.double().numpy(), strict=True)
-    return statistics.fmean(
-        float(structural_similarity(a, b, data_range=1.0, channel_axis=-1)) for a, b in pairs
-    )
+    pairs = zip(reference.double(), candidate.double(), strict=True)
+    return statistics.fmean(quality.frame_ssim(a, b) for a, b in pairs)
 
 
 def moving_region(video: Tensor) -> Tensor:

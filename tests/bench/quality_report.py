@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from quality_analysis import TARGETS, level
+from quality_tables import cell, table
 
 mpl.use("agg")
 
@@ -49,23 +49,6 @@ NOTE = (
     "all do. Curves bend down: between runs that are far apart a figure is too low, so look at how "
     "far the nearest run is."
 )
-
-
-def cell(figure: dict[str, Any] | None, clips: int, digits: int, sign: bool = False) -> str:
-    """An estimate with its interval."""
-    if figure is None:
-        return "-"
-    mark = "+" if sign else ""
-    told = f"{figure['mean']:{mark}.{digits}f}"
-    if figure["low"] is not None:
-        told += f" [{figure['low']:{mark}.{digits}f}, {figure['high']:{mark}.{digits}f}]"
-    return told if figure["clips"] == clips else f"{told} ({figure['clips']})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join(lines)
 
 
 def markdown(mode: str, figures: dict[str, Any]) -> str:

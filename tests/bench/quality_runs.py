@@ -32,8 +32,7 @@ from quality_control import Player, Recorder  # noqa: E402
 from quality_host import HostCase  # noqa: E402
 from quality_metrics import compare, quicker, timed  # noqa: E402
 from quality_policies import CACHED, EASY, LAZY, NONE, RANDOM, Job  # noqa: E402
-
-Record = dict[str, Any]
+from run_store import Record, Store, append  # noqa: E402
 
 
 @functools.cache
@@ -48,38 +47,6 @@ def fingerprint() -> str:
     for file in sorted(files):
         code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return f"{model_hash()}-{code.hexdigest()[:16]}"
-
-
-class Store:
-    """Finished runs by key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.records: dict[str, Record] = {}
-        self.read()
-
-    def read(self) -> None:
-        """Take in what is in the file by now."""
-        text = self.path.read_text("utf-8") if self.path.exists() else ""
-        for line in text.splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                # a run that was stopped while it wrote
-                continue
-            self.records[record["key"]] = record
-        if text and not text.endswith("\n"):
-            append(self.path, "\n")
-
-
-def append(path: Path, text: str) -> None:
-    """Write in one piece at the end, which keeps the lines of several processes apart."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, text.encode())
-    finally:
-        os.close(handle)
 
 
 @dataclass

@@ -6,8 +6,10 @@ python tests/bench/readme.py [--check]
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,16 +171,51 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
+def side_by_side_table(data: dict[str, Any]) -> str:
+    """What each cache did in each case."""
+    names = [name for name, settings in data["caches"].items() if settings]
+    marks = {"differs": "**differs**", "crashes": "**crashes**"}
+    rows = []
+    for case, cells in data["cells"].items():
+        found = [cells[name] for name in names]
+        told = [
+            # of an exception the kind is enough here
+            f"{marks.get(c['verdict'], c['verdict'])}: "
+            + (c["said"].partition(":")[0] if c["verdict"] == "crashes" else c["said"])
+            for c in found
+        ]
+        rows.append(f"| {' | '.join((case, *told))} |")
+    env = data["environment"]
+    note = (
+        f"ComfyUI {data['comfyui']}, {data['steps']} Euler steps of a small Wan with random "
+        f"weights; {env['device']}, torch {env['torch']}. *Error* is the relative distance to the "
+        f"uncached run; more than {data['room']:g} times the plain run's counts as *differs*."
+    )
+    head = f"| {' | '.join(('', *names))} |"
+    return "\n".join([head, "|---" * (1 + len(names)) + "|", *rows, "", note])
+
+
+def demo_limits() -> str:
+    """What a reader has to know of the demo model, read off its module without importing torch."""
+    source = (ROOT / "motioncache_core" / "demo" / "checkpoint.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LIMITS":
+            return textwrap.fill(ast.literal_eval(node.value), 100)
+    sys.exit("motioncache_core/demo/checkpoint.py has no LIMITS")
+
+
 def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "demo_model": demo_limits,
     "demo": from_file("demo", demo_table),
     "engine": from_file("engine", engine_table),
     "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
     "presets": from_file("presets", preset_table),
+    "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
 }
 

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.comfy
 
 MODULES = (
     "schema", "life_cycle", "conflicts", "sampling", "report", "chaining", "demo", "forcing",
-    "forcing_cached", "forcing_errors", "compile", "pictures",
+    "forcing_cached", "forcing_errors", "compile", "pictures", "faults", "compare", "calibrate",
+    "scrub", "reasons",
 )  # fmt: skip
 
 

@@ -90,9 +90,12 @@ class Server:
     def log(self):
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def get(self, path):
+    def read(self, path):
         with self.opener.open(self.base + path, timeout=60) as answer:
-            return json.load(answer)
+            return answer.read()
+
+    def get(self, path):
+        return json.loads(self.read(path))
 
     def post(self, path, data):
         body = json.dumps(data).encode()
@@ -194,6 +197,27 @@ def test_the_server_tells_the_contract(server):
             list(x) for x in zip(*outputs, strict=True)
         ]
         assert info["python_module"] == f"custom_nodes.{NAME}"
+
+
+def test_the_page_gets_names_and_help_in_both_languages(server):
+    served = server.get("/i18n")
+    for language in ("en", "zh"):
+        written = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+        assert set(written) == set(CONTRACT)
+        for node_id, texts in written.items():
+            assert served[language]["nodeDefs"][node_id] == texts
+
+
+@pytest.mark.parametrize("node_id", CONTRACT)
+def test_the_help_of_every_node_is_where_the_page_looks_for_it(server, node_id):
+    # the page joins a relative picture to the folder of the help files
+    folder = f"/extensions/{NAME}/docs/"
+    page = server.read(f"{folder}{node_id}.md").decode()
+    assert page.startswith("# MotionCache")
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
+    assert pictures
+    for picture in pictures:
+        assert server.read(folder + picture).startswith(b"\xff\xd8")
 
 
 def test_a_whole_graph_runs(server):

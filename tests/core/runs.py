@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core import scope
-from motioncache_pack.motioncache_core.call import ModelCall, RunFacts
+from motioncache_pack.motioncache_core.call import ContextWindow, ModelCall, RunFacts
 from motioncache_pack.motioncache_core.ops import TokenOps
 from motioncache_pack.motioncache_core.policy import Decision, decide, propose
 from motioncache_pack.motioncache_core.session import Session
@@ -56,6 +56,7 @@ class Run:
         context: Tensor | None = None,
         branches: tuple[str, ...] = ("cond",),
         options: Mapping[str, Any] | None = None,
+        window: ContextWindow | None = None,
         **arguments: Any,
     ) -> Tensor:
         t = t if isinstance(t, Tensor) else torch.full((x.shape[0],), float(t))
@@ -64,7 +65,7 @@ class Run:
             return self.network(x, t, context, transformer_options=given, **arguments)
 
         return self.session.evaluate(
-            ModelCall(self.network, run, x, t, branches, options or {}, arguments)
+            ModelCall(self.network, run, x, t, branches, options or {}, arguments, window=window)
         )
 
     @property

@@ -66,7 +66,6 @@ def test_a_variant_nobody_has_checked_passes_through():
         ({"time_dim_concat": torch.ones(1)}, "extra frames are appended"),
         ({"options": {"ar_state": {}}}, "autoregressive sampler"),
         ({"options": {"context_window": object()}}, "context windows"),
-        ({"options": {"multigpu_thread_device": "x"}}, "several GPUs"),
         ({"options": {"patches": {"double_block": [print]}}}, "patches every block (double_block)"),
         ({"options": {"patches": {"attn1_patch": [print]}}}, "(attn1_patch)"),
         ({"options": {"patches": {"attn2_patch": [print]}}}, "(attn2_patch)"),

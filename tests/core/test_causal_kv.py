@@ -162,9 +162,9 @@ def test_dropped_memory_is_given_back():
             # tokens, and scales of the one head
             memory = [t.untyped_storage() for t in kept if t.ndim == 3 and t.shape[-1] in (128, 1)]
             sizes = {storage.data_ptr(): storage.nbytes() for storage in memory}
-            clip = run.session._clip
+            clip = run.session._clips.latest
             counts = [sum(table.nbytes()) for table in clip._tables.values()]
-            counts += [home.shared.transfers.nbytes() for home in clip._homes.values()]
+            counts.append(clip._homes.nbytes())
             checked.append((sum(sizes.values()), sum(counts)))
         return out
 
@@ -195,7 +195,7 @@ def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkey
 
     def answer(*call):
         out = run.answer(*call)
-        _, device, host = run.session._clip._tables[out.device].nbytes()
+        _, device, _, host = run.session._clips.latest._tables[out.device].nbytes()
         frame = FRAME * 129 // 128 if kept_in == "gpu_fp8" else FRAME
         sizes[call[-1].iteration.index] = (device + host) / frame
         return out

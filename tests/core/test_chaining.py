@@ -3,6 +3,7 @@
 import copy
 
 import torch
+from motioncache_pack.motioncache_core.reasons import code_of
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES
@@ -129,7 +130,7 @@ def test_a_replacer_that_skips_a_block_makes_every_evaluation_full(monkeypatch):
     assert run.kinds == ["dense", "dense", "reuse", "dense"]
     assert run.decided == ["dense", "partial", "reuse", "partial"]
     notes = [c.note for c in run.trace.calls()]
-    assert notes == ["", "keys and values are incomplete", "", "keys and values are incomplete"]
+    assert [code_of(note) for note in notes] == ["", "kv_incomplete", "", "kv_incomplete"]
     for seed in (0, 1, 3):
         x, t, context, _ = CASE.inputs(seed)
         wanted = CASE.network()(x, t, context, transformer_options=copy.deepcopy(options))

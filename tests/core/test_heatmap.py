@@ -86,6 +86,19 @@ def test_every_view_and_colormap_gives_one_picture_a_frame(trace, view, colormap
     assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
+def test_smooth_pictures_flow_between_the_tokens_values(trace):
+    shown = values(trace, "motion")
+    smooth = render(trace, "motion", colormap="gray", pixels=3, upscale="smooth")
+    assert smooth.shape == (2, 6, 9, 3)
+    # the centre of a token is its own value
+    np.testing.assert_allclose(smooth[:, 1::3, 1::3, 0], shown, atol=1e-6)
+    # halfway between the rows of frame 1, whose values are 1 and 0.5
+    between = smooth[1, 2:4, 4, 0].tolist()
+    assert between == pytest.approx([1 - 0.5 / 3, 0.5 + 0.5 / 3])
+    over = render(trace, "motion", images=torch.zeros(2, 6, 9, 3), opacity=1.0, upscale="smooth")
+    assert torch.equal(over, render(trace, "motion", pixels=3, upscale="smooth"))
+
+
 def test_a_token_becomes_a_square(trace):
     picture = render(trace, "active", 2, "gray", pixels=3)
     assert bool((picture[0, :3, :3] == 1).all())
@@ -114,6 +127,7 @@ def test_colours_run_from_the_first_to_the_last_anchor():
     [
         ({"view": "speed"}, ("'speed'", "'motion'", "'staleness'")),
         ({"colormap": "jet"}, ("'jet'", "'magma'", "'gray'")),
+        ({"upscale": "cubic"}, ("'cubic'", "'nearest'", "'smooth'")),
         ({"step": 4, "view": "active"}, ("step is 4", "4 evaluations", "0 to 3")),
         ({"step": -5, "view": "active"}, ("step is -5", "0 to 3")),
         ({"step": 0}, ("evaluation 0 has no motion map", "2 to 2")),

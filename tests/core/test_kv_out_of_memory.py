@@ -12,6 +12,7 @@ from motioncache_pack.motioncache_core.kv import PLACES, Offloaded, Quantized, R
 from motioncache_pack.motioncache_core.kv_home import Home
 from motioncache_pack.motioncache_core.kv_store import KVStore
 from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core.session import SPENT
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import OFF, Film, ForcingRun, apart
 from motioncache_pack.tests.core.runs import Run, Steady, living_tensors
@@ -105,13 +106,13 @@ def test_at_each_allocation_the_run_goes_on(monkeypatch, place):
     for at in range(counts[place]):
         with monkeypatch.context() as patched:
             Scarce(patched, {place: (at,)})
-            if place == "cpu" and at >= 3:
-                # nothing is below, and the rows of a partial evaluation need the others
-                with pytest.raises(torch.OutOfMemoryError, match="Set kv_cache to"):
-                    sampled(settings)
-                continue
             latents, trace = sampled(settings)
-        assert "out of memory at block" in trace.kv_reason
+        if place == "cpu" and at >= 3:
+            # nothing is below, and the rows of a partial evaluation need the others
+            assert [c.note for c in trace.declined_calls] == [SPENT]
+            assert trace.kv_reason == SPENT
+        else:
+            assert "out of memory at block" in trace.kv_reason
         assert error(latents, dense) < 1.5 * error(exact, dense) + 0.01
         del latents
     assert left_over(before) == []
@@ -138,11 +139,9 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
     for block, k in enumerate(fresh):
         got = kv.entries[block].read(5)[0]
         assert error(got, k) < (1e-7 if block == 0 else 0.04)
-    assert kv.home.notes == [
-        "out of memory at block 2: gpu_fp8 from there on",
-        "out of memory at block 3: cpu from there on",
-        "out of memory at block 1: gpu_fp8 from there on",
-        "out of memory at block 1: cpu from there on",
+    assert [(note.code, note.partition(". ")[0]) for note in kv.home.notes] == [
+        ("kv_step_down", f"out of memory at block {block}: {place} from there on")
+        for block, place in ((2, "gpu_fp8"), (3, "cpu"), (1, "gpu_fp8"), (1, "cpu"))
     ]
     kv._step_down(1)
     assert kv.home.lost

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.motion import merge_maps, motion_weights, token_patches
+from motioncache_pack.motioncache_core.motion import (
+    change_weights,
+    merge_maps,
+    motion_weights,
+    rate_of_change,
+    token_patches,
+)
 from motioncache_pack.tests.support.assert_close import assert_close
 
 
@@ -65,3 +71,33 @@ def test_token_patches_are_the_rows_of_the_patch_embedding(size):
 def test_token_patches_over_frames():
     latents = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
     assert token_patches(latents, (2, 1, 1))[0, 0].tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
+def test_weights_by_change_are_a_power_of_it():
+    change = torch.tensor([[0.0, 1.0], [4.0, 16.0]])
+    assert_close("weights", torch.tensor([[0.0, 0.25], [0.5, 1.0]]), change_weights(change, 0.5))
+    assert change_weights(change, 0.0).unique().tolist() == [1.0]
+    assert not change_weights(torch.zeros(2, 3), 0.4).isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_rate_of_change_is_the_mean_size_of_a_slope(dtype):
+    slope = torch.tensor([[[1.0, -3.0], [0.0, 0.5], [-2.0, -2.0], [8.0, 0.0]]], dtype=dtype)
+    got = rate_of_change(slope, (2, 2))
+    assert got.dtype == torch.float32
+    assert_close("rate", torch.tensor([[[2.0, 0.25], [2.0, 4.0]]]), got)
+
+
+def test_rates_that_go_as_change_to_the_two_fifths_give_the_least_error():
+    # of a forecast, whose error grows with change * time ** 2, at a fixed number of updates
+    change = (
+        torch.rand(1, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.1
+    )
+
+    def error(sensitivity):
+        rate = change_weights(change, sensitivity)
+        wait = 1 / (rate / rate.sum())
+        return float((change * wait**2).square().sum())
+
+    errors = {s: error(s) for s in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0)}
+    assert min(errors, key=errors.get) == 0.4

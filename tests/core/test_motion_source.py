@@ -71,8 +71,8 @@ def test_branches_are_averaged_and_one_that_is_gone_counts_no_more(settings, bat
     # in a branch of its own, position 0 moves in u and position 1, three times as much, in c
     u, c = frames([4, 4], [5, 4]), frames([4, 4], [4, 7])
     both = [(torch.cat((u, c)), ("u", "c"))] if batched else [(u, ("u",)), (c, ("c",))]
-    calls = [(x, 0 if settings is PREDICTED else 1000, names) for x, names in both]
-    later = [(u, t, ("u",)) for t in (1, 2)]
+    calls = [(x, 0.003 if settings is PREDICTED else 1000, names) for x, names in both]
+    later = [(u, t, ("u",)) for t in (0.002, 0.001)]
     found = weights(settings, *calls, *later)
     assert found[1] == [STILL, MOVING] * 2
     # u alone
@@ -100,3 +100,45 @@ def test_no_motion_map_is_made_before_the_motion_phase():
     # warm-up, warm-up, reuse, update: the fifth is the first that weighs
     calls = [(x, 1000 - 100 * i, ("c",)) for i in range(5)]
     assert weights(settings, *calls) == [None] * 4 + [[STILL, MOVING] * 2]
+
+
+RESIDUAL = replace(
+    FEATURES, motion_source="residual", motion_sensitivity=0.5, warmup_steps=2, forecast=0.5
+)
+
+
+@pytest.mark.parametrize("forecast", [0.0, 0.5])
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_residuals_own_change_is_taken_where_tokens_were_computed(forecast, batched):
+    # sum 4 and then 8, y - x = x + sum: changes by 4, 4, 4, 8. The root of a half is 180 / 255
+    a, b = frames([1, 1], [1, 1]), frames([1, 1], [1, 5])
+    settings = replace(RESIDUAL, forecast=forecast)
+
+    def calls(x, t):
+        return [(torch.cat((x, x)), t, ("u", "c"))] if batched else [(x, t, (n,)) for n in "uc"]
+
+    # the third reuses, from which there is nothing to learn
+    steps = [(a, 1000), (b, 900), (a, 800), (b, 700)]
+    found = weights(settings, *[call for step in steps for call in calls(*step)])
+    assert found[:2] == [None, None]
+    assert found[2] == found[3] == [180, 180, 180, 255]
+
+
+def test_a_partial_evaluation_changes_the_weights_of_its_tokens_alone():
+    settings = replace(RESIDUAL, reuse_threshold=0.05, update_share=0.25, warmup_steps=3)
+    a, b = frames([1, 1], [1, 1]), frames([1, 1], [1, 5])
+    run = Run(DoublingNet(blocks=1, attention=1), settings, profile=Steady(0.05))
+    for x, t in ((a, 1000), (b, 900), (a, 800), (b, 700), (b, 600)):
+        run.call(x, t)
+    run.session.close()
+    # from 8 to 4: 4, 4, 4, 8 once more, so the last token is the most due. At 700 it goes from
+    # 5 to 13, the others wait; at 600 nothing is due before the other three
+    assert run.trace.active_mask(3).tolist() == [False, False, False, True]
+    assert run.trace.evaluations[4].weight.tolist() == [180, 180, 180, 255]
+    assert run.trace.active_mask(4).tolist() == [True, False, False, False]
+
+
+def test_without_a_motion_phase_no_slope_is_kept_for_it():
+    assert RESIDUAL.keeps_slope and replace(RESIDUAL, forecast=0.0).keeps_slope
+    assert not replace(RESIDUAL, forecast=0.0, policy="chunk").keeps_slope
+    assert not FEATURES.keeps_slope

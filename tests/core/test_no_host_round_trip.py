@@ -189,6 +189,11 @@ ORDINARY = {
         replace(MOTION, forecast=0.75, cfg_mask="separate"),
         Clip(),
     ),
+    "forecast of keys and values": (replace(MOTION, forecast=0.75, kv_forecast=1.0), Clip()),
+    "shares by the residual's change": (
+        replace(MOTION, motion_source="residual", kv_forecast=1.0, update_share=0.5),
+        Clip(),
+    ),
     "features": (replace(MOTION, motion_source="features"), Clip()),
     "vote": (replace(MOTION, agreement=0.5), Clip()),
     "random": (replace(MOTION, policy="random"), Clip()),

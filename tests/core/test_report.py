@@ -161,7 +161,7 @@ def test_chunks_and_scopes_get_rows_of_their_own(trace):
                 evaluation(0, "dense", 20, "warm-up", [call("dense", 20, 1)], distance=None),
                 evaluation(1, "dense", 20, "uniform", [call("dense", 20, 1)], distance=0.31),
             ],
-            "(up to 0.31) reached reuse_threshold 0.1 every time; raise it",
+            "(up to 0.31) reached reuse_threshold 0.1 every time. Raise it",
         ),
     ],
 )

@@ -1,10 +1,14 @@
-"""What a full evaluation leaves behind."""
+"""What evaluations leave behind, on the model's device and in the host's memory."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import residuals
-from motioncache_pack.motioncache_core.plan import CallPlan, Part, ScopePlan
+from motioncache_pack.motioncache_core.layout import TokenLayout
+from motioncache_pack.motioncache_core.plan import CallPlan, Part, ScopePlan, scope_plan
+from motioncache_pack.motioncache_core.policy import Decision
 from motioncache_pack.motioncache_core.state import BranchRows
 
 B, L, C = 3, 7, 4
@@ -51,3 +55,53 @@ def test_blocks_may_answer_with_any_strides():
     state, x, y = branches(), torch.randn(B, L, C), torch.randn(B, C, L).mT
     residuals.store(kernels, plan(None, None), state, x, y)
     assert torch.equal(state.residual, y - x)
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_residuals_in_the_hosts_memory_are_the_same_bits(data):
+    batch, length, width = (data.draw(st.integers(1, n)) for n in (4, 9, 3))
+    layout = TokenLayout(1, 1, length)
+    rng = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
+
+    def numbers(*shape):
+        return torch.randn(shape, generator=rng).to(dtype)
+
+    def a_plan(kind):
+        due = torch.randint(2, (length,), generator=rng, dtype=torch.uint8)
+        active = {"dense": length, "reuse": 0}.get(kind, int(due.sum()))
+        decision = Decision(kind, "motion", active, due if kind == "partial" else None)
+        plan = scope_plan(layout, [decision], kernels, torch.device("cpu"))
+        if forecast:
+            plan.gain = torch.randn(length, generator=rng)
+            plan.inverse_interval = torch.randn(length, generator=rng).round(decimals=0)
+        return plan
+
+    forecast, cut = data.draw(st.booleans()), data.draw(st.integers(0, batch - 1))
+    states = [
+        BranchRows(("c",), batch, torch.zeros(batch, length, width, dtype=dtype), None, None)
+        for _ in range(2)
+    ]
+    for state in states:
+        state.slope = torch.zeros_like(state.residual) if forecast else None
+    assert states[1].to_host()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(residuals, "PIECE", data.draw(st.integers(1, 64)))
+        for kind in ("dense", *data.draw(st.lists(st.sampled_from(["partial", "reuse", "dense"])))):
+            ranges = [r for r in (slice(0, cut), slice(cut, batch)) if r.stop > r.start]
+            parts = [Part(r, a_plan(kind)) for r in ranges]
+            call_plan = CallPlan(kind, parts, None, 0)
+            x = numbers(batch, length, width)
+            y = numbers(batch, max(p.plan.active for p in parts), width)
+            outs = []
+            for state in states:
+                if kind == "dense":
+                    residuals.store(kernels, call_plan, state, x, y)
+                elif kind == "reuse":
+                    outs.append(residuals.reuse(kernels, call_plan, state, x))
+                else:
+                    outs.append(residuals.scatter(kernels, call_plan, state, x, y))
+            assert all(torch.equal(outs[0], out) for out in outs)
+            assert torch.equal(states[0].residual, states[1].residual)
+            assert not forecast or torch.equal(states[0].slope, states[1].slope)

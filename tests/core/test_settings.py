@@ -42,6 +42,8 @@ def test_the_published_ranges():
         "max_stale_steps": (0, 1000),
         "end_percent": (0.0, 1.0),
         "forecast": (0.0, 1.0),
+        "kv_forecast": (0.0, 1.0),
+        "update_share": (0.0, 1.0),
     }
 
 
@@ -166,6 +168,8 @@ def test_the_paper_preset_is_the_published_script():
         "dense_last": False,
         "clamp_distance": False,
         "forecast": 0.0,
+        "kv_forecast": 0.0,
+        "update_share": 0.0,
         "end_percent": 1.0,
     }
     assert {name: paper[name] for name in published} == published

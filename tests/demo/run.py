@@ -10,31 +10,22 @@ its motion map as well.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import page
 import torch
 from pictures import beside, contact_sheet, frames_of, save_animation, similarity
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-def load_pack() -> None:
-    """Make the repository importable as one package, as ComfyUI does."""
-    spec = importlib.util.spec_from_file_location(
-        "motioncache_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"cannot load the pack from {ROOT}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motioncache_pack"] = module
-    spec.loader.exec_module(module)
-
+from pack_loader import load_pack  # noqa: E402
 
 load_pack()
 
@@ -91,8 +82,8 @@ def timed(label: str, run: Any) -> tuple[Any, float]:
         return out, time.perf_counter() - started
 
 
-def ordinary(demo: Demo, out: Path) -> None:
-    """The same seed without and with MotionCache."""
+def ordinary(demo: Demo, out: Path) -> str:
+    """The same seed without and with MotionCache; returns the report."""
     clip, noise = demo.inputs(demo.args.frames)
     shown = {"conditions": clip.conditions}
     plain, plain_seconds = timed(
@@ -116,11 +107,14 @@ def ordinary(demo: Demo, out: Path) -> None:
         save_animation(frames_of(overlay, 4), out / "motion_map.webp")
     else:
         print("No motion map was made: the run never reached the motion phase.")
-    finish(demo, out, "", trace, videos, (plain_seconds, cached_seconds))
+    return finish(demo, out, "", trace, videos, (plain_seconds, cached_seconds))
 
 
-def forcing(demo: Demo, out: Path) -> None:
-    """Chunks one behind the other: bidirectional, block-causal, block-causal with MotionCache."""
+def forcing(demo: Demo, out: Path) -> str:
+    """Chunks one behind the other: bidirectional, block-causal, block-causal with MotionCache.
+
+    Returns the report.
+    """
     clip, noise = demo.inputs(FORCING_FRAMES)
     never = MotionCacheSettings(reuse_threshold=0.0)
     videos, seconds, trace = [], [], None
@@ -140,11 +134,13 @@ def forcing(demo: Demo, out: Path) -> None:
         videos.append(codec.decode(latents)[0])
         seconds.append(took)
     show(out, "forcing_", videos, ("bidirectional", "without", "with"))
-    finish(demo, out, "forcing_", trace, videos[1:], tuple(seconds[1:]))
-    print(
+    told = finish(demo, out, "forcing_", trace, videos[1:], tuple(seconds[1:]))
+    words = (
         f"  {'attention':16} block-causal without reuse takes {seconds[1] / seconds[0]:.1%} of the "
         "bidirectional time, and draws its own video, not the same"
     )
+    print(words)
+    return f"{told}\n{words}"
 
 
 def show(out: Path, prefix: str, videos: list[torch.Tensor], names: tuple[str, ...]) -> None:
@@ -165,8 +161,8 @@ def finish(
     trace: Trace,
     videos: list[torch.Tensor],
     seconds: tuple[float, ...],
-) -> None:
-    """Report and timeline, as files and on the screen."""
+) -> str:
+    """Report and timeline, as files and on the screen; returns the words."""
     psnr, ssim = similarity(*videos)
     report = summary(trace)
     report["demo"] = {
@@ -183,9 +179,7 @@ def finish(
     path = out / f"{prefix}report.json"
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     contact_sheet(frames_of(timeline(trace), 1)).save(out / f"{prefix}timeline.png")
-    print()
-    print(text(trace))
-    print()
+    lines = [text(trace), ""]
     totals = report["totals"]
     for name, value in (
         ("evaluations", f"{totals['dense']} dense, {totals['partial']} partial, "
@@ -195,7 +189,10 @@ def finish(
                        f"{seconds[0] / seconds[1]:.2f}x"),
         ("PSNR / SSIM", f"{psnr:.2f} dB / {ssim:.4f} against the run without reuse"),
     ):  # fmt: skip
-        print(f"  {name:16} {value}")
+        lines.append(f"  {name:16} {value}")
+    words = "\n".join(lines)
+    print(f"\n{words}")
+    return words
 
 
 def main() -> None:
@@ -210,19 +207,21 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     demo = Demo(args)
-    print(f"Scene: {scenes.describe(demo.scene)}; {args.steps} steps, seed {args.seed}")
+    title = f"Scene: {scenes.describe(demo.scene)}; {args.steps} steps, seed {args.seed}"
+    print(f"Five short runs of the model that ships with the pack.\n{title}\n{checkpoint.LIMITS}")
     # the first evaluations of a process are slower; no run should pay for them
     clip, noise = demo.inputs(args.frames)
     few = SampleOptions(steps=2, shift=checkpoint.SHIFT)
     sample(demo.model, *clip.text, noise, few, conditions=clip.conditions)
     print("\nOrdinary sampling")
-    ordinary(demo, args.out)
+    plain = ordinary(demo, args.out)
     chunk, delay = FORCING["chunk_frames"], FORCING["chunk_delay"]
     print(
         f"\nDiffusion forcing: {FORCING_FRAMES} frames, {chunk} a chunk, each {delay} steps later"
     )
-    forcing(demo, args.out)
-    print(f"\nPictures and reports: {args.out}/")
+    chunked = forcing(demo, args.out)
+    shown = page.write(args.out, title, checkpoint.LIMITS, (plain, chunked))
+    print(f"\nOpen {shown} in a browser to see the videos, the motion map and the timelines.")
 
 
 if __name__ == "__main__":

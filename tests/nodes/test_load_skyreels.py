@@ -34,6 +34,7 @@ def node(pack, monkeypatch):
     files = {NAME: checkpoint(), "other.safetensors": {"x_embedder.weight": torch.zeros(1)}}
     folder = {"diffusion_models": list(files)}
     paths = SimpleNamespace(
+        models_dir="no-models",
         get_filename_list=folder.__getitem__,
         get_full_path_or_raise=lambda kind, name: f"{kind}/{folder[kind].index(name)}",
     )

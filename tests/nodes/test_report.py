@@ -114,8 +114,13 @@ def test_the_node_shows_its_text(pack):
     assert len(out.ui["images"]) == 1
 
 
+def warns_of_few_steps(line):
+    return "sampling steps: between warm-up" in line
+
+
 def our_lines(caplog):
-    return [r.getMessage() for r in caplog.records if r.getMessage().startswith("MotionCache - ")]
+    lines = [r.getMessage() for r in caplog.records]
+    return [s for s in lines if s.startswith("MotionCache - ") and not warns_of_few_steps(s)]
 
 
 def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
@@ -132,7 +137,7 @@ def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
     ("settings", "match"),
     [
         ({"reuse_threshold": 0.0}, "reuse_threshold is 0"),
-        ({"reuse_threshold": 1e-6}, "reached reuse_threshold 1e-06 every time; raise it"),
+        ({"reuse_threshold": 1e-6}, "reached reuse_threshold 1e-06 every time. Raise it"),
         ({"warmup_steps": 50}, "fell into warm-up or the protected end"),
     ],
 )
@@ -207,7 +212,7 @@ def test_the_map_over_images(pack, finished):
 def test_the_maps_are_previewed_on_one_sheet(pack, finished):
     node = pack.nodes["MotionCacheMotionMap"]
     out = node.execute(finished, {}, "motion", -1, "gray", 0.6)
-    assert len(out.ui.as_dict()["images"]) == 1
+    assert len(out.ui["images"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,11 @@ def notice(pack, caplog):
             (picture,) = show(pack, handle, **inputs)
         assert picture.shape[0] == 1
         assert picture.min() < 0.2 < 0.8 < picture.max()
-        (record,) = [r for r in caplog.records if "MotionCache" in r.getMessage()]
+        (record,) = [
+            r
+            for r in caplog.records
+            if "MotionCache" in r.getMessage() and not warns_of_few_steps(r.getMessage())
+        ]
         assert record.levelno == logging.WARNING
         return record.getMessage()
 

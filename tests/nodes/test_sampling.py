@@ -123,10 +123,20 @@ def test_few_steps_reuse_nothing_and_say_so_once(pack, caplog):
     assert found["totals"]["declined_calls"] == found["totals"]["calls"] == 8
 
 
-def test_nine_steps_are_enough(pack):
-    _, trace = pack.cached(steps=9)
+@pytest.mark.parametrize("steps, warned", [(9, True), (14, True), (15, False)])
+def test_nine_steps_are_enough_and_fifteen_are_better(pack, caplog, steps, warned):
+    patched, handle = pack.patch(pack.wan())
+    with caplog.at_level(logging.WARNING):
+        pack.sample(patched, steps=steps)
+    trace = handle.latest
     assert trace.reason == ""
     assert "." in marks(trace)
+    words, _, data = pack.execute("MotionCacheReport", handle, {})
+    logged = [r.getMessage() for r in caplog.records if "sampling steps" in r.getMessage()]
+    sentence = f"{steps} sampling steps: "
+    assert [sentence in line for line in logged] == [True] * warned
+    assert (sentence in words) is warned
+    assert [r.startswith(sentence) for r in json.loads(data)["remarks"]] == [True] * warned
 
 
 @pytest.mark.parametrize("percent", [0.0, 0.3, 0.8])
@@ -141,11 +151,12 @@ def test_everything_after_the_end_is_computed(pack, percent):
     assert ("reuse" in before) == (percent > 0)
 
 
-def test_the_first_part_of_a_schedule_ends_in_a_full_evaluation(pack):
-    # as the high-noise half of two samplers in a row: its last noise level is not reached
+@pytest.mark.parametrize("ends", [False, True])
+def test_only_a_run_that_removes_all_noise_ends_in_a_full_evaluation(pack, ends):
+    # as the high-noise half of two samplers in a row, which is not the end of the video
     kwargs = {"steps": 24, "last_step": 14, "settings": {"reuse_threshold": 5.0}}
-    _, trace = pack.cached(**kwargs)
-    assert marks(trace) == "DD" + "." * 8 + "D..D"
+    _, trace = pack.cached(force_full_denoise=ends, **kwargs)
+    assert marks(trace) == "DD" + "." * 8 + "D.." + ("D" if ends else ".")
 
 
 def test_the_first_part_of_a_schedule_can_be_too_short(pack):

@@ -51,11 +51,13 @@ CONTRACT = {
             "min_update_ratio": real(0.4, 0.0, 1.0, 0.01, **MORE),
             "max_stale_steps": whole(8, 0, 1000, **MORE),
             "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
-            "motion_source": combo("predicted_x0", "predicted_x0", "features", **MORE),
+            "motion_source": combo("predicted_x0", "predicted_x0", "features", "residual", **MORE),
             "forecast": real(0.75, 0.0, 1.0, 0.01, **MORE),
             "cfg_mask": combo("shared", "shared", "separate", **MORE),
             "kv_cache": combo("auto", "auto", "gpu", "gpu_fp8", "cpu", "off", **MORE),
             "verbose": ("BOOLEAN", {"default": False, **MORE}),
+            "kv_forecast": real(0.0, 0.0, 1.0, 0.01, **MORE),
+            "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
         },
         {},
         [("MOTIONCACHE_SETTINGS", "settings")],
@@ -74,6 +76,7 @@ CONTRACT = {
             "images": IMAGE,
             "layout": combo("frames", "frames", "steps"),
             "legend": ("BOOLEAN", {"default": False}),
+            "upscale": combo("nearest", "nearest", "smooth", **MORE),
         },
         [PICTURE],
     ),
@@ -82,6 +85,23 @@ CONTRACT = {
         {"trace": TRACE, "samples": LATENT},
         {},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
+    ),
+    "MotionCacheCompare": (
+        "MotionCache Compare",
+        {
+            "reference": IMAGE,
+            "candidate": IMAGE,
+            "mode": combo("side by side", "side by side", "wipe", "difference"),
+            "gain": real(10.0, 0.5, 255.0, 0.5),
+        },
+        {"position": real(0.5, 0.0, 1.0, 0.01)},
+        [PICTURE, ("STRING", "text")],
+    ),
+    "MotionCacheCalibrate": (
+        "MotionCache Calibrate",
+        {"model": MODEL},
+        {},
+        [("MODEL", "MODEL")],
     ),
     "MotionCacheDiffusionForcing": (
         "MotionCache Diffusion Forcing",
@@ -146,6 +166,9 @@ FOLDERS = {
     "MotionCacheDemoDecode": "demo",
 }  # fmt: skip
 
+# they run without a node behind them
+SHOWN = ("MotionCacheMotionMap", "MotionCacheReport", "MotionCacheCompare")
+
 every_node = pytest.mark.parametrize("node_id", CONTRACT)
 SETTINGS = CONTRACT["MotionCacheSettings"][1]
 
@@ -204,12 +227,12 @@ def test_everything_is_explained_and_found(pack, node_id):
     assert schema.description
     assert schema.search_aliases
     assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
-    assert schema.is_output_node == (node_id in ("MotionCacheMotionMap", "MotionCacheReport"))
+    assert schema.is_output_node == (node_id in SHOWN)
 
 
 def test_all_settings_but_the_first_four_are_advanced(pack):
     inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 10
+    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12
 
 
 def defaults():

@@ -1,74 +1,69 @@
 // node drive.cjs <server> <workflow.json> <folder for pictures> <classic|vue> <chromium>
-// Opens the workflow in a browser, presses Run and prints what is to be seen, as JSON.
+// Drops the workflow on a browser's canvas, presses Run, scrubs, runs again, loads the page anew and
+// prints what was to be seen, as JSON.
 const fs = require("fs");
 const os = require("os");
 const path = require("path");
 const { chromium } = require("playwright-core");
+const acts = require("./acts.cjs");
 
 const [url, file, folder, mode, executablePath] = process.argv.slice(2);
 const SIZE = { width: 1900, height: 1060 };
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-dev-shm-usage"];
 
-async function seen(page) {
-  return page.evaluate(() => {
-    const nodes = app.graph._nodes.filter((n) => n.type.startsWith("MotionCache"));
-    return nodes.map((n) => ({
-      type: n.type,
-      images: (n.imgs ?? []).map((i) => [i.naturalWidth, i.naturalHeight]),
-      widgets: Object.fromEntries((n.widgets ?? []).map((w) => [w.name, w.value])),
-    }));
-  });
-}
+const MAP = "MotionCacheMotionMap";
+const WORDS = ["motion cache", "heatmap", "what was reused", "teacache"];
 
-async function fit(page) {
-  await page.evaluate(() => {
-    const boxes = app.graph._nodes.map((n) => [...n.pos, n.pos[0] + n.size[0], n.pos[1] + n.size[1]]);
-    const [x0, y0] = [0, 1].map((i) => Math.min(...boxes.map((b) => b[i])));
-    const [x1, y1] = [2, 3].map((i) => Math.max(...boxes.map((b) => b[i])));
-    const { ds } = app.canvas;
-    ds.scale = Math.min(1780 / (x1 - x0 + 60), 900 / (y1 - y0 + 90));
-    ds.offset[0] = 90 / ds.scale - x0;
-    ds.offset[1] = 110 / ds.scale - y0;
-    app.canvas.setDirty(true, true);
-  });
-  await page.waitForTimeout(800);
-}
-
-async function run(page, errors) {
-  const set = (name, data) =>
-    page.request.post(`${url}/settings/${name}`, { data, headers: { "Content-Type": "application/json" } });
-  await set("Comfy.TutorialCompleted", "true");
-  await set("Comfy.VueNodes.Enabled", String(mode === "vue"));
-  await page.goto(url);
-  const ready = () => window.app?.graph && window.LiteGraph?.registered_node_types?.MotionCachePatcher;
-  await page.waitForFunction(ready, null, { timeout: 120000 });
-  await page.waitForTimeout(1500);
-  const workflow = JSON.parse(fs.readFileSync(file, "utf8"));
-  await page.evaluate((graph) => app.loadGraphData(graph), workflow);
-  await page.waitForTimeout(2000);
-  await page.evaluate((value) => {
-    // the server does not run again what it has run for another page
-    const all = app.graph._nodes.flatMap((n) => n.widgets ?? []);
-    all.filter((w) => w.name === "seed").forEach((w) => (w.value = value));
-  }, Date.now() % 1e6);
-  const before = await seen(page);
+async function all(page, errors) {
+  const shot = (name) => page.screenshot({ path: path.join(folder, `${mode}_${name}.png`) });
+  let prompts = 0;
+  page.on("request", (r) => (prompts += r.method() === "POST" && r.url().endsWith("/prompt") ? 1 : 0));
+  const out = { errors };
+  await acts.open(page, url, mode);
+  await acts.drop(page, file);
+  // the server does not run again what it has run for another page
+  await acts.set(page, "seed", Date.now() % 1e6);
+  await acts.fit(page);
+  out.before = await acts.seen(page);
+  out.empty = await acts.scrubber(page);
   await page.evaluate(() => {
     window.told = [];
+    window.previews = 0;
     app.api.addEventListener("progress_text", (e) => window.told.push(e.detail));
-    window.ended = new Promise((resolve) => {
-      app.api.addEventListener("execution_success", () => resolve(""));
-      app.api.addEventListener("execution_error", (e) => resolve(e.detail.exception_message));
-    });
+    app.api.addEventListener("b_preview", () => window.previews++);
   });
-  await page.click('[data-testid="queue-button"]');
-  const failed = await page.evaluate(() => window.ended);
-  await page.waitForTimeout(3000);
-  await fit(page);
-  await page.screenshot({ path: path.join(folder, `${mode}.png`) });
-  const prompt = (await page.evaluate(() => app.graphToPrompt())).output;
-  const saved = await page.evaluate(() => app.graph.serialize());
-  const told = await page.evaluate(() => window.told);
-  return { before, after: await seen(page), told, failed, errors, prompt, saved };
+  const running = page.waitForFunction(() => window.told.length > 3, null, { timeout: 300000 });
+  const halfway = running.then(() => shot("running"));
+  out.failed = await acts.run(page);
+  await halfway;
+  Object.assign(out, await page.evaluate(() => ({ told: window.told, previews: window.previews })));
+  await acts.fit(page);
+  await shot("after");
+  out.after = await acts.seen(page);
+  out.prompt = (await page.evaluate(() => app.graphToPrompt())).output;
+  out.saved = await page.evaluate(() => app.graph.serialize());
+
+  await acts.zoom(page, MAP);
+  const sent = prompts;
+  out.scrubbed = await acts.scrub(page);
+  out.prompts = [sent, prompts];
+  await shot("scrubbed");
+
+  await acts.set(page, "motion_sensitivity", 0.9);
+  out.failed ||= await acts.run(page);
+  await page.locator(".motioncache-scrubber select").selectOption("motion");
+  out.again = await acts.scrubber(page);
+  await shot("again");
+
+  out.reloaded = await acts.reload(page);
+  await acts.zoom(page, MAP);
+  await shot("reloaded");
+  out.help = await acts.help(page, MAP);
+  await shot("help");
+  out.found = {};
+  for (const words of WORDS) out.found[words] = await acts.search(page, words);
+  out.left = await acts.remove(page, MAP);
+  return out;
 }
 
 (async () => {
@@ -81,10 +76,11 @@ async function run(page, errors) {
     const errors = [];
     page.on("pageerror", (e) => errors.push(String(e)));
     page.on("console", (m) => {
-      // only what comes from the pack's own files
-      if (m.location().url.includes("MotionCache")) errors.push(`${m.type()}: ${m.text()}`);
+      // only what comes from the pack's own files; the page looks for a translated help page first
+      const from = m.location().url;
+      if (from.includes("MotionCache") && !from.includes("/docs/")) errors.push(`${m.type()}: ${m.text()}`);
     });
-    console.log(JSON.stringify(await run(page, errors)));
+    console.log(JSON.stringify(await all(page, errors)));
   } finally {
     await browser.close();
     fs.rmSync(profile, { recursive: true, force: true });

@@ -37,9 +37,10 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
     script, workflow = root / "tests/page/drive.cjs", root / "workflows/motioncache_demo.json"
     folder = tmp_path_factory.mktemp(request.param)
     command = [NODE, script, server.url, workflow, folder, request.param, CHROMIUM]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert (folder / f"{request.param}.png").stat().st_size > 50_000
+    for shot in ("running", "after", "scrubbed", "again", "reloaded", "help"):
+        assert (folder / f"{request.param}_{shot}.png").stat().st_size > 50_000
     return json.loads(done.stdout)
 
 
@@ -69,8 +70,74 @@ def test_the_text_is_neither_saved_nor_sent(seen):
 
 def test_the_pictures_are_on_their_nodes(seen):
     assert nodes(seen)["MotionCacheReport"]["images"][0][0] == 880
-    (sheet,) = nodes(seen)["MotionCacheMotionMap"]["images"]
-    assert sheet[0] == 640
+    shown = seen["scrubbed"]["sheet"]["words"]
+    assert "640 × 354" in shown and "evaluation" not in shown
+    start = seen["scrubbed"]["start"]
+    # frames of 256 x 256 below 8 x 8 tokens, and as large on the screen as a person wants it
+    assert start["visible"] and start["pixels"] == [512, 512]
+    assert min(start["box"]) > 250
+
+
+def test_before_a_run_there_is_nothing_to_scrub(seen):
+    assert seen["empty"]["count"] == 1 and not seen["empty"]["visible"]
+
+
+def test_scrubbing_changes_the_picture_without_a_new_prompt(seen):
+    found = seen["scrubbed"]
+    assert seen["prompts"][0] == seen["prompts"][1] == 1
+    assert found["start"]["views"] == ["motion", "updates", "staleness", "active", "sheet"]
+    first, last = found["firstStep"], found["lastStep"]
+    # the motion phase of 24 evaluations
+    assert first["shows"].split()[0] == last["shows"].split()[0] == "motion"
+    assert int(first["shows"].split()[1]) < int(last["shows"].split()[1]) <= 23
+    assert first["words"] != last["words"] and first["picture"] != last["picture"]
+    assert last["picture"] == found["start"]["picture"]
+    assert found["lastFrame"]["shows"].split()[2] == "8"
+    shown = [found[view]["picture"] for view in ("motion", "updates", "staleness", "active")]
+    assert found["lastFrame"]["picture"] == shown[0] and len(set(shown)) == 4
+
+
+def test_another_sensitivity_is_another_map(seen):
+    again, before = seen["again"], seen["scrubbed"]["motion"]
+    # the evaluation and the frame stay where they were
+    assert again["shows"].split()[0::2] == before["shows"].split()[0::2] == ["motion", "8"]
+    assert again["picture"] != before["picture"]
+    assert "0.10\n1.00\nmotion weight" in again["words"]
+
+
+def test_the_map_outlives_a_reload_but_not_its_node(seen):
+    assert seen["reloaded"]["visible"]
+    assert "0.10\n1.00\nmotion weight" in seen["reloaded"]["words"]
+    assert seen["left"] == 0
+
+
+def test_the_scrubber_is_neither_saved_nor_sent(seen):
+    (sent,) = (n for n in seen["prompt"].values() if n["class_type"] == "MotionCacheMotionMap")
+    assert "scrub" not in sent["inputs"] and sent["inputs"]["upscale"] == "nearest"
+    (saved,) = (n for n in seen["saved"]["nodes"] if n["type"] == "MotionCacheMotionMap")
+    assert len([v for v in saved["widgets_values"] if v not in (None, "")]) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "node"),
+    [
+        ("motion cache", "Makes a video model faster"),
+        ("teacache", "Makes a video model faster"),
+        ("heatmap", "MotionCache Motion Map"),
+        ("what was reused", "MotionCache Motion Map"),
+    ],
+)
+def test_the_search_finds_the_nodes_by_their_aliases(seen, words, node):
+    assert node in seen["found"][words]
+
+
+def test_help_opens(seen):
+    assert "What happened in the last run, one picture per latent frame." in seen["help"]
+
+
+def test_the_hosts_preview_goes_on(seen):
+    """One for every step of the two samplers, but for those that the host skips."""
+    assert seen["previews"] > 24
 
 
 def test_the_node_told_how_the_run_went(seen):

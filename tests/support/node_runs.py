@@ -143,8 +143,8 @@ def kept(monkeypatch):
     refs = []
     put, put_rows = KVStore.put, BranchTable.put
 
-    def watched_put(self, block, k, v):
-        put(self, block, k, v)
+    def watched_put(self, block, k, v, steps=None):
+        put(self, block, k, v, steps)
         refs.extend(weakref.ref(t) for t in self.entries[block].tensors)
 
     def watched_rows(self, rows):

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
+from motioncache_pack.tests.workflows.examples_image import wan21_i2v, wan22_5b
 from motioncache_pack.tests.workflows.graph import Graph, Output
 from motioncache_pack.tests.workflows.parts import (
     ACCENT,
     GROUP,
     NOTE,
     compare,
+    image_and_latent,
     report,
     text_and_latent,
 )
 
-DEMO_NOTE = """\
+DEMO_NOTE = f"""\
 ## MotionCache in half a minute
 Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack. It draws shapes \
-that move over a still or panned background. As in image to video, it is shown the first frame; a \
-few coloured points in the later frames tell it where the shapes go.
+that move over a still or panned background. {checkpoint.LIMITS}
 
 **Look at**
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
@@ -38,6 +40,27 @@ reused.
 
 The settings here reach the motion phase early, so that it shows within 24 steps. Without the \
 settings node the preset counts. **reuse_threshold** 0 is the same as not having MotionCache.
+"""
+
+COMPARE_NOTE = """\
+## The same seed with and without MotionCache
+Press **Run**. Nothing needs to be downloaded: a tiny model ships with the pack.
+
+**MotionCache Compare** shows the video without, the video with, and where they differ. The error \
+is multiplied by **gain** before it is shown; the colour bar says what its brightest colour means.
+
+- **PSNR** is the size of the error in decibels, **SSIM** how alike edges and texture are (1 is \
+equal), **temporal PSNR** the error of the changes from frame to frame: flicker, wrong motion.
+- **mode** *wipe* puts one video left of a line and the other right of it, *difference* shows the \
+error alone.
+
+**Try**
+- **reuse_threshold** 0 in the settings: the videos are *identical*.
+- **policy** *random*: as many tokens, but random ones.
+- Take the settings node away, so that the **preset** counts.
+
+To compare with your own model, put it in the place of the demo model: one sampler behind \
+MotionCache, one without it, both with the same seed, size and steps.
 """
 
 WAN21_NOTE = """\
@@ -62,18 +85,19 @@ Runs of 8 steps or fewer are passed through unchanged: there is nothing to reuse
 runs with 4-step distillation LoRAs.
 """
 
+# `{0}` is the name of the task in the files' names, `{1}` in words, `{2}` a sentence
 WAN22_NOTE = """\
-## Wan 2.2 14B text to video with MotionCache
+## Wan 2.2 14B {1} to video with MotionCache
 Files, and where they go below ComfyUI/models:
 
 | file | folder |
 |---|---|
-| wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors | diffusion_models |
-| wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors | diffusion_models |
+| wan2.2_{0}_high_noise_14B_fp8_scaled.safetensors | diffusion_models |
+| wan2.2_{0}_low_noise_14B_fp8_scaled.safetensors | diffusion_models |
 | umt5_xxl_fp8_e4m3fn_scaled.safetensors | text_encoders |
 | wan_2.1_vae.safetensors | vae |
 
-All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face.
+All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face.{2}
 
 **Two experts, two MotionCache nodes.** Each expert is a model of its own, so nothing is carried \
 over: the cache starts afresh at the hand-over, and each expert sees 10 of the 20 steps. That is \
@@ -82,6 +106,11 @@ why the settings node, which feeds both, has **warmup_steps** 3 and **uniform_up
 An expert that gets 8 steps or fewer is passed through unchanged. That includes runs with 4-step \
 distillation LoRAs. With more steps, move the hand-over of both samplers to half of them.
 """
+
+
+START_IMAGE = """\
+ The picture is ComfyUI's own *example.png*: choose yours in **Start image**, and say in the \
+prompt what shall move."""
 
 
 def demo() -> Graph:
@@ -95,7 +124,7 @@ def demo() -> Graph:
         motion_sensitivity=0.5,
     )  # fmt: skip
 
-    column = g.column(520, 300)
+    column = g.column(520, 330)
     cache = column.add(
         "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
         settings=settings["settings"],
@@ -111,6 +140,54 @@ def demo() -> Graph:
 
     column = compare(g, 900, cache["trace"], plain["LATENT"], cached["LATENT"], "motioncache_demo")
     report(column, cache["trace"], cached["LATENT"])
+    return g
+
+
+def with_and_without() -> Graph:
+    """The same seed with and without MotionCache, compared."""
+    g = Graph("motioncache_compare")
+    column = g.column(0, 440)
+    column.add("MarkdownNote", 500, title="Start here", colours=NOTE, text=COMPARE_NOTE)
+    model = column.add("MotionCacheDemoModel", 205)
+    settings = column.add(
+        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
+        motion_sensitivity=0.5,
+    )  # fmt: skip
+
+    column = g.column(520, 330)
+    cache = column.add(
+        "MotionCachePatcher", 175, colours=ACCENT, model=model["MODEL"],
+        settings=settings["settings"],
+    )  # fmt: skip
+    both = {
+        "steps": 24, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple",
+        "positive": model["positive"], "negative": model["negative"],
+        "latent_image": model["LATENT"],
+    }  # fmt: skip
+    cached = column.add("KSampler", 270, title="With MotionCache", model=cache["MODEL"], **both)
+    after = column.add("MotionCacheDemoDecode", 110, title="Decode: with", samples=cached["LATENT"])
+    plain = column.add("KSampler", 270, title="Without MotionCache", model=model["MODEL"], **both)
+    before = column.add(
+        "MotionCacheDemoDecode", 110, title="Decode: without", samples=plain["LATENT"]
+    )
+
+    column = g.column(900, 640)
+    compared = column.add(
+        "MotionCacheCompare", 720, colours=ACCENT, reference=before["IMAGE"],
+        candidate=after["IMAGE"],
+    )  # fmt: skip
+    column.add("PreviewAny", 300, title="Numbers of every frame", source=compared["text"])
+
+    column = g.column(1620, 800)
+    column.add(
+        "SaveAnimatedWEBP", 430, title="Without | With | Error", images=compared["IMAGE"],
+        filename_prefix="motioncache_compare", lossless=False, quality=90,
+    )  # fmt: skip
+    report(column, cache["trace"], cached["LATENT"])
+    g.column(2500, 560).add(
+        "MotionCacheMotionMap", 640, trace=cache["trace"], samples=cached["LATENT"],
+        images=after["IMAGE"],
+    )  # fmt: skip
     return g
 
 
@@ -146,23 +223,35 @@ def wan21() -> Graph:
 
 def wan22() -> Graph:
     """Wan 2.2 14B text to video: two experts."""
-    g = Graph("wan22_14b_t2v_motioncache")
+    return _two_experts("t2v", WAN22_NOTE.format("t2v", "text", ""))
+
+
+def wan22_i2v() -> Graph:
+    """Wan 2.2 14B image to video: two experts."""
+    return _two_experts("i2v", WAN22_NOTE.format("i2v", "image", START_IMAGE))
+
+
+def _two_experts(task: str, note: str) -> Graph:
+    g = Graph(f"wan22_14b_{task}_motioncache")
     column = g.column(0, 440)
-    column.add("MarkdownNote", 480, title="Read me", colours=NOTE, text=WAN22_NOTE)
+    column.add("MarkdownNote", 480, title="Read me", colours=NOTE, text=note)
     settings = column.add(
         "MotionCacheSettings", 400, title="Settings of both experts", warmup_steps=3,
         uniform_updates=1,
     )  # fmt: skip
     column = g.column(500, 380)
-    conditioning = text_and_latent(column, 640, 640)
-    empty = conditioning.pop("latent_image")
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
+    if task == "t2v":
+        conditioning = text_and_latent(column, 640, 640)
+    else:
+        conditioning = image_and_latent(column, vae["VAE"], 640, 640, vision=False)
+    empty = conditioning.pop("latent_image")
 
     def expert(name: str, y: int, latent: Output, **steps: Any) -> Output:
         column = g.column(960, 400, y)
         loader = column.add(
             "UNETLoader", 100, title=f"Load the {name} noise expert",
-            unet_name=f"wan2.2_t2v_{name}_noise_14B_fp8_scaled.safetensors",
+            unet_name=f"wan2.2_{task}_{name}_noise_14B_fp8_scaled.safetensors",
         )  # fmt: skip
         shifted = column.add("ModelSamplingSD3", 80, model=loader["MODEL"], shift=8.0)
         cache = column.add(
@@ -190,15 +279,19 @@ def wan22() -> Graph:
     column = g.column(2920, 560, 45)
     frames = column.add("VAEDecode", 80, samples=latent, vae=vae["VAE"])
     video = column.add("CreateVideo", 120, images=frames["IMAGE"], fps=16.0)
-    column.add("SaveVideo", 700, video=video["VIDEO"], filename_prefix="video/motioncache_wan22")
+    column.add("SaveVideo", 700, video=video["VIDEO"], filename_prefix=f"video/{g.name}")
     return g
 
 
 EXAMPLES: dict[str, Callable[[], Graph]] = {
     "motioncache_demo": demo,
+    "motioncache_compare": with_and_without,
     "wan21_t2v_motioncache": wan21,
+    "wan21_i2v_motioncache": wan21_i2v,
     "wan22_14b_t2v_motioncache": wan22,
+    "wan22_14b_i2v_motioncache": wan22_i2v,
+    "wan22_5b_motioncache": wan22_5b,
     **FORCING_EXAMPLES,
 }
 # need no file
-DEMOS = ("motioncache_demo", "motioncache_demo_df")
+DEMOS = ("motioncache_demo", "motioncache_compare", "motioncache_demo_df")

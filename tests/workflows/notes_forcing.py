@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from motioncache_pack.motioncache_core.demo import checkpoint
+
 _TEXT_AND_VAE = """\
 | umt5_xxl_fp8_e4m3fn_scaled.safetensors | text_encoders |
 | wan_2.1_vae.safetensors | vae |
@@ -24,14 +26,13 @@ _UNTRIED = """\
 **Not tried with the real weights**: we had neither the files nor a GPU. What is tested is a small \
 model of the same build, against an independent implementation."""
 
-DEMO = """\
+DEMO = f"""\
 ## Diffusion forcing in half a minute
 Press **Run**. Nothing needs to be downloaded. The video's 12 frames are cut into 4 chunks. Each \
 chunk denoises a few steps behind the one before it, so that later frames can follow earlier ones \
 that are nearly clean.
 
-The tiny model that ships with the pack is shown the first frame, and coloured points in the later \
-ones that tell it where the shapes go.
+{checkpoint.LIMITS}
 
 **Look at**
 - *What was saved*: chunks down, model evaluations across. The staircase is the delay. Orange is \

@@ -27,8 +27,8 @@ def report(
     column.add("MotionCacheReport", height, title=title, trace=trace, samples=samples)
 
 
-def text_and_latent(column: Column, width: int, height: int, length: int = 81) -> dict[str, Output]:
-    """Prompts and an empty video of `length` frames, as inputs of a sampler."""
+def prompts(column: Column) -> dict[str, Output]:
+    """The prompts, as inputs of a sampler."""
     clip = column.add(
         "CLIPLoader", 130, clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan"
     )
@@ -36,14 +36,45 @@ def text_and_latent(column: Column, width: int, height: int, length: int = 81) -
     negative = column.add(
         "CLIPTextEncode", 120, title="Negative prompt", clip=clip["CLIP"], text=NEGATIVE
     )
+    return {"positive": prompt["CONDITIONING"], "negative": negative["CONDITIONING"]}
+
+
+def text_and_latent(column: Column, width: int, height: int, length: int = 81) -> dict[str, Output]:
+    """Prompts and an empty video of `length` frames, as inputs of a sampler."""
+    both = prompts(column)
     latent = column.add(
         "EmptyHunyuanLatentVideo", 150, title="Empty video latent", width=width, height=height,
         length=length,
     )  # fmt: skip
+    return {**both, "latent_image": latent["LATENT"]}
+
+
+def image_and_latent(
+    column: Column, vae: Output, width: int, height: int, vision: bool
+) -> dict[str, Output]:
+    """Prompts, a start image and an empty video of 81 frames, as inputs of a sampler.
+
+    Args:
+        vision: show the image to a CLIP vision model too, as Wan 2.1 wants it.
+    """
+    both = prompts(column)
+    image = column.add("LoadImage", 330, title="Start image", image="example.png")
+    seen = {}
+    if vision:
+        loader = column.add("CLIPVisionLoader", 80, clip_name="clip_vision_h.safetensors")
+        encoded = column.add(
+            "CLIPVisionEncode", 100, clip_vision=loader["CLIP_VISION"], image=image["IMAGE"],
+            crop="none",
+        )  # fmt: skip
+        seen["clip_vision_output"] = encoded["CLIP_VISION_OUTPUT"]
+    video = column.add(
+        "WanImageToVideo", 230, **both, vae=vae, width=width, height=height,
+        start_image=image["IMAGE"], **seen,
+    )  # fmt: skip
     return {
-        "positive": prompt["CONDITIONING"],
-        "negative": negative["CONDITIONING"],
-        "latent_image": latent["LATENT"],
+        "positive": video["positive"],
+        "negative": video["negative"],
+        "latent_image": video["latent"],
     }
 
 

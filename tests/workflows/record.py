@@ -15,11 +15,14 @@ NODES = (
     "BasicScheduler",
     "CLIPLoader",
     "CLIPTextEncode",
+    "CLIPVisionEncode",
+    "CLIPVisionLoader",
     "CreateVideo",
     "EmptyHunyuanLatentVideo",
     "ImageStitch",
     "KSampler",
     "KSamplerAdvanced",
+    "LoadImage",
     "ModelSamplingSD3",
     "PreviewAny",
     "PreviewImage",
@@ -29,6 +32,8 @@ NODES = (
     "UNETLoader",
     "VAEDecode",
     "VAELoader",
+    "Wan22ImageToVideoLatent",
+    "WanImageToVideo",
 )
 
 # by path: this script needs neither torch nor the pack

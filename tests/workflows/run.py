@@ -7,7 +7,6 @@ python tests/workflows/run.py --thumbnails    # the .jpg files too; samples with
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,16 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
 
 
-def load_pack() -> None:
-    """Make the repository importable as one package, as ComfyUI does."""
-    spec = importlib.util.spec_from_file_location(
-        "motioncache_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    if spec is None or spec.loader is None:
-        raise RuntimeError(f"cannot load the pack from {ROOT}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["motioncache_pack"] = module
-    spec.loader.exec_module(module)
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from pack_loader import load_pack  # noqa: E402
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ CORE_FILE = Path(__file__).with_name("core_nodes.json")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 # inputs whose options are the files of one machine
-FILES = ("unet_name", "clip_name", "vae_name", "model_name")
+FILES = ("unet_name", "clip_name", "vae_name", "model_name", "image")
+ENDINGS = (".safetensors", ".png")
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 # nodes that exist in the page only
 NOTES = {
@@ -58,7 +59,7 @@ def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
         return [entry, *(item for items in more for item in items)]
     if kind in WIDGETS:
         entry |= {k: said[k] for k in ("default", "min", "max", "options") if k in said}
-        if name in FILES:
+        if kind == "COMBO" and name in FILES:
             entry["options"], entry["files"] = [], True
         if said.get("control_after_generate"):
             entry["control"] = True
@@ -108,7 +109,7 @@ def complaint(value: Any, widget: dict[str, Any]) -> str | None:
     kind = widget["type"]
     said = f"{widget['name']} is {value!r}"
     if widget.get("files"):
-        return None if str(value).endswith(".safetensors") else f"{said}, which is no model file"
+        return None if str(value).endswith(ENDINGS) else f"{said}, which is no model or picture"
     if kind == "COMBO":
         return None if value in widget["options"] else f"{said}, allowed are {widget['options']}"
     allowed: dict[str, Any] = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}

@@ -14,7 +14,10 @@ from motioncache_pack.tests.workflows.graph import TITLE
 from PIL import Image
 
 each = pytest.mark.parametrize("name", EXAMPLES)
-LOADERS = {"UNETLoader", "CLIPLoader", "VAELoader", "MotionCacheLoadSkyReels"}
+LOADERS = {
+    "UNETLoader", "CLIPLoader", "CLIPVisionLoader", "VAELoader", "LoadImage",
+    "MotionCacheLoadSkyReels",
+}  # fmt: skip
 WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
 
 

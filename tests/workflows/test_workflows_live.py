@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from motioncache_pack.tests.support import fake_comfy
@@ -23,7 +25,11 @@ pytestmark = [
 ]
 each = pytest.mark.parametrize("name", EXAMPLES)
 # diffusion forcing adds the delay of every chunk but the first
-EVALUATIONS = {"motioncache_demo": 24, "motioncache_demo_df": 24 + 3 * 6}
+EVALUATIONS = {
+    "motioncache_demo": 24,
+    "motioncache_compare": 24,
+    "motioncache_demo_df": 24 + 3 * 6,
+}
 STARTUP, SAMPLING = 180, 300
 
 
@@ -74,6 +80,10 @@ def server(root, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfy")
     (base / "custom_nodes").mkdir()
     (base / "custom_nodes" / "ComfyUI-MotionCache").symlink_to(root, target_is_directory=True)
+    # the picture that every ComfyUI brings
+    (base / "input").mkdir()
+    picture = Path(os.environ["COMFYUI_PATH"]) / "input" / "example.png"
+    shutil.copy(picture, base / "input")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

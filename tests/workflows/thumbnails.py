@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -24,18 +25,25 @@ BACK, BOX, EDGE, ACCENT, WORDS, FAINT, STEPS = (
 )
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "run.py"
 
+EXPERTS = (
+    ("High noise", "*MotionCache", "Steps 0-10", "*Report"),
+    ("Low noise", "*MotionCache", "Steps 10-20", "Video"),
+)
 # rows of boxes from left to right; a box with * is one of ours
 SCHEMES = {
     "wan21_t2v_motioncache": (
         "Wan 2.1 text to video",
         (("Wan 2.1", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
-    "wan22_14b_t2v_motioncache": (
-        "Wan 2.2 14B text to video, two experts",
-        (
-            ("High noise", "*MotionCache", "Steps 0-10", "*Report"),
-            ("Low noise", "*MotionCache", "Steps 10-20", "Video"),
-        ),
+    "wan21_i2v_motioncache": (
+        "Wan 2.1 image to video",
+        (("Wan 2.1 I2V", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
+    ),
+    "wan22_14b_t2v_motioncache": ("Wan 2.2 14B text to video, two experts", EXPERTS),
+    "wan22_14b_i2v_motioncache": ("Wan 2.2 14B image to video, two experts", EXPERTS),
+    "wan22_5b_motioncache": (
+        "Wan 2.2 5B: text or image to video",
+        (("Wan 2.2 5B", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
 }
 
@@ -74,7 +82,7 @@ def draw(name: str, path: Path) -> int:
     elif name in STAIRCASES:
         picture = _staircase(*STAIRCASES[name])
     else:
-        picture = _forcing_demo() if name.endswith("_df") else _demo()
+        picture = DRAWN[name]()
     for quality in (90, 80, 70, 60):
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=quality, optimize=True)
@@ -175,8 +183,28 @@ def _demo() -> Image.Image:
     return picture
 
 
+def _compare() -> Image.Image:
+    """Both videos and what their difference is times five."""
+    (panels,) = _sampled("side_by_side.webp")
+    picture, pen = _canvas("The same seed without and with MotionCache, and their difference")
+    height = round(panels.height * WIDTH / panels.width)
+    picture.paste(panels.resize((WIDTH, height), Image.Resampling.LANCZOS), (LEFT, 112))
+    for i, words in enumerate(("Without", "With", "Error x5")):
+        place = LEFT + (2 * i + 1) * WIDTH / 6, 112 + height + 22
+        pen.text(place, words, fill=WORDS, font=_font(19), anchor="mm")
+    return picture
+
+
 def _frame(path: Path) -> Image.Image:
     """The picture in the middle of an animation."""
     with Image.open(path) as animation:
         animation.seek(getattr(animation, "n_frames", 1) // 2)
         return animation.convert("RGB")
+
+
+# of a real run of the shipped model
+DRAWN: dict[str, Callable[[], Image.Image]] = {
+    "motioncache_demo": _demo,
+    "motioncache_demo_df": _forcing_demo,
+    "motioncache_compare": _compare,
+}

@@ -1,0 +1,86 @@
+"""Two videos of one seed, with and without MotionCache: how far apart they are, and where."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..motioncache_core.quality import compare, text
+from .compare_pictures import MODES, ComparePictures
+from .host import intermediate_device
+from .types import CATEGORY
+
+
+class MotionCacheCompare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MotionCacheCompare",
+            display_name="MotionCache Compare",
+            category=CATEGORY,
+            description=(
+                "How close a video is to its reference: PSNR, SSIM, flicker, and a map of the "
+                "error. Sample the same seed twice, without and with MotionCache."
+            ),
+            search_aliases=[
+                "compare videos", "psnr", "ssim", "difference", "side by side", "quality",
+            ],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("reference", tooltip="Frames made without MotionCache."),
+                io.Image.Input(
+                    "candidate", tooltip="Frames of the same seed and size made with MotionCache."
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip=(
+                        "side by side: both, and the error beside them. wipe: the reference left "
+                        "of a line, the candidate right of it. difference: the error alone."
+                    ),
+                ),
+                io.Float.Input(
+                    "gain",
+                    default=10.0,
+                    min=0.5,
+                    max=255.0,
+                    step=0.5,
+                    tooltip=(
+                        "The error is multiplied by this before it is shown. The numbers do not "
+                        "change."
+                    ),
+                ),
+                io.Float.Input(
+                    "position",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Where the line of the wipe is, from 0 (left) to 1 (right).",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="IMAGE", tooltip="One picture per frame, with names and numbers."
+                ),
+                io.String.Output(
+                    display_name="text",
+                    tooltip="PSNR, SSIM and temporal PSNR, of the video and of every frame.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, reference: Tensor, candidate: Tensor, mode: str, gain: float, position: float = 0.5
+    ) -> io.NodeOutput:
+        found = compare(reference, candidate)
+        pictures = ComparePictures(reference, candidate, found, mode, gain, position)
+        words = text(found, reference)
+        shown = {
+            **ui.PreviewText(words).as_dict(),
+            **ui.PreviewImage(pictures.preview(), cls=cls).as_dict(),
+        }
+        return io.NodeOutput(pictures.all().to(intermediate_device()), words, ui=shown)

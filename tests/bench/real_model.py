@@ -1,0 +1,238 @@
+"""The quality table for your own model: what each way of reusing costs its videos, and saves.
+
+    python tests/bench/real_model.py --workflow my_api.json --prompts prompts.txt --seeds 3 \\
+        --out out/my_model
+
+Run it with the Python that runs ComfyUI, from this pack's folder, while ComfyUI runs and has
+nothing else to do. Nothing needs to be installed.
+
+1. In ComfyUI, build a workflow that makes a video with MotionCache: one MotionCache node for each
+   model, a sampler, a VAE decoder. Its preset does not matter. Any model that MotionCache supports
+   will do, with any sampler, text or image to video, one expert or two.
+2. Write {prompt} where the text of the prompt is, and save with Workflow > Export (API).
+3. Write your prompts into a file, one a line. Six clips (prompts times seeds) or more give
+   intervals.
+
+    python tests/bench/real_model.py --workflow my_api.json --prompts prompts.txt --plan
+
+says what would be run. Every clip is sampled without a cache, twice, and with each of --policies:
+
+    quality, balanced, fast, paper   MotionCache's presets
+    step, chunk                      balanced, but by whole evaluations, or by chunks of frames
+    random                           as many tokens as balanced, but random ones
+    EasyCache, LazyCache             ComfyUI's own nodes with their own values
+    workflow                         MotionCache as it is set in the workflow
+
+--sweep also runs them at other thresholds, for tables at equal compute and equal speed-up:
+
+    python tests/bench/real_model.py --workflow my_api.json --prompts prompts.txt --seeds 3 \\
+        --policies balanced step random EasyCache --sweep --out out/my_model
+
+Every run that has ended is kept: stop it with Ctrl-C, and start it again to go on. The folder gets
+table.md, real_model.json and a contact sheet of every clip after each clip. Frames come by
+way of ComfyUI's temp folder, which it empties when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from real_graph import PLACEHOLDER, Found, find
+from real_policies import (
+    ALLOWED,
+    DEFAULT,
+    NONE,
+    PEER_SWEEP,
+    SWEEP,
+    Job,
+    check_nodes,
+    jobs,
+)
+from real_runs import Clip, Plan, Sweep, fingerprint, shown
+from real_sheet import Row, draw
+from real_table import figures, markdown, of_clips
+from real_workflow import Graph, ServerError, WorkflowError, name_of, read
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    given = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    given.add_argument("--workflow", type=Path, required=True, help="an API format export")
+    given.add_argument("--prompts", type=Path, help="a prompt a line, for {prompt}")
+    given.add_argument("--seeds", type=int, default=3, help="clips of each prompt; 3")
+    given.add_argument("--first-seed", type=int, default=0, help="the others follow it; 0")
+    given.add_argument("--policies", nargs="+", default=list(DEFAULT), choices=ALLOWED,
+                       metavar="POLICY", help="see above; all but chunk and workflow")  # fmt: skip
+    given.add_argument("--sweep", action="store_true", help="other thresholds as well")
+    given.add_argument("--thresholds", nargs="+", type=float, default=SWEEP, metavar="T",
+                       help="of the sweep")  # fmt: skip
+    given.add_argument("--peer-thresholds", nargs="+", type=float, default=PEER_SWEEP, metavar="T",
+                       help="of the sweep, for EasyCache and LazyCache")  # fmt: skip
+    given.add_argument("--images", metavar="ID", help="the node whose frames are compared")
+    given.add_argument("--server", default="http://127.0.0.1:8188", help="where ComfyUI is")
+    given.add_argument("--out", type=Path, default=Path("out/real_model"))
+    given.add_argument("--retry", action="store_true", help="make runs that failed again")
+    given.add_argument("--plan", action="store_true", help="say what would be run, and end")
+    return given
+
+
+def prompts_of(path: Path | None, found: Found) -> list[str | None]:
+    """The prompts of a file; a single None where the workflow's own text is used.
+
+    Raises:
+        WorkflowError: the file and the workflow do not go together.
+    """
+    if path is None:
+        if found.prompts:
+            raise WorkflowError(
+                f"the workflow has {PLACEHOLDER} in it; give a file with a prompt a line: --prompts"
+            )
+        return [None]
+    if not found.prompts:
+        raise WorkflowError(
+            f"no text of the nodes that make the frames has {PLACEHOLDER} in it. Write it where "
+            "the prompt goes and export the workflow again, or leave --prompts out"
+        )
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines()]
+    except OSError as error:
+        raise WorkflowError(f"the prompts {path} cannot be read: {error}") from error
+    prompts: list[str | None] = [line for line in dict.fromkeys(lines) if line]
+    if not prompts:
+        raise WorkflowError(f"{path} has no prompts; write one a line")
+    return prompts
+
+
+def planned(args: argparse.Namespace, graph: Graph, infos: dict[str, Any]) -> Plan:
+    """All runs that the options ask for."""
+    found = find(graph, infos, args.images)
+    check_nodes(args.policies, infos)
+    sweeps = (args.thresholds, args.peer_thresholds) if args.sweep else ((), ())
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    clips = [Clip(prompt, seed) for prompt in prompts_of(args.prompts, found) for seed in seeds]
+    return Plan(graph, found, infos, clips, jobs(args.policies, *sweeps))
+
+
+def described(plan: Plan) -> str:
+    """What was found in the workflow, for the user to check."""
+    graph, found = plan.graph, plan.found
+    lines = [
+        f"{name_of(graph, patcher)} feeds {', '.join(name_of(graph, s) for s in samplers)}"
+        for patcher, samplers in found.samplers.items()
+    ]
+    lines += [
+        f"frames are compared behind {name_of(graph, found.frames[0])}",
+        f"seeds: {', '.join(f'{name} of {name_of(graph, key)}' for key, name in found.seeds)}",
+        f"policies: {'; '.join(job.label for job in plan.jobs)}",
+        f"{len(plan.clips)} clips, {len(plan.clips) * len(plan.jobs)} runs",
+    ]
+    return "\n".join(lines)
+
+
+def write(plan: Plan, sweep: Sweep, workflow: Path) -> str:
+    """Result file and table of what is made by now; the table is returned."""
+    found = figures(plan, sweep.store.records)
+    result = {
+        "bench": "real_model",
+        "workflow": workflow.name,
+        "facts": sweep.facts,
+        "prompts": list(dict.fromkeys(clip.prompt for clip in plan.clips)),
+        "seeds": sorted({clip.seed for clip in plan.clips}),
+        **found,
+    }
+    text = markdown(f"MotionCache on {workflow.stem}", sweep.facts, plan, found)
+    (sweep.folder / "real_model.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    (sweep.folder / "table.md").write_text(text, "utf-8")
+    return text
+
+
+def sheet_of(plan: Plan, sweep: Sweep, clip: Clip) -> Path:
+    """Where a clip's contact sheet is."""
+    return sweep.folder / f"sheet_{list(plan.clips).index(clip):03}_seed_{clip.seed}.png"
+
+
+def write_sheet(plan: Plan, sweep: Sweep, clip: Clip) -> None:
+    """A clip's contact sheet, if it has an uncached video."""
+    records, place = sweep.store.records, sweep.frames_of(plan.key(clip, Job(NONE)))
+    if not place.is_dir():
+        return
+    at, rows = list(plan.clips).index(clip), []
+    for job, runs in of_clips(plan, records).items():
+        record, key = runs[at], plan.key(clip, job)
+        if record is None:
+            said = str(records[key]["error"]) if key in records else "not made"
+            rows.append(Row(job.label, [said], {}))
+            continue
+        lines = [f"{record['speedup']:.2f}x"]
+        lines.append("identical" if record["identical"] else f"{record['psnr']:.1f} dB")
+        if "compute_share" in record:
+            lines.append(f"{record['compute_share']:.0%} of the tokens")
+        files = {int(file.stem): file for file in sweep.frames_of(key).glob("*.png")}
+        rows.append(Row(job.label, lines, files))
+    count = len(list(place.glob("*.png")))
+    reference = {index: place / f"{index:05}.png" for index in shown(count)}
+    draw(clip.label, reference, rows).save(sheet_of(plan, sweep, clip))
+
+
+async def run(args: argparse.Namespace) -> None:
+    """Everything."""
+    # needs a package that ComfyUI brings, which tests of the rest do without
+    from real_server import Server
+
+    graph = read(args.workflow)
+    async with Server(args.server) as server:
+        plan = planned(args, graph, await server.infos())
+        print(described(plan))
+        facts = {**await server.facts(), "pack": fingerprint()}
+        sweep = Sweep(plan, args.out, facts, lambda line: print(line, flush=True))
+        if args.retry:
+            sweep.forget_errors()
+        missing = len(sweep.missing())
+        print(f"{missing} runs to make")
+        if args.plan:
+            return
+        if missing and (busy := await server.busy()):
+            raise WorkflowError(
+                f"ComfyUI is at work on {busy} other jobs, which would spoil the times. Wait for "
+                "them, or clear its queue"
+            )
+        args.out.mkdir(parents=True, exist_ok=True)
+
+        def finished(clip: Clip) -> None:
+            write(plan, sweep, args.workflow)
+            write_sheet(plan, sweep, clip)
+
+        await sweep.run(server, finished)
+        for clip in plan.clips:
+            if not sheet_of(plan, sweep, clip).exists():
+                write_sheet(plan, sweep, clip)
+        print(write(plan, sweep, args.workflow))
+
+
+def main() -> None:
+    given = parser()
+    args = given.parse_args()
+    if args.seeds < 1:
+        given.error(f"--seeds is {args.seeds}; give 1 or more")
+    bad = [t for t in (*args.thresholds, *args.peer_thresholds) if t <= 0]
+    if bad:
+        given.error(f"thresholds are above 0, {bad[0]:g} is not")
+    try:
+        asyncio.run(run(args))
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; finished runs are in {args.out}, start it again to go on")
+    except (WorkflowError, ServerError) as error:
+        sys.exit(f"real_model: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""What is compared on a user's model, as changes of the workflow."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from common import load_pack
+
+load_pack()
+
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings  # noqa: E402
+from real_graph import PATCHER, Found  # noqa: E402
+from real_workflow import (  # noqa: E402
+    Graph,
+    Infos,
+    WorkflowError,
+    ancestors,
+    consumers,
+)
+
+NONE, AGAIN, OWN = "none", "none, again", "workflow"
+OURS = "balanced"
+# settings by policy that no preset is: what differs from OURS
+CHANGED: dict[str, dict[str, Any]] = {
+    "step": {"policy": "step"},
+    "chunk": {"policy": "chunk"},
+    "random": {"policy": "random"},
+}
+PEERS = ("EasyCache", "LazyCache")
+DEFAULT = (*PRESETS, "step", "random", *PEERS)
+ALLOWED = (*PRESETS, *CHANGED, *PEERS, OWN)
+# what "paper" does beyond the settings node's widgets has no sweep
+SWEPT = (*(name for name in PRESETS if name != "paper"), *CHANGED)
+SWEEP = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35)
+PEER_SWEEP = (0.02, 0.05, 0.1, 0.2, 0.4)
+SETTINGS_NODE, REPORT_NODE = "MotionCacheSettings", "MotionCacheReport"
+FRAMES_NODE, TEXT_NODE = "PreviewImage", "PreviewAny"
+# an input that no node knows: the server takes it for a change and samples anew
+NONCE = "motioncache_run"
+FRAMES = "motioncache frames"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One way to sample a clip.
+
+    Attributes:
+        threshold: in place of the policy's own.
+    """
+
+    policy: str
+    threshold: float | None = None
+
+    @property
+    def label(self) -> str:
+        return self.policy if self.threshold is None else f"{self.policy} at {self.threshold:g}"
+
+
+def jobs(policies: Sequence[str], ours: Sequence[float], peers: Sequence[float]) -> list[Job]:
+    """The uncached runs, and each policy at its own threshold and at these."""
+    found = [Job(NONE), Job(AGAIN)]
+    for policy in policies:
+        found.append(Job(policy))
+        thresholds = peers if policy in PEERS else ours if policy in SWEPT else ()
+        found += [Job(policy, t) for t in thresholds if t != own_threshold(policy)]
+    return list(dict.fromkeys(found))
+
+
+def own_threshold(policy: str) -> float | None:
+    """The threshold that a policy has where none is given; None for what the server decides."""
+    if policy in PRESETS:
+        return PRESETS[policy].reuse_threshold
+    return PRESETS[OURS].reuse_threshold if policy in CHANGED else None
+
+
+def needed_nodes(policies: Sequence[str]) -> set[str]:
+    """The kinds of nodes that are added to a workflow."""
+    added = {FRAMES_NODE, TEXT_NODE, REPORT_NODE, SETTINGS_NODE}
+    return added | {policy for policy in policies if policy in PEERS}
+
+
+def check_nodes(policies: Sequence[str], infos: Infos) -> None:
+    """Whether the server has what is added.
+
+    Raises:
+        WorkflowError: it has not.
+    """
+    missing = sorted(needed_nodes(policies) - infos.keys())
+    peers = [name for name in missing if name in PEERS]
+    if peers:
+        raise WorkflowError(
+            f"the server has no {' and no '.join(peers)}. Update ComfyUI, or name other --policies"
+        )
+    if missing:
+        raise WorkflowError(
+            f"the server does not know the nodes {', '.join(missing)}. Update ComfyUI and this pack"
+        )
+
+
+def edited(graph: Graph, found: Found, job: Job, infos: Infos) -> Graph:
+    """The workflow as the job wants it, cut down to what makes and shows frames and reports.
+
+    Raises:
+        WorkflowError: the server's settings node is another version's.
+    """
+    graph = copy.deepcopy(graph)
+    ends = [FRAMES]
+    for patcher, samplers in found.samplers.items():
+        source = graph[patcher]["inputs"].get("model")
+        if job.policy in (NONE, AGAIN):
+            _reconnect(graph, patcher, source)
+            continue
+        if job.policy in PEERS:
+            key = f"motioncache {job.policy} {patcher}"
+            inputs = {**_defaults(infos[job.policy]), "model": source}
+            if job.threshold is not None:
+                inputs["reuse_threshold"] = job.threshold
+            graph[key] = {"class_type": job.policy, "inputs": inputs}
+            _reconnect(graph, patcher, [key, 0])
+            continue
+        if job.policy != OWN:
+            _set(graph, patcher, job, infos)
+        report, text = f"motioncache report {patcher}", text_key(patcher)
+        shown = {"trace": [patcher, 1], "samples": [samplers[-1], _latent(graph, infos, samplers)]}
+        graph[report] = {"class_type": REPORT_NODE, "inputs": shown}
+        graph[text] = {"class_type": TEXT_NODE, "inputs": {"source": [report, 2]}}
+        ends.append(text)
+    graph[FRAMES] = {"class_type": FRAMES_NODE, "inputs": {"images": list(found.frames)}}
+    kept = ancestors(graph, ends)
+    return {key: node for key, node in graph.items() if key in kept}
+
+
+def text_key(patcher: str) -> str:
+    """The node that shows a patcher's report as JSON."""
+    return f"motioncache json {patcher}"
+
+
+def marked(graph: Graph, found: Found, nonce: str) -> Graph:
+    """The same with a mark on its samplers, without which a server would show the result that it
+    still has of equal inputs instead of sampling."""
+    graph = copy.deepcopy(graph)
+    for key in found.timed:
+        graph[key]["inputs"][NONCE] = nonce
+    return graph
+
+
+def key_of(graph: Graph, job: Job) -> str:
+    """Names the run: two with the same key have the same graph. The two uncached runs of a clip
+    have equal graphs and keys of their own."""
+    told = json.dumps([graph, job.policy == AGAIN], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:24]
+
+
+def _reconnect(graph: Graph, patcher: str, source: Any) -> None:
+    """Take a patcher out: what had its model gets another one, what had its trace goes."""
+    traced = []
+    for key, name, slot in list(consumers(graph, patcher)):
+        if slot == 0:
+            graph[key]["inputs"][name] = source
+        else:
+            traced.append(key)
+    del graph[patcher]
+    while traced:
+        key = traced.pop()
+        if key in graph:
+            traced += [after for after, _, _ in consumers(graph, key)]
+            del graph[key]
+
+
+def _set(graph: Graph, patcher: str, job: Job, infos: Infos) -> None:
+    inputs = graph[patcher]["inputs"]
+    inputs.pop("settings", None)
+    if job.policy in PRESETS and job.threshold is None:
+        inputs["preset"] = job.policy
+        return
+    key = f"motioncache settings {patcher}"
+    graph[key] = {"class_type": SETTINGS_NODE, "inputs": _widgets(settings(job), infos)}
+    inputs["settings"] = [key, 0]
+
+
+def settings(job: Job) -> MotionCacheSettings:
+    """The settings of a job of ours."""
+    chosen = PRESETS.get(job.policy) or replace(PRESETS[OURS], **CHANGED[job.policy])
+    return chosen if job.threshold is None else replace(chosen, reuse_threshold=job.threshold)
+
+
+def _widgets(wanted: MotionCacheSettings, infos: Infos) -> dict[str, Any]:
+    names = infos[SETTINGS_NODE]["input"].get("required", {})
+    values = wanted.as_dict()
+    foreign = sorted(set(names) - values.keys())
+    if foreign:
+        raise WorkflowError(
+            f"the server's {SETTINGS_NODE} asks for {', '.join(foreign)}, which this script does "
+            "not know: they are of different versions. Run the script from the folder that the "
+            f"server has under custom_nodes, and restart the server after an update ({PATCHER})"
+        )
+    return {name: values[name] for name in names}
+
+
+def _defaults(info: dict[str, Any]) -> dict[str, Any]:
+    """A node's own values."""
+    given = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    return {
+        name: spec[1]["default"]
+        for name, spec in given.items()
+        if len(spec) > 1 and "default" in spec[1]
+    }
+
+
+def _latent(graph: Graph, infos: Infos, samplers: Sequence[str]) -> int:
+    outputs: list[str] = list(infos[graph[samplers[-1]]["class_type"]]["output"])
+    return outputs.index("LATENT")

@@ -1,0 +1,60 @@
+"""What a preset becomes in a run of so many steps."""
+
+import dataclasses
+import json
+
+import pytest
+from motioncache_pack.motioncache_core import PRESETS, SettingsError, resolve
+from motioncache_pack.motioncache_core.preset import TUNED_STEPS
+from motioncache_pack.motioncache_core.session import FEW_STEPS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("steps", [0, 1, FEW_STEPS, TUNED_STEPS, 30, 50, 1000])
+def test_no_short_run_has_the_preset_as_it_is_written(name, steps):
+    chosen = resolve(name, steps)
+    assert chosen.settings == PRESETS[name] and chosen.preset == name
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "warm_up"),
+    [("balanced", 9, 2), ("balanced", 10, 3), ("quality", 12, 3), ("balanced", 16, 4),
+     ("balanced", 20, 5), ("fast", 10, 2), ("fast", 12, 2), ("fast", 16, 3), ("fast", 20, 4)],
+)  # fmt: skip
+def test_a_short_run_warms_up_for_the_same_share(name, steps, warm_up):
+    chosen = resolve(name, steps)
+    assert chosen.settings == dataclasses.replace(PRESETS[name], warmup_steps=warm_up)
+    if warm_up == PRESETS[name].warmup_steps:
+        assert chosen.why == ()
+    else:
+        (why,) = chosen.why
+        assert f"warmup_steps {warm_up} instead of {PRESETS[name].warmup_steps}" in why
+        assert f"{steps} steps" in why
+
+
+@pytest.mark.parametrize("steps", [9, 16, 50])
+def test_the_published_preset_stays_as_it_is(steps):
+    chosen = resolve("paper", steps)
+    assert chosen.settings == PRESETS["paper"]
+    assert "as published" in chosen.why[0]
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(SettingsError, match="preset is 'turbo'"):
+        resolve("turbo", 20)
+
+
+def test_the_measured_runs_are_those_of_this_rule(root):
+    data = json.loads((root / "tests/bench/results/short_runs.json").read_text("utf-8"))
+    pairs = {}
+    for row in data["rows"]:
+        written, resolved = PRESETS[row["preset"]], resolve(row["preset"], row["steps"]).settings
+        wanted = written if row["settings"] == "written" else resolved
+        assert row["warmup_steps"] == wanted.warmup_steps
+        pairs.setdefault((row["preset"], row["steps"]), {})[row["settings"]] = row
+    assert len(pairs) == 9
+    for pair in pairs.values():
+        assert pair["resolved"]["compute_share"] <= pair["written"]["compute_share"]
+    # ten steps of the default preset: nothing was reused at all
+    short = pairs["balanced", 10]
+    assert short["written"]["compute_share"] == 1 > short["resolved"]["compute_share"]

@@ -1,0 +1,122 @@
+"""The compare node: its pictures show what its numbers say."""
+
+import importlib
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import MotionCacheError
+from motioncache_pack.motioncache_core.quality import compare
+
+
+@pytest.fixture
+def drawing(pack):
+    return importlib.import_module("motioncache_pack.nodes.compare_pictures")
+
+
+def videos(frames=4, height=150, width=230, channels=3):
+    """Flat frames that differ in a rectangle of the lower right corner."""
+    a = torch.full((frames, height, width, channels), 0.25)
+    b = a.clone()
+    b[:, height // 2 :, width // 2 :] += 0.1
+    return a, b
+
+
+def run(pack, a, b, mode="side by side", gain=10.0, **more):
+    return pack.execute("MotionCacheCompare", a, b, mode, gain, **more)
+
+
+def at(picture, x, y):
+    return [round(float(v), 2) for v in picture[y, x]]
+
+
+@pytest.mark.parametrize("mode", ["side by side", "wipe", "difference"])
+@pytest.mark.parametrize(("height", "width"), [(150, 230), (31, 45), (7, 7), (300, 225)], ids=str)
+def test_every_mode_has_a_picture_of_even_size_for_every_frame(pack, mode, height, width):
+    a, b = videos(3, height, width)
+    pictures, words = run(pack, a, b, mode)
+    assert pictures.shape[0] == 3 and pictures.shape[3] == 3
+    assert pictures.shape[1] % 2 == pictures.shape[2] % 2 == 0
+    assert 0 <= pictures.min() < pictures.max() <= 1
+    assert f"{width}x{height}" in words
+
+
+def test_both_and_their_error_are_side_by_side(pack, drawing):
+    a, b = videos()
+    pictures, _ = run(pack, a, b)
+    top = pictures.shape[1] - 150 - round(1.7 * 12)
+    for frame in pictures:
+        corner = (200, top + 120)
+        assert at(frame, *corner) == [0.25] * 3
+        assert at(frame, corner[0] + 238, corner[1]) == [0.35] * 3
+        # an error of 0.1 times 10 is the brightest colour, no error the darkest
+        assert at(frame, corner[0] + 2 * 238, corner[1]) == [0.99, 0.99, 0.75]
+        assert at(frame, 50 + 2 * 238, top + 40) == [0.0, 0.0, 0.02]
+
+
+@pytest.mark.parametrize(("position", "split"), [(0.0, 0), (0.7, 161), (1.0, 230)])
+def test_a_wipe_is_the_reference_left_of_its_line(pack, position, split):
+    a, b = videos()
+    b[:] = 0.75
+    pictures, _ = run(pack, a, b, "wipe", position=position)
+    row = pictures[0, pictures.shape[1] // 2, :230, 0]
+    assert int((row < 0.5).sum()) == split
+    assert bool((row[:split] < 0.5).all())
+
+
+def test_the_gain_changes_the_picture_and_no_number(pack):
+    a, b = videos()
+    (low, words), (high, same) = (run(pack, a, b, "difference", gain) for gain in (1.0, 8.0))
+    assert words == same
+    assert high.mean() > low.mean()
+
+
+def test_the_text_is_the_comparison(pack):
+    a, b = videos()
+    _, words = run(pack, a, b)
+    assert f"PSNR {compare(a, b).psnr:.2f} dB" in words
+    _, words = run(pack, a, a)
+    assert "identical" in words
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_numbers_of_channels_are_drawn(pack, channels):
+    a, b = videos(channels=channels)
+    pictures, _ = run(pack, a, b)
+    assert pictures.shape[3] == 3
+    assert at(pictures[0], 200, 140) == [0.25] * 3
+
+
+@pytest.mark.parametrize("mode", ["side by side", "wipe", "difference"])
+def test_the_preview_is_one_sheet_with_the_worst_frame(drawing, monkeypatch, mode):
+    a, b = videos(12)
+    b[7] += 0.05
+    found = compare(a, b)
+    drawn = []
+    frame = drawing.ComparePictures.frame
+
+    def watched(self, index):
+        drawn.append(index)
+        return frame(self, index)
+
+    monkeypatch.setattr(drawing.ComparePictures, "frame", watched)
+    sheet = drawing.ComparePictures(a, b, found, mode, 10.0, 0.5).preview()
+    assert drawn == [0, 7, 11]
+    assert sheet.shape[0] == 1 and sheet.shape[2] <= 1120
+
+
+def test_words_fit_the_panel_they_are_in(drawing):
+    a, b = videos(2, 60, 64)
+    found = compare(a, b)
+    pictures = drawing.ComparePictures(a, b, found, "side by side", 255.0, 0.5)
+    below = drawing.as_tensor(pictures.frame(1))[0][-round(1.7 * 12) :]
+    gap = below[:, 256 : 256 + 8]
+    # nothing is written between the panels
+    assert bool((gap == gap[0, 0]).all())
+
+
+def test_a_wrong_mode_and_unlike_videos_are_told_what_to_do(pack):
+    a, b = videos()
+    with pytest.raises(MotionCacheError, match="mode is 'blink'; allowed are 'side by side'"):
+        run(pack, a, b, "blink")
+    with pytest.raises(MotionCacheError, match=r"reference has 4 frames .* candidate 3 frames"):
+        run(pack, a, b[:3])

@@ -1,0 +1,264 @@
+"""Every reason in the table comes out of a real run or call, and names something to do."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import NoMapError
+from motioncache_pack.motioncache_core.heatmap import mapped_steps
+from motioncache_pack.motioncache_core.reasons import REASONS, Reason, because, code_of
+from motioncache_pack.motioncache_core.report import as_json, explain, reasons, text
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core.runs import Run, Steady, dictate
+from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.core.test_compile import Deaf
+from motioncache_pack.tests.core.test_kv_out_of_memory import Scarce
+from motioncache_pack.tests.core.test_windows import WINDOWS
+from motioncache_pack.tests.nodes.test_compile import both
+from motioncache_pack.tests.nodes.test_conflicts import vace
+from motioncache_pack.tests.support.toy_models import DoublingNet
+
+# what a sentence's second part may begin with
+VERBS = {
+    "Choose",
+    "Compile",
+    "Connect",
+    "Leave",
+    "Lower",
+    "Raise",
+    "Remove",
+    "Set",
+    "Switch",
+    "Use",
+}
+
+
+@pytest.fixture(autouse=True)
+def inference():
+    with torch.no_grad():
+        yield
+
+
+def by_node(pack, **settings):
+    """The trace of a run of a patched model."""
+    how = {k: settings.pop(k) for k in ("steps", "sampler") if k in settings}
+    return pack.cached(**how, settings=settings)[1]
+
+
+def by_call(arguments=None, options=None, rows=1, branches=("cond",)):
+    """The trace of a session that was called once, with something beside the video."""
+    run = Run(small_wan())
+    text = torch.randn(rows, TEXT_TOKENS, TEXT_DIM)
+    x = torch.randn(rows, 16, 3, 4, 4)
+    run.call(x, 900, text, branches, options or {}, **(arguments or {}))
+    run.session.close()
+    return run.trace
+
+
+def by_engine(facts, frames=3, branches=(("cond",),) * 3, **settings):
+    """The trace of a session on a network whose answer moves a little in every evaluation."""
+    chosen = {"warmup_steps": 1, "uniform_updates": 0, "reuse_threshold": 0.5, **settings}
+    run = Run(small_wan(), MotionCacheSettings(**chosen), profile=Steady(0.1), **facts)
+    for step, names in enumerate(branches):
+        text = torch.randn(len(names), TEXT_TOKENS, TEXT_DIM)
+        run.call(torch.randn(len(names), 16, frames, 4, 4), 900 - 90 * step, text, names)
+    run.session.close()
+    return run.trace
+
+
+def whole(pack, _):
+    model, handle = both(pack, "before", keys=["diffusion_model"])
+    pack.sample(model, 9)
+    return handle.latest
+
+
+def fullgraph(pack, _):
+    model, handle = both(pack, "before")
+    model.model_options["torch_compile_kwargs"]["fullgraph"] = True
+    pack.sample(model, 9)
+    return handle.latest
+
+
+def static(pack, _):
+    model, handle = both(pack, "before", dynamic=False)
+    pack.sample(model, 9)
+    return handle.latest
+
+
+def patched_blocks(pack, _):
+    model, handle = pack.patch(pack.wan())
+    model.set_model_patch(lambda args: args, "double_block")
+    pack.sample(model)
+    return handle.latest
+
+
+def windows(pack, _):
+    model, handle = pack.patch(pack.wan())
+    window = SimpleNamespace(index_list=[0, 1, 2])
+    model.model_options["transformer_options"]["context_window"] = window
+    pack.sample(model)
+    return handle.latest
+
+
+def handled(pack, dim, schedule):
+    """The trace of a run that the host would cut into windows of one frame."""
+    model, handle = pack.patch(pack.wan())
+    schedule = SimpleNamespace(name="restless", func=schedule)
+    model.model_options["context_handler"] = SimpleNamespace(
+        context_schedule=schedule,
+        dim=dim,
+        context_length=1,
+        # the host itself cuts nothing
+        should_use_context=lambda *_: False,
+    )
+    pack.sample(model)
+    return handle.latest
+
+
+def windowed(window, **facts):
+    """The trace of a call for a context window of a session that knows the first two."""
+    run = Run(small_wan(), windows=WINDOWS[:2], **facts)
+    x = torch.randn(1, 16, window.length, 4, 4)
+    run.call(x, 900, torch.randn(1, TEXT_TOKENS, TEXT_DIM), window=window)
+    run.session.close()
+    return run.trace
+
+
+def two_networks(*_):
+    runs = [Run(DoublingNet()) for _ in range(2)]
+    runs[1].session = runs[0].session
+    for step, run in enumerate(runs):
+        run.call(torch.ones(1, 2, 3, 1, 1), 900 - 90 * step)
+    runs[0].session.close()
+    return runs[0].trace
+
+
+def exhausted(_, monkeypatch):
+    def plan(*_):
+        raise torch.OutOfMemoryError("simulated")
+
+    monkeypatch.setattr("motioncache_pack.motioncache_core.clip.Clip.plan", plan)
+    return by_call()
+
+
+def dictated(monkeypatch, network, *decisions):
+    dictate(monkeypatch, *decisions)
+    run = Run(network)
+    for step in range(len(decisions)):
+        run.call(torch.ones(1, 2, 3, 1, 1), 900 - 90 * step)
+    run.session.close()
+    return run.trace
+
+
+def map_of(trace):
+    """Why a run has no motion map, as the node says it."""
+    with pytest.raises(NoMapError) as error:
+        mapped_steps(trace, "motion")
+    return str(error.value)
+
+
+def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
+    Scarce(monkeypatch, places)
+    return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
+
+
+# code to how it is reached: a trace whose report names it, or the sentence itself
+MAKERS = {
+    "few_steps": lambda pack, _: by_node(pack, steps=6),
+    "threshold_zero": lambda pack, _: by_node(pack, reuse_threshold=0.0),
+    "model_variant": lambda pack, _: pack.patch(vace(pack))[1].latest,
+    "compiled_whole": whole,
+    "compiled_fullgraph": fullgraph,
+    "compiled_static": static,
+    "windows_unknown": windows,
+    "windows_dimension": lambda pack, _: handled(pack, 3, None),
+    "windows_move": lambda pack, _: handled(pack, 2, lambda n, at, _: [[at._step % n]]),
+    "windows_other": lambda *_: windowed(WINDOWS[2]),
+    "windows_no_room": lambda *_: windowed(WINDOWS[0], free_memory=lambda: 0),
+    "little_reuse": lambda pack, _: by_node(pack, steps=10),
+    "network_changed": two_networks,
+    "out_of_memory": exhausted,
+    "block_patch": patched_blocks,
+    "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
+    "extra_tokens": lambda *_: by_call({"reference_latent": torch.zeros(1)}),
+    "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
+    "not_called": lambda *_: by_engine({}, branches=()),
+    "protected": lambda pack, _: by_node(pack, steps=9, warmup_steps=9),
+    "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
+    "new_branch": lambda *_: by_engine({}, branches=[("a",), ("a",), ("a", "b")]),
+    "kv_incomplete": lambda _, patch: dictated(patch, DoublingNet(attention=0), "dense", [1]),
+    "attention_bypassed": lambda _, patch: dictated(patch, Deaf(), "dense", [0]),
+    "kv_policy": lambda pack, _: by_node(pack, policy="step"),
+    "kv_off": lambda pack, _: by_node(pack, kv_cache="off"),
+    "kv_no_room": lambda *_: by_engine({"free_memory": lambda: 0}),
+    "kv_one_frame": lambda *_: by_engine({}, frames=1),
+    "kv_forecast_lost": lambda _, patch: short_of_memory(patch, 1.0, gpu=(1,)),
+    "kv_step_down": lambda _, patch: short_of_memory(patch, gpu=(1,)),
+    "kv_lost": lambda _, patch: short_of_memory(patch, gpu=None, gpu_fp8=None, cpu=None),
+    "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),
+    "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
+}
+
+
+def test_every_reason_has_a_maker():
+    assert set(MAKERS) == set(REASONS)
+
+
+@pytest.mark.parametrize("code", MAKERS)
+def test_a_run_tells_it(pack, monkeypatch, code):
+    made = MAKERS[code](pack, monkeypatch)
+    if isinstance(made, str):
+        assert REASONS[code].action in made
+        return
+    told = {reason["code"]: reason for reason in reasons(made)}
+    assert code in told
+    sentence = told[code]["sentence"]
+    # one place makes the sentence, and log, text and JSON say it alike
+    assert REASONS[code].action.partition("{")[0] in sentence
+    assert sentence in text(made)
+    assert told[code] in json.loads(as_json(made))["reasons"]
+    assert "{" not in sentence
+    why = explain(made)
+    assert why is None or code_of(why)
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_it_says_what_to_do(code):
+    template = REASONS[code]
+    assert template.action.split()[0].rstrip(":") in VERBS
+    assert not template.happened.endswith(".")
+    assert not template.action.endswith(".")
+
+
+def test_a_code_or_fact_that_is_missing_is_an_error():
+    with pytest.raises(KeyError):
+        because("no such code")
+    with pytest.raises(KeyError):
+        because("few_steps", steps=3)
+
+
+def test_sentences_are_text_with_a_code():
+    reason = because("few_steps", steps=6, most=8)
+    assert isinstance(reason, Reason)
+    assert f"{reason}." == "".join([*reason, "."])
+    assert (code_of(reason), code_of("something else")) == ("few_steps", "")
+
+
+def test_a_declined_branch_beside_a_cached_one_is_told_and_counted(pack):
+    run = Run(
+        small_wan(),
+        MotionCacheSettings(warmup_steps=1, reuse_threshold=0.5, policy="chunk"),
+        profile=Steady(0.1),
+    )
+    for step in range(4):
+        x, said = torch.randn(1, 16, 3, 4, 4), torch.randn(1, TEXT_TOKENS, TEXT_DIM)
+        run.call(x, 900 - 90 * step, said, ("a",), {"ar_state": {}})
+        run.call(x, 900 - 90 * step, said, ("b",))
+    run.session.close()
+    assert explain(run.trace) is None
+    (found,) = [r for r in reasons(run.trace) if r["code"] == "autoregressive"]
+    assert found["calls"] == 4
+    # of eight calls three are reused, whichever came first
+    assert json.loads(as_json(run.trace))["totals"]["compute_share"] == 5 / 8
+    assert "Note: the autoregressive sampler" in text(run.trace)
