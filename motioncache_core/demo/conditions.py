@@ -37,7 +37,7 @@ def add_tracks(given: Tensor, scene: scenes.Scene, take: scenes.Take, shown: Ten
     has nine points, its centre among them; one that is hidden in frame 0 has no track but for the
     centre, which has the shape's colour.
     """
-    _, frames, height, width = given.shape
+    height, width = given.shape[2:]
 
     def cell(x: float, y: float) -> tuple[int, int] | None:
         place = math.floor(y / codec.BLOCK), math.floor(x / codec.BLOCK)
@@ -52,13 +52,15 @@ def add_tracks(given: Tensor, scene: scenes.Scene, take: scenes.Take, shown: Ten
             place = cell(x + dx, y + dy)
             if (dx, dy) in features or place is None or before[int(y + dy), int(x + dx)]:
                 continue
-            features[dx, dy] = given[MASK_CHANNELS:, 0, *place].clone()
+            row, column = place
+            features[dx, dy] = given[MASK_CHANNELS:, 0, row, column].clone()
         for frame in shown.nonzero().flatten().tolist():
             x, y = take.centre(i, frame)
             for (dx, dy), feature in features.items():
                 place = cell(x + dx, y + dy)
                 if frame > 0 and place is not None:
-                    given[MASK_CHANNELS:, frame, *place] = feature
+                    row, column = place
+                    given[MASK_CHANNELS:, frame, row, column] = feature
 
 
 def _flat(shape: scenes.Shape) -> Tensor:
