@@ -51,12 +51,12 @@ def draw(n: int, frames: int, rng: torch.Generator) -> Batch:
 def shown_tracks(frames: int, rng: torch.Generator) -> Tensor:
     """Bool `(F,)`: tracks in all frames, in some, in the last one, or in none."""
     u = float(torch.rand((), generator=rng))
-    if u < 0.3:
+    if u < 0.65:
         return torch.ones(frames, dtype=torch.bool)
-    if u < 0.55:
+    if u < 0.8:
         return torch.rand(frames, generator=rng) < 0.4
     shown = torch.zeros(frames, dtype=torch.bool)
-    shown[-1] = u < 0.7
+    shown[-1] = u < 0.9
     return shown
 
 

@@ -154,6 +154,14 @@ def coverage(scene: Scene, take: Take, index: int, frames: int, size: int = SIZE
     return torch.sigmoid(-distance / 0.6)
 
 
+def hidden(scene: Scene, take: Take, index: int) -> Tensor:
+    """Where other shapes are in front of one in frame 0, `(64, 64)` bool."""
+    mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    for other in range(index + 1, len(scene.shapes)):
+        mask |= coverage(scene, take, other, 1)[0] > 0.5
+    return mask
+
+
 def moving_mask(scene: Scene, take: Take, frames: int, size: int = SIZE) -> Tensor:
     """Where a moving shape is, `(frames, size, size)` bool: the take's known motion."""
     mask = torch.zeros(frames, size, size, dtype=torch.bool)
@@ -207,7 +215,7 @@ def sample_scene(frames: int, rng: torch.Generator) -> Scene:
         return int(torch.randint(n, (), generator=rng))
 
     shapes: list[Shape] = []
-    count = 1 + int(torch.multinomial(torch.tensor([0.35, 0.45, 0.2]), 1, generator=rng))
+    count = 1 + int(torch.multinomial(torch.tensor([0.45, 0.4, 0.15]), 1, generator=rng))
     colours = torch.randperm(len(COLOURS), generator=rng).tolist()
     # the speed is drawn first: rejection over all classes would favour shapes that stand still
     speeds = torch.multinomial(torch.tensor([0.2, 0.3, 0.5]), count, True, generator=rng).tolist()

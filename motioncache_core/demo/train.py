@@ -170,8 +170,11 @@ def train(args: argparse.Namespace) -> None:
             log.info("%s", line)
             with (Path(args.run) / "loss.txt").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-        if not args.cooldown and (now - saved > args.save_every or run.step == last):
-            run.save()
+        if now - saved > args.save_every or run.step == last:
+            if args.cooldown:
+                run.export(Path(args.run) / "cooldown.safetensors", torch.float16)
+            else:
+                run.save()
             saved = now
     if args.cooldown:
         run.export(Path(args.run) / "demo_wan.safetensors", torch.float16)
