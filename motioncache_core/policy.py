@@ -180,6 +180,17 @@ def decide(
     return _uniform(settings, state, distance)
 
 
+def _reached(settings: MotionCacheSettings, state: ChunkState, threshold: float) -> bool:
+    """A budget's steps add up to the threshold whatever was rounded."""
+    return state.accumulated >= threshold * (1 - 1e-3 * (settings.compute_budget > 0))
+
+
+def _carried(settings: MotionCacheSettings, state: ChunkState, reached: float) -> float:
+    """What is accumulated after an update: with a budget what was too much, as updates fall on
+    whole steps and their rate is to hold."""
+    return max(0.0, state.accumulated - reached) if settings.compute_budget > 0 else 0.0
+
+
 def _dense(state: ChunkState, phase: str, distance: float | None) -> Decision:
     state.accumulated, state.waited = 0.0, 0
     if state.accumulator is not None and state.stale is not None:
@@ -191,9 +202,10 @@ def _dense(state: ChunkState, phase: str, distance: float | None) -> Decision:
 def _uniform(settings: MotionCacheSettings, state: ChunkState, distance: float) -> Decision:
     state.accumulated += distance
     overdue = 0 < settings.max_stale_steps <= state.waited
-    if state.accumulated >= settings.reuse_threshold or overdue:
+    if _reached(settings, state, settings.reuse_threshold) or overdue:
         state.updates += 1
-        state.accumulated, state.waited = 0.0, 0
+        left = _carried(settings, state, settings.reuse_threshold)
+        state.accumulated, state.waited = left, 0
         return Decision(DENSE, "uniform", state.tokens, distance=distance)
     state.waited += 1
     return Decision(REUSE, "uniform", 0, distance=distance)
@@ -207,12 +219,15 @@ def _in_shares(
     share = active / state.tokens
     state.accumulated += distance
     overdue = 0 < settings.max_stale_steps * share <= state.waited
-    if state.accumulated < settings.reuse_threshold * share and not overdue:
+    if not _reached(settings, state, settings.reuse_threshold * share) and not overdue:
         state.waited += 1
         return Decision(REUSE, "motion", 0, distance=distance)
+    left = _carried(settings, state, settings.reuse_threshold * share)
     if active == state.tokens:
-        return _dense(state, "motion", distance)
-    state.accumulated, state.waited = 0.0, 0
+        decision = _dense(state, "motion", distance)
+        state.accumulated = left
+        return decision
+    state.accumulated, state.waited = left, 0
     for counted in (state.accumulator, state.stale):
         if counted is not None:
             counted.masked_fill_(due.view(torch.bool), 0)

@@ -39,6 +39,16 @@ REASONS: Mapping[str, Template] = {
     "threshold_zero": Template(
         "reuse_threshold is 0, which means never reuse", "Raise it, or remove the node"
     ),
+    "budget_without_steps": Template(
+        "compute_budget is {budget:g}, but the sampler does not tell its steps, so they cannot be "
+        "shared out",
+        "Set compute_budget to 0, or use another sampler",
+    ),
+    "budget_spent": Template(
+        "compute_budget is {budget:g} of {steps} steps, and warm-up and the last step take "
+        "{fixed} of them: between these only what waited too long is computed",
+        "Raise compute_budget, or lower warmup_steps",
+    ),
     "little_reuse": Template(
         "{steps} sampling steps: between warm-up and the last step few are left to reuse, and each "
         "stands for much, so the gain is small",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
+from .budget import evaluations_left, spread
 from .call import ModelCall, RunFacts
 from .clips import Clips
 from .compiled import find_compiled
@@ -52,6 +53,8 @@ class Session:
         trace: Trace,
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
+        if settings.compute_budget > 0 and run.step_sigmas:
+            settings, run = _spread(settings, run, trace)
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
@@ -64,6 +67,8 @@ class Session:
             trace.decline(run.declined)
         elif 0 < steps <= FEW_STEPS:
             trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
+        elif settings.compute_budget > 0 and not steps:
+            trace.decline(because("budget_without_steps", budget=settings.compute_budget))
         elif settings.reuse_threshold == 0:
             trace.decline(because("threshold_zero"))
         elif 0 < steps <= LITTLE_REUSE:
@@ -191,3 +196,14 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)
     return adapter.decline_call(call.arguments, options)
+
+
+def _spread(
+    settings: MotionCacheSettings, run: RunFacts, trace: Trace
+) -> tuple[MotionCacheSettings, RunFacts]:
+    free, enough = evaluations_left(settings, run)
+    steps = len(set(run.step_sigmas))
+    if free > 0 and enough <= 0:
+        budget = settings.compute_budget
+        trace.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))
+    return spread(settings, run)

@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "agreement": (0.0, 0.99),
     "min_update_ratio": (0.0, 1.0),
     "update_share": (0.0, 1.0),
+    "compute_budget": (0.0, 1.0),
     "max_stale_steps": (0, 1000),
     "end_percent": (0.0, 1.0),
     "forecast": (0.0, 1.0),
@@ -57,6 +58,10 @@ class MotionCacheSettings:
             ones, each time the change has reached this share of `reuse_threshold`: as many tokens
             as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
             then. 0 computes a token when its own change reaches the threshold.
+        compute_budget: above 0, the share of the run's tokens that is computed, warm-up and last
+            step included: updates are spread evenly over the steps between, whatever the model's
+            answer does, and partial ones compute `update_share` of the tokens (0.85 where that is
+            0). How often `reuse_threshold` would be reached does not count then.
         max_stale_steps: a token is recomputed after this many reuses at the latest, or with
             `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
@@ -85,6 +90,7 @@ class MotionCacheSettings:
     agreement: float = 0.5
     min_update_ratio: float = 0.2
     update_share: float = 0.0
+    compute_budget: float = 0.0
     max_stale_steps: int = 8
     end_percent: float = 1.0
     motion_source: str = "predicted_x0"

@@ -44,6 +44,7 @@ class MotionCacheDemoModel(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFF,
                     tooltip="Seed of what the scene leaves open: exact places and speeds.",
+                    optional=True,
                     advanced=True,
                 ),
             ],

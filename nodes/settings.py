@@ -10,7 +10,7 @@ from ..motioncache_core import PRESETS, MotionCacheSettings
 from ..motioncache_core.settings import CHOICES, RANGES
 from .types import CATEGORY, SettingsSocket
 
-_SIMPLE = ("policy", "warmup_steps", "motion_sensitivity", "reuse_threshold")
+_SIMPLE = ("policy", "warmup_steps", "motion_sensitivity", "reuse_threshold", "compute_budget")
 _STEPS = {"reuse_threshold": 0.005, "end_percent": 0.01}
 
 _TOOLTIPS = {
@@ -65,6 +65,11 @@ _TOOLTIPS = {
         "Above 0, a partial evaluation computes this share of the tokens, the most due ones, as "
         "often as the threshold allows; agreement and min_update_ratio are not used then. 0 "
         "computes each token when its own change reaches the threshold."
+    ),
+    "compute_budget": (
+        "Above 0, this share of the run is computed, warm-up and last step included, spread evenly "
+        "over the steps: 0.4 computes two fifths. How fast the model's answer changes does not "
+        "count then. Policy motion computes update_share of the tokens at a time; 0 is 0.85 then."
     ),
 }
 
@@ -122,6 +127,7 @@ class MotionCacheSettingsNode(io.ComfyNode):
         verbose: bool,
         kv_forecast: float,
         update_share: float,
+        compute_budget: float,
     ) -> io.NodeOutput:
         settings = MotionCacheSettings(
             policy=policy,
@@ -140,5 +146,6 @@ class MotionCacheSettingsNode(io.ComfyNode):
             verbose=verbose,
             kv_forecast=kv_forecast,
             update_share=update_share,
+            compute_budget=compute_budget,
         )
         return io.NodeOutput(settings)

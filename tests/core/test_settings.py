@@ -44,6 +44,7 @@ def test_the_published_ranges():
         "forecast": (0.0, 1.0),
         "kv_forecast": (0.0, 1.0),
         "update_share": (0.0, 1.0),
+        "compute_budget": (0.0, 1.0),
     }
 
 
@@ -170,6 +171,7 @@ def test_the_paper_preset_is_the_published_script():
         "forecast": 0.0,
         "kv_forecast": 0.0,
         "update_share": 0.0,
+        "compute_budget": 0.0,
         "end_percent": 1.0,
     }
     assert {name: paper[name] for name in published} == published

@@ -176,6 +176,10 @@ MAKERS = {
     "windows_move": lambda pack, _: handled(pack, 2, lambda n, at, _: [[at._step % n]]),
     "windows_other": lambda *_: windowed(WINDOWS[2]),
     "windows_no_room": lambda *_: windowed(WINDOWS[0], free_memory=lambda: 0),
+    "budget_without_steps": lambda *_: by_engine({"sigmas": ()}, policy="step", compute_budget=0.5),
+    "budget_spent": lambda pack, _: by_node(
+        pack, steps=20, warmup_steps=5, policy="step", compute_budget=0.2
+    ),
     "little_reuse": lambda pack, _: by_node(pack, steps=10),
     "network_changed": two_networks,
     "out_of_memory": exhausted,

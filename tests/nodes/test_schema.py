@@ -58,6 +58,7 @@ CONTRACT = {
             "verbose": ("BOOLEAN", {"default": False, **MORE}),
             "kv_forecast": real(0.0, 0.0, 1.0, 0.01, **MORE),
             "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
+            "compute_budget": real(0.0, 0.0, 1.0, 0.01, **PLAIN),
         },
         {},
         [("MOTIONCACHE_SETTINGS", "settings")],
@@ -145,9 +146,8 @@ CONTRACT = {
             ),
             "frames": whole(9, 3, 12),
             "batch_size": whole(1, 1, 16),
-            "take": whole(0, 0, 0xFFFFFFFF, **MORE),
         },
-        {},
+        {"take": whole(0, 0, 0xFFFFFFFF, **MORE)},
         [("MODEL", "MODEL"), ("CONDITIONING", "positive"), ("CONDITIONING", "negative"),
          ("LATENT", "LATENT")],
     ),
@@ -230,9 +230,9 @@ def test_everything_is_explained_and_found(pack, node_id):
     assert schema.is_output_node == (node_id in SHOWN)
 
 
-def test_all_settings_but_the_first_four_are_advanced(pack):
+def test_all_settings_but_the_first_four_and_the_budget_are_advanced(pack):
     inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12
+    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12 + [False]
 
 
 def defaults():

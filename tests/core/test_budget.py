@@ -1,0 +1,99 @@
+"""A share of the run that is computed: how much it is, and where in the run."""
+
+import itertools
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core.budget import evaluations_left, spread
+from motioncache_pack.motioncache_core.call import RunFacts
+from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
+from motioncache_pack.motioncache_core.report import compute_share
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core.runs import Run
+from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+
+
+def settings(**given):
+    fixed = {"warmup_steps": 4, "uniform_updates": 0, "max_stale_steps": 0, "policy": "step"}
+    return MotionCacheSettings(**{**fixed, **given})
+
+
+def run(given, steps, shift=5.0, levels=None):
+    """Run of a small network; it is called at `levels`, or once a step."""
+    sigmas = flow_sigmas(steps, shift)
+    made = Run(small_wan(), given, sigmas=sigmas, profile=None)
+    x, text = torch.randn(1, 16, 4, 8, 8), torch.randn(1, TEXT_TOKENS, TEXT_DIM)
+    with torch.no_grad():
+        for sigma in levels or sigmas[:-1]:
+            made.call(x, 1000 * sigma, text)
+    made.session.close()
+    return made
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.45, 0.5, 0.7, 1.0])
+@pytest.mark.parametrize(("steps", "shift"), [(20, 1.0), (30, 5.0), (50, 3.0)])
+def test_whole_evaluations_keep_to_the_budget_evenly(budget, steps, shift):
+    made = run(settings(compute_budget=budget), steps, shift)
+    done = [i for i, kind in enumerate(made.decided) if kind == "dense"]
+    assert abs(len(done) - budget * steps) < 1
+    assert done[:4] == [0, 1, 2, 3] and done[-1] == steps - 1
+    gaps = [b - a for a, b in itertools.pairwise(done[3:-1])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.85])
+@pytest.mark.parametrize("budget", [0.35, 0.5, 0.8])
+def test_shares_of_the_tokens_keep_to_it(budget, share):
+    given = settings(policy="motion", update_share=share, compute_budget=budget)
+    made = run(given, 40)
+    assert "partial" in made.decided
+    # the last update may be due when the run is over, and rows come in round numbers
+    assert compute_share(made.trace) == pytest.approx(budget, abs=0.02 + share / 40)
+
+
+def test_the_schedules_shape_and_the_threshold_do_not_count():
+    seen = {
+        tuple(run(settings(compute_budget=0.5, reuse_threshold=t), 24, shift).decided)
+        for t, shift in ((0.01, 1.0), (0.3, 3.0), (10.0, 9.0))
+    }
+    assert len(seen) == 1
+
+
+def test_second_evaluations_within_a_step_are_parts_of_it():
+    sigmas = flow_sigmas(24, 5.0)
+    halves = [level for a, b in itertools.pairwise(sigmas[:-1]) for level in (a, (a + b) / 2)]
+    given = settings(compute_budget=0.5, warmup_steps=8, dense_last=False)
+    made = run(given, 24, levels=[*halves, sigmas[-2]])
+    done = [i for i, kind in enumerate(made.decided) if kind == "dense"]
+    # 8 evaluations are 4 steps here; 4 of the other 16 steps, as warm-up is told in evaluations
+    assert done[:8] == list(range(8))
+    assert {b - a for a, b in itertools.pairwise(done[8:])} == {8}
+
+
+def test_what_is_left_between_warm_up_and_the_end():
+    sigmas = tuple(flow_sigmas(20, 1.0))
+    given = settings(compute_budget=0.4)
+    assert evaluations_left(given, RunFacts(sigmas=sigmas)) == (15, 3.0)
+    # the last quarter is computed: the steps from 0.25, 0.2, 0.15, 0.1 and 0.05
+    facts = RunFacts(sigmas=sigmas, end_sigma=0.25)
+    assert evaluations_left(given, facts) == (11, -1.0)
+    going_on = RunFacts(sigmas=sigmas[:11])
+    assert evaluations_left(given, going_on) == (6, 0.0)
+    restarted = RunFacts(sigmas=(*sigmas[:15], *sigmas[10:]))
+    assert evaluations_left(given, restarted) == (15, 3.0)
+
+
+def test_a_budget_that_warm_up_takes_is_told_and_computes_what_waited_too_long():
+    made = run(settings(compute_budget=0.2, max_stale_steps=5), 20)
+    assert any("warm-up and the last step take 5" in str(r) for r in made.trace.remarks)
+    assert made.decided == ["dense"] * 4 + (["reuse"] * 5 + ["dense"]) * 2 + ["reuse"] * 3 + [
+        "dense"
+    ]
+
+
+def test_motion_computes_shares_and_more_of_it_where_that_is_too_little():
+    facts = RunFacts(sigmas=tuple(flow_sigmas(20, 1.0)))
+    for given, wanted in (((0.4, 0.0), 0.85), ((0.4, 0.3), 0.3), ((0.85, 0.3), 0.8)):
+        budget, share = given
+        chosen = settings(policy="motion", compute_budget=budget, update_share=share)
+        assert spread(chosen, facts)[0].update_share == pytest.approx(wanted)
