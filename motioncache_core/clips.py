@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .adapters import Adapter, ModelFacts
+from .budget import spread
 from .call import ContextWindow, ModelCall, RunFacts
 from .clip import Clip
 from .decider import PendingMaps
@@ -92,8 +93,11 @@ class Clips:
         self, adapter: Adapter, facts: ModelFacts, layout: TokenLayout, call: ModelCall
     ) -> Clip:
         position = 0 if call.window is None else self._run.windows.index(call.window)
+        settings, run = self._settings, self._run
+        if self._reuse:
+            settings, run = spread(settings, run, forcing=call.forcing is not None)
         return Clip(
-            self._settings, self._ops, self._run, self._trace, self._maps, adapter, facts, layout,
+            settings, self._ops, run, self._trace, self._maps, adapter, facts, layout,
             self._homes[facts], reuse=self._reuse, forcing=call.forcing,
             position=position, label="" if call.window is None else f"window {position}",
         )  # fmt: skip

@@ -121,6 +121,9 @@ REASONS: Mapping[str, Template] = {
         "all {evaluations} evaluations fell into warm-up or the protected end",
         "Use more steps, or lower warmup_steps",
     ),
+    "budget_whole": Template(
+        "compute_budget is {budget:g}, which is enough to compute every evaluation", "Lower it"
+    ),
     "threshold_reached": Template(
         "the change per step (up to {largest:.3g}) reached reuse_threshold {threshold} every time",
         "Raise it, or use another preset",

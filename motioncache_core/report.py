@@ -107,6 +107,9 @@ def explain(trace: Trace) -> str | None:
     notes = [c.note for c in trace.calls() if c.note]
     if notes and any(e.kind != DENSE for e in trace.evaluations):
         return notes[0]
+    budget = trace.settings.get("compute_budget")
+    if budget:
+        return because("budget_whole", budget=budget)
     largest = max((c.distance or 0.0 for e in trace.evaluations for c in e.chunks), default=0.0)
     threshold = trace.settings.get("reuse_threshold")
     return because("threshold_reached", largest=largest, threshold=threshold)

@@ -39,7 +39,8 @@ def _choice(trace: Trace) -> list[str]:
 
 
 def _effective(trace: Trace) -> str:
-    names = ("warmup_steps", "uniform_updates", "reuse_threshold", "motion_sensitivity", "forecast")
+    often = "compute_budget" if trace.settings.get("compute_budget") else "reuse_threshold"
+    names = ("warmup_steps", "uniform_updates", often, "motion_sensitivity", "forecast")
     return ", ".join(f"{n} {trace.settings[n]:g}" for n in names if n in trace.settings)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .adapters import Adapter, find_adapter
-from .budget import evaluations_left, spread
+from .budget import evaluations_left
 from .call import ModelCall, RunFacts
 from .clips import Clips
 from .compiled import find_compiled
@@ -53,8 +53,6 @@ class Session:
         trace: Trace,
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
-        if settings.compute_budget > 0 and run.step_sigmas:
-            settings, run = _spread(settings, run, trace)
         self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
@@ -73,6 +71,8 @@ class Session:
             trace.decline(because("threshold_zero"))
         elif 0 < steps <= LITTLE_REUSE:
             trace.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
+        if settings.compute_budget > 0 and not trace.reason:
+            _check_budget(settings, run, trace)
         self._off = trace.reason
         trace.part, trace.windows = run.part, tuple(run.windows)
         self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
@@ -198,12 +198,9 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     return adapter.decline_call(call.arguments, options)
 
 
-def _spread(
-    settings: MotionCacheSettings, run: RunFacts, trace: Trace
-) -> tuple[MotionCacheSettings, RunFacts]:
+def _check_budget(settings: MotionCacheSettings, run: RunFacts, trace: Trace) -> None:
     free, enough = evaluations_left(settings, run)
-    steps = len(set(run.step_sigmas))
     if free > 0 and enough <= 0:
+        steps = len(set(run.step_sigmas))
         budget = settings.compute_budget
         trace.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))
-    return spread(settings, run)

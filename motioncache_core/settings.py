@@ -60,8 +60,8 @@ class MotionCacheSettings:
             then. 0 computes a token when its own change reaches the threshold.
         compute_budget: above 0, the share of the run's tokens that is computed, warm-up and last
             step included: updates are spread evenly over the steps between, whatever the model's
-            answer does, and partial ones compute `update_share` of the tokens (0.85 where that is
-            0). How often `reuse_threshold` would be reached does not count then.
+            answer does, and partial ones compute `update_share` of the tokens (where that is 0:
+            0.85, and 0.6 in diffusion forcing). `reuse_threshold` does not say how often then.
         max_stale_steps: a token is recomputed after this many reuses at the latest, or with
             `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
@@ -137,13 +137,21 @@ class MotionCacheSettings:
         return asdict(self)
 
 
-_TUNED = MotionCacheSettings(motion_sensitivity=0.3, min_update_ratio=0.4, forecast=0.75)
+_TUNED = MotionCacheSettings(
+    warmup_steps=3,
+    motion_sensitivity=0.4,
+    uniform_updates=0,
+    max_stale_steps=16,
+    motion_source="residual",
+    forecast=1.0,
+    kv_forecast=0.5,
+)
 
 PRESETS: dict[str, MotionCacheSettings] = {
     # what they bring on the demo model: tests/bench/results/presets.json
-    "quality": replace(_TUNED, reuse_threshold=0.05),
-    "balanced": replace(_TUNED, reuse_threshold=0.08),
-    "fast": replace(_TUNED, reuse_threshold=0.12, warmup_steps=4),
+    "quality": replace(_TUNED, compute_budget=0.55),
+    "balanced": replace(_TUNED, compute_budget=0.4),
+    "fast": replace(_TUNED, compute_budget=0.3),
     # the published script: 1 + 4 full evaluations, 6 uniform updates, floor 0.6, vote 0.5
     "paper": MotionCacheSettings(
         warmup_steps=5,

@@ -69,7 +69,8 @@ _TOOLTIPS = {
     "compute_budget": (
         "Above 0, this share of the run is computed, warm-up and last step included, spread evenly "
         "over the steps: 0.4 computes two fifths. How fast the model's answer changes does not "
-        "count then. Policy motion computes update_share of the tokens at a time; 0 is 0.85 then."
+        "count then. Where update_share is 0, policy motion computes 0.85 of the tokens at a time, "
+        "0.6 in diffusion forcing."
     ),
 }
 

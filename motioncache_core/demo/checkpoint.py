@@ -25,15 +25,7 @@ LIMITS = (
     "The shipped model is tiny: as in image to video it is shown the first frame, and coloured "
     "points in the later frames tell it where the shapes go. It draws the rest from pure noise."
 )
-# the motion phase starts early enough for the demo's 24 steps to show it; the presets wait longer,
-# which keeps more quality on this model
-SETTINGS = MotionCacheSettings.preset(
-    "balanced",
-    warmup_steps=4,
-    uniform_updates=1,
-    min_update_ratio=0.2,
-    motion_sensitivity=0.5,
-)
+SETTINGS = MotionCacheSettings.preset("balanced")
 
 
 def state_dict() -> dict[str, Tensor]:

@@ -189,6 +189,7 @@ MAKERS = {
     "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
     "not_called": lambda *_: by_engine({}, branches=()),
     "protected": lambda pack, _: by_node(pack, steps=9, warmup_steps=9),
+    "budget_whole": lambda pack, _: by_node(pack, compute_budget=1.0, policy="step"),
     "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
     "new_branch": lambda *_: by_engine({}, branches=[("a",), ("a",), ("a", "b")]),
     "kv_incomplete": lambda _, patch: dictated(patch, DoublingNet(attention=0), "dense", [1]),

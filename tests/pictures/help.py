@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 WIDTH, MARGIN, ROOM = 640, 24, 592
 STEPS, FRAMES = 24, 9
-THRESHOLDS = (0.02, 0.08, 0.3)
+BUDGETS = (0.6, 0.4, 0.3)
 LANCZOS = Image.Resampling.LANCZOS
 
 
@@ -48,13 +48,13 @@ class Runs:
 
     @functools.cache  # noqa: B019
     def ordinary(
-        self, scene: str, cached: bool, threshold: float = checkpoint.SETTINGS.reuse_threshold
+        self, scene: str, cached: bool, budget: float = checkpoint.SETTINGS.compute_budget
     ) -> tuple[torch.Tensor, Trace | None]:
         """Frames and trace of an ordinary run of a scene."""
         model, positive, negative, latent = self.execute("MotionCacheDemoModel", scene, FRAMES, 1)
         handle = None
         if cached:
-            made = dataclasses.replace(checkpoint.SETTINGS, reuse_threshold=threshold)
+            made = dataclasses.replace(checkpoint.SETTINGS, compute_budget=budget)
             model, handle = self.execute("MotionCachePatcher", model, "balanced", made)
         samples = self.host.run(model, positive, negative, latent["samples"], STEPS, 2.0, seed=0)
         return self.decode(samples), handle and handle.latest
@@ -143,12 +143,12 @@ def _patcher(runs: Runs) -> list[Image.Image]:
 
 def _settings(runs: Runs) -> list[Image.Image]:
     parts = []
-    for threshold in THRESHOLDS:
-        _, trace = runs.ordinary(runs.scenes[0], True, threshold)
+    for budget in BUDGETS:
+        _, trace = runs.ordinary(runs.scenes[0], True, budget)
         strip = as_picture(timeline(trace)[0]).resize((ROOM, 34), Image.Resampling.NEAREST)
         part = Image.new("RGB", (WIDTH, 68), BACK)
         part.paste(strip, (MARGIN, 0))
-        words = f"reuse_threshold {threshold}: {compute_share(trace):.0%} of the tokens computed"
+        words = f"compute_budget {budget}: {compute_share(trace):.0%} of the tokens computed"
         ImageDraw.Draw(part).text((MARGIN, 38), words, FAINT, font(16))
         parts.append(part)
     return parts

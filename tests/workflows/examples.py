@@ -119,10 +119,7 @@ def demo() -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 470, title="Start here", colours=NOTE, text=DEMO_NOTE)
     model = column.add("MotionCacheDemoModel", 230)
-    settings = column.add(
-        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
-        motion_sensitivity=0.5,
-    )  # fmt: skip
+    settings = column.add("MotionCacheSettings", 400)
 
     column = g.column(520, 330)
     cache = column.add(
@@ -149,10 +146,7 @@ def with_and_without() -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 500, title="Start here", colours=NOTE, text=COMPARE_NOTE)
     model = column.add("MotionCacheDemoModel", 205)
-    settings = column.add(
-        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
-        motion_sensitivity=0.5,
-    )  # fmt: skip
+    settings = column.add("MotionCacheSettings", 400)
 
     column = g.column(520, 330)
     cache = column.add(
@@ -236,8 +230,8 @@ def _two_experts(task: str, note: str) -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 480, title="Read me", colours=NOTE, text=note)
     settings = column.add(
-        "MotionCacheSettings", 400, title="Settings of both experts", warmup_steps=3,
-        uniform_updates=1,
+        "MotionCacheSettings", 400, title="Settings of both experts", warmup_steps=2,
+        compute_budget=0.5,
     )  # fmt: skip
     column = g.column(500, 380)
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")

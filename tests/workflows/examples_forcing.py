@@ -26,10 +26,7 @@ def demo() -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 480, title="Start here", colours=NOTE, text=notes.DEMO)
     model = column.add("MotionCacheDemoModel", 205, frames=12)
-    settings = column.add(
-        "MotionCacheSettings", 400, warmup_steps=4, uniform_updates=1, min_update_ratio=0.2,
-        motion_sensitivity=0.5,
-    )  # fmt: skip
+    settings = column.add("MotionCacheSettings", 400)
 
     column = g.column(520, 320)
     cache = column.add(
