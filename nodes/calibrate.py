@@ -20,7 +20,8 @@ class MotionCacheCalibrate(io.ComfyNode):
             description=(
                 "Records how fast a model's answer changes while it samples without a cache, and "
                 "keeps that as a small file. MotionCache finds the file by the model's weights. "
-                "For models that MotionCache has no coefficients for; run it once, then bypass it."
+                "Only for thresholds (compute_budget 0) on models that MotionCache has no "
+                "coefficients for; the presets do without. Run it once, then bypass it."
             ),
             search_aliases=["motion cache calibrate", "profile", "coefficients", "measure model"],
             inputs=[

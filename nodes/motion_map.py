@@ -43,9 +43,9 @@ class MotionCacheMotionMap(io.ComfyNode):
                     options=list(VIEWS),
                     default="motion",
                     tooltip=(
-                        "motion: the weight of each token, bright where it moves. updates: how "
-                        "often it was computed. staleness: how long ago. active: whether it was "
-                        "computed in this evaluation."
+                        "motion: the weight of each token, bright where it changes fast or moves. "
+                        "updates: how often it was computed. staleness: how long ago. active: "
+                        "whether it was computed in this evaluation."
                     ),
                 ),
                 io.Int.Input(

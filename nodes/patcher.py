@@ -11,6 +11,14 @@ from .host import attach
 from .types import CATEGORY, SettingsSocket, TraceSocket
 
 
+def _shares() -> str:
+    return ", ".join(
+        f"{name} {preset.compute_budget:.0%}"
+        for name, preset in PRESETS.items()
+        if preset.compute_budget
+    )
+
+
 class MotionCachePatcher(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -19,9 +27,10 @@ class MotionCachePatcher(io.ComfyNode):
             display_name="MotionCache",
             category=CATEGORY,
             description=(
-                "Makes a video model faster: tokens that hardly move are reused from the last "
-                "step, tokens that move are recomputed. Put it behind the loader and any LoRA, "
-                "before the sampler. Bypassing it is the same as not having it."
+                "Makes a video model faster: a share of the tokens is computed, those that change "
+                "fast first, and the others are carried on from earlier steps. Put it behind the "
+                "loader and any LoRA, before the sampler. Bypassing it is the same as not having "
+                "it."
             ),
             search_aliases=["motion cache", "cache", "speed up", "teacache", "easycache", "wan"],
             inputs=[
@@ -31,8 +40,9 @@ class MotionCachePatcher(io.ComfyNode):
                     options=list(PRESETS),
                     default="balanced",
                     tooltip=(
-                        "quality stays closest to the uncached video, fast saves most. paper is "
-                        "the published method, unchanged."
+                        f"How much of the run is computed: {_shares()}. More is closer to the "
+                        "uncached video, less is faster. paper is the published method, "
+                        "unchanged, with thresholds."
                     ),
                 ),
                 SettingsSocket.Input(

@@ -15,31 +15,45 @@ _STEPS = {"reuse_threshold": 0.005, "end_percent": 0.01}
 
 _TOOLTIPS = {
     "policy": (
-        "motion: decide per token by how much it moves. chunk: reuse or compute whole chunks of "
-        "frames. step: reuse or compute the whole clip. random: as many tokens as motion would "
-        "compute, but random ones, to see what motion is worth."
+        "motion: decide per token, those that change fast first (motion_source). chunk: reuse or "
+        "compute whole chunks of frames. step: reuse or compute the whole clip. random: as many "
+        "tokens as motion would compute, but random ones, to see what motion is worth."
     ),
-    "warmup_steps": "Evaluations at the start that are computed in full. More is safer and slower.",
+    "warmup_steps": (
+        "Evaluations at the start that are computed in full. More is safer; they are part of "
+        "compute_budget, and leave less of it for the steps after them."
+    ),
     "motion_sensitivity": (
-        "0 treats all tokens alike. Higher values let tokens that do not move wait longer. The "
-        "paper uses 0.4."
+        "0 treats all tokens alike. Higher values let tokens that change slowly, or do not move, "
+        "wait longer. 0.4 is the optimum of a forecast, and the paper's value too."
     ),
     "reuse_threshold": (
-        "How much the model's answer may change before tokens are computed again. Higher is "
-        "faster and less exact. 0 never reuses."
+        "0 never reuses: the video is the one without MotionCache. Above 0 it counts only where "
+        "compute_budget is 0: how much the model's answer may change before tokens are computed "
+        "again. Higher is faster and less exact."
     ),
-    "uniform_updates": "Full updates after the warm-up before tokens are told apart by motion.",
+    "uniform_updates": (
+        "Full updates after the warm-up before tokens are told apart by motion. The presets but "
+        "paper have none."
+    ),
     "agreement": (
         "A place is computed in all frames of a chunk when more than this share of its frames is "
-        "due, else in none. 0 lets every token decide for itself."
+        "due, else in none. 0 lets every token decide for itself. Not used with compute_budget or "
+        "update_share."
     ),
-    "min_update_ratio": "A partial evaluation below this share of the tokens is put off.",
-    "max_stale_steps": "A token is computed after this many reuses at the latest. 0 is no limit.",
+    "min_update_ratio": (
+        "A partial evaluation below this share of the tokens is put off. Not used with "
+        "compute_budget or update_share."
+    ),
+    "max_stale_steps": (
+        "A token is computed after this many reuses at the latest; with compute_budget or "
+        "update_share, in the next partial evaluation. 0 is no limit."
+    ),
     "end_percent": "After this share of the schedule every evaluation is computed in full.",
     "motion_source": (
-        "predicted_x0 reads motion off the clean video predicted so far; features off the "
-        "model's last block, as published; residual takes how fast a token's own residual changed "
-        "when it was last computed."
+        "What tells tokens apart. residual: how fast a token's own residual changed when it was "
+        "last computed. predicted_x0: how much neighbouring frames of the clean video predicted so "
+        "far differ. features: the same of the model's last block, as published."
     ),
     "forecast": (
         "0 reuses the last result as it was. Higher values carry its last change on, less so the "
@@ -63,14 +77,14 @@ _TOOLTIPS = {
     ),
     "update_share": (
         "Above 0, a partial evaluation computes this share of the tokens, the most due ones, as "
-        "often as the threshold allows; agreement and min_update_ratio are not used then. 0 "
-        "computes each token when its own change reaches the threshold."
+        "often as compute_budget or the threshold allows. 0: with compute_budget, 0.85 of the "
+        "tokens, 0.6 in diffusion forcing; else each token when its own change reaches the "
+        "threshold."
     ),
     "compute_budget": (
-        "Above 0, this share of the run is computed, warm-up and last step included, spread evenly "
-        "over the steps: 0.4 computes two fifths. How fast the model's answer changes does not "
-        "count then. Where update_share is 0, policy motion computes 0.85 of the tokens at a time, "
-        "0.6 in diffusion forcing."
+        "How much of the run is computed: 0.4 is two fifths of it, warm-up and last step included, "
+        "the rest spread evenly over the steps between. Lower is faster and less exact. It means "
+        "the same work on every model and needs no threshold. 0 goes by reuse_threshold instead."
     ),
 }
 
