@@ -26,20 +26,20 @@ that move over a still or panned background. {checkpoint.LIMITS}
 
 **Look at**
 - *Without | With | Motion map*: the same seed, computed in full and with MotionCache.
-- *MotionCache Motion Map*: one picture per frame, bright where the model saw motion. Bright \
-tokens are computed again soon, dark ones are reused.
+- *MotionCache Motion Map*: one picture per frame, bright where tokens change fast, which is where \
+shapes move. Bright tokens are computed again sooner, dark ones wait longer.
 - *What was saved*: one cell an evaluation. Orange is computed in full, darker in part, grey is \
 reused.
 
 **Turn**
-- **reuse_threshold**: higher is faster and less exact; 0 never reuses.
+- **compute_budget**: how much of the run is computed. Lower is faster and less exact.
 - **motion_sensitivity**: 0 treats all tokens alike.
 - **policy**: *random* computes as many tokens, but random ones. It shows what motion is worth.
 - **view** of the motion map: *updates* counts how often each token was computed.
 - **scene** of the demo model.
 
-The settings here reach the motion phase early, so that it shows within 24 steps. Without the \
-settings node the preset counts. **reuse_threshold** 0 is the same as not having MotionCache.
+The settings node is as it comes: preset *balanced*. Without it the **preset** on the MotionCache \
+node counts. **reuse_threshold** 0 is the same as not having MotionCache.
 """
 
 COMPARE_NOTE = """\
@@ -56,7 +56,8 @@ error alone.
 
 **Try**
 - **reuse_threshold** 0 in the settings: the videos are *identical*.
-- **policy** *random*: as many tokens, but random ones.
+- **compute_budget** 0.6 or 0.3: more or less of the run is computed.
+- **policy** *random*: as many tokens, but random ones; *step*: about as much work, in whole steps.
 - Take the settings node away, so that the **preset** counts.
 
 To compare with your own model, put it in the place of the demo model: one sampler behind \
@@ -77,9 +78,9 @@ All three are in *Comfy-Org/Wan_2.1_ComfyUI_repackaged* on Hugging Face. The 14B
 the same place.
 
 **MotionCache** goes behind the loader, any LoRA and ModelSamplingSD3, right before the sampler. \
-Its **preset** is the one thing to choose: *quality* stays closest to the uncached video, *fast* \
-saves most. The report says what a run saved. To compare, bypass it (Ctrl+B) together with its \
-report and motion map.
+Its **preset** is the one thing to choose: *quality* computes most and stays closest to the \
+uncached video, *fast* computes least. The report says what a run saved. To compare, bypass it \
+(Ctrl+B) together with its report and motion map.
 
 Runs of 8 steps or fewer are passed through unchanged: there is nothing to reuse. That includes \
 runs with 4-step distillation LoRAs.
@@ -100,8 +101,9 @@ Files, and where they go below ComfyUI/models:
 All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face.{2}
 
 **Two experts, two MotionCache nodes.** Each expert is a model of its own, so nothing is carried \
-over: the cache starts afresh at the hand-over, and each expert sees 10 of the 20 steps. That is \
-why the settings node, which feeds both, has **warmup_steps** 3 and **uniform_updates** 1.
+over: the cache starts afresh at the hand-over, and each expert sees 10 of the 20 steps. Its \
+budget is a share of these 10, and its warm-up is part of it. That is why the settings node, which \
+feeds both, has **warmup_steps** 2 and **compute_budget** 0.5.
 
 An expert that gets 8 steps or fewer is passed through unchanged. That includes runs with 4-step \
 distillation LoRAs. With more steps, move the hand-over of both samplers to half of them.

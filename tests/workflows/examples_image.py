@@ -56,7 +56,7 @@ Files, and where they go below ComfyUI/models:
 All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face. This model has a VAE of its own.
 
 **Text to video** as it is. **Image to video**: add *Load Image* and connect it to **start_image** \
-of *Empty video latent*. The first frame is then given, and MotionCache counts it as still.
+of *Empty video latent*. The first frame is then given.
 
 **MotionCache** goes behind the loader, any LoRA and ModelSamplingSD3, right before the sampler. \
 Its **preset** is the one thing to choose. The report says what a run saved. To compare, bypass it \

@@ -48,7 +48,8 @@ after the other.
 better or worse copy of this one, and about twice the work.
 - **solver** *euler* is simpler than *unipc*.
 
-With **reuse_threshold** 0 (on MotionCache Settings) both videos are the same.
+On MotionCache Settings, a lower **compute_budget** is faster and less exact, and with \
+**reuse_threshold** 0 both videos are the same.
 """
 
 SKYREELS = f"""\
