@@ -29,6 +29,7 @@ bench: $(VENV)/.tests
 
 quality: $(VENV)/.tests
 	$(PY) tests/bench/quality.py --out out/quality $(ARGS)
+	$(PY) tests/bench/quality.py --out out/quality --model confirmation $(ARGS)
 
 quality-quick: $(VENV)/.tests
 	$(PY) tests/bench/quality.py --out out/quality-quick --quick $(ARGS)

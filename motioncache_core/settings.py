@@ -141,6 +141,7 @@ _TUNED = MotionCacheSettings(
     warmup_steps=3,
     motion_sensitivity=0.4,
     uniform_updates=0,
+    min_update_ratio=0.4,
     max_stale_steps=16,
     motion_source="residual",
     forecast=1.0,

@@ -103,7 +103,7 @@ def test_the_gate(toy):
     runs, clip, grid, path, _ = toy
     store = make(runs, clip, grid, path)
     red, checked = runs.gate([(clip, grid)], store)
-    assert not red and checked["exact"] == 1 and checked["controls"] == 5
+    assert not red and checked["exact"] == 1 and checked["controls"] == 3
     key = grid["none"][0].key(clip, runs.fingerprint())
     store.records[key] |= {"exact": False}
     control = next(sweep for sweep in grid.values() if sweep[0].kind == "random")[0]
@@ -182,12 +182,12 @@ def test_a_real_clip_passes_the_gate(bench, monkeypatch, tmp_path, mode):
     monkeypatch.setattr(cases, "FRAMES", {"ordinary": 3, "forcing": 4})
     cases._facts.cache_clear()
     clip = cases.case(mode, 2)
-    ours = replace(policies.OURS, warmup_steps=2, uniform_updates=1, min_update_ratio=0.02)
+    ours = replace(policies.OURS, warmup_steps=2, compute_budget=0.6)
     grid = {
         "none": [policies.never(ours)],
-        "motion": policies.sweep(clip, "cached", ours, (2.0,)),
-        "random": policies.sweep(clip, "random", ours, (2.0,)),
-        "whole": policies.sweep(clip, "cached", replace(ours, policy=policies.whole(mode)), (2.0,)),
+        "motion": [policies.Job("cached", ours)],
+        "random": [policies.Job("random", ours)],
+        "whole": [policies.Job("cached", replace(ours, policy=policies.whole(mode)))],
     }
     store = make(runs, clip, grid, tmp_path / "runs.jsonl")
     red, checked = runs.gate([(clip, grid)], store)
@@ -221,31 +221,37 @@ def test_a_run_that_reused_nothing_bends_no_curve(bench):
     assert found["distance_to_a_run"] == {"0.30": 0.1, "0.40": 0.0, "0.50": 0.1}
 
 
+@pytest.mark.parametrize("base", ["ours", "paper"])
 @pytest.mark.parametrize("quick", [False, True])
-def test_shares_are_held_against_whole_evaluations_and_random_tokens(bench, quick):
-    ablations, policies = bench("ablations"), bench("quality_policies")
-    grid = ablations.grid(clip_of(bench("quality_cases")), quick, "shares")
-    assert [job.kind for job in grid["policy random"]] == ["random"] * len(grid["base"])
-    for a, b, c in zip(grid["base"], grid["policy step"], grid["policy random"], strict=True):
-        assert replace(a.settings, policy="step") == b.settings
-        assert replace(a, kind="random") == c
-    assert {"kv_forecast 0.0", "update_share 0.0", "motion_sensitivity 0.0"} <= set(grid)
-    assert not any(name.startswith(("agreement", "min_update_ratio")) for name in grid)
-    assert replace(grid["base"][0].settings, reuse_threshold=0.1) == replace(
-        policies.SHARES, reuse_threshold=0.1
-    )
-
-
-def test_one_setting_at_a_time(bench):
-    ablations, policies = bench("ablations"), bench("quality_policies")
-    grid = ablations.grid(clip_of(bench("quality_cases")), False)
-    base = policies.OURS.as_dict()
+def test_one_setting_at_a_time(bench, base, quick):
+    ablations = bench("ablations")
+    grid = ablations.grid(clip_of(bench("quality_cases")), quick, base)
+    swept = "compute_budget" if base == "ours" else "reuse_threshold"
     for name, sweep in grid.items():
-        if name in ("none", "base"):
-            continue
-        changed = {k for k, v in sweep[0].settings.as_dict().items() if v != base[k]}
-        assert changed - {"reuse_threshold"} == {name.split()[0]}
-    assert {"kv_forecast 1.0", "update_share 0.5", "motion_source residual"} <= set(grid)
-    # the base's runs are those of `quality.py`
-    theirs = policies.grid(clip_of(bench("quality_cases")), False, False)[policies.MOTION]
-    assert set(grid["base"][1:]) <= set(theirs)
+        given = [job.settings.as_dict() for job in sweep]
+        own = ablations.BASES[base].as_dict()
+        if name not in ("none", "base"):
+            own[name.split()[0]] = given[0][name.split()[0]]
+            assert own != ablations.BASES[base].as_dict()
+        if name != "none":
+            assert all({**own, swept: settings[swept]} == settings for settings in given)
+            assert len({settings[swept] for settings in given}) == len(given) > 2
+    assert ("motion_source features" if base == "ours" else "uniform_updates 0") in grid
+
+
+def test_the_base_shares_its_runs_with_the_quality_bench(bench):
+    policies = bench("quality_policies")
+    clip = clip_of(bench("quality_cases"))
+    theirs = policies.grid(clip, False, False)[policies.MOTION]
+    assert bench("ablations").grid(clip, False)["base"] == theirs
+
+
+def test_the_model_that_is_measured_can_be_chosen(bench, monkeypatch):
+    cases = bench("quality_cases")
+    assert cases.files() == cases.MODELS["demo"]
+    hashes = set()
+    for name, (weights, profile) in cases.MODELS.items():
+        monkeypatch.setenv(cases.MODEL, name)
+        assert cases.files() == (weights, profile)
+        hashes.add(cases.model_hash())
+    assert len(hashes) == 2

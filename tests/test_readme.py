@@ -1,5 +1,6 @@
 """The README's numbers are those of the committed result files."""
 
+import json
 import re
 import subprocess
 import sys
@@ -38,3 +39,21 @@ def test_both_commands_are_named(root):
     text = (root / "README.md").read_text("utf-8")
     assert "make demo" in text
     assert "make test" in text
+
+
+def test_quality_that_was_not_measured_is_said_so(bench, tmp_path):
+    tables = bench("readme_quality").quality_tables
+    assert "The confirmation model: not measured yet." in tables(tmp_path)
+    shares = {s: {"psnr": {"mean": 40.25, "low": None, "high": None, "clips": 1}} for s in
+              ("0.30", "0.40", "0.50")}  # fmt: skip
+    at = {"at": {"compute_share": shares}}
+    figures = {"clips": 1, "policies": {"step": at},
+               "differences": [{"policy": "a", "over": "b", **at}]}  # fmt: skip
+    data = {"modes": {"forcing": figures}, "seeds": 1, "steps": 24,
+            "environment": {"device": "cpu"}}  # fmt: skip
+    (tmp_path / "quality.json").write_text(json.dumps(data), "utf-8")
+    told = tables(tmp_path)
+    assert "**Block-causal diffusion forcing, the demo model**" in told
+    assert (
+        "| step | 40.2 | 40.2 | 40.2 |" in told and "| a over b | +40.2 | +40.2 | +40.2 |" in told
+    )

@@ -2,7 +2,7 @@
 
     python -m motioncache_core.demo.calibrate
 
-Writes `demo_wan.profile.json` beside the weights: the cumulative relative L1 change of the block
+Writes a `.profile.json` beside the weights: the cumulative relative L1 change of the block
 stack's residual over uncached runs of several scenes.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -86,8 +87,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--weights", type=Path, default=checkpoint.WEIGHTS)
     args = parser.parse_args()
-    measure(checkpoint.load(), args.steps, args.runs, args.seed).dump(checkpoint.PROFILE)
+    model = checkpoint.load(args.weights)
+    profile = args.weights.with_suffix(".profile.json")
+    measure(model, args.steps, args.runs, args.seed).dump(profile)
 
 
 if __name__ == "__main__":

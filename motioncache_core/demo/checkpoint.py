@@ -28,23 +28,23 @@ LIMITS = (
 SETTINGS = MotionCacheSettings.preset("balanced")
 
 
-def state_dict() -> dict[str, Tensor]:
+def state_dict(path: Path = WEIGHTS) -> dict[str, Tensor]:
     """The trained weights, fp16, with Wan 2.1's names and text width.
 
     The file holds the text axes that are used. ComfyUI takes the text width to be Wan's 4096
     whatever the weights say.
     """
-    weights = load_file(WEIGHTS)
+    weights = load_file(path)
     name = "text_embedding.0.weight"
     weights[name] = F.pad(weights[name], (0, scenes.TEXT_DIM - weights[name].shape[1]))
     return weights
 
 
-def load() -> DemoWan:
-    """The trained model, fp32, on the CPU."""
-    return DemoWan.from_state_dict({k: v.float() for k, v in state_dict().items()}).eval()
+def load(path: Path = WEIGHTS) -> DemoWan:
+    """The trained model, or another one of its kind, fp32, on the CPU."""
+    return DemoWan.from_state_dict({k: v.float() for k, v in state_dict(path).items()}).eval()
 
 
-def profile() -> CalibratedProfile:
+def profile(path: Path = PROFILE) -> CalibratedProfile:
     """How fast its residual changes along the noise schedule (made by `calibrate.py`)."""
-    return CalibratedProfile.load(PROFILE)
+    return CalibratedProfile.load(path)

@@ -1,22 +1,24 @@
 """Quality over compute: what each way of reusing costs the video, on the demo model.
 
-    python tests/bench/quality.py --out out/quality [--quick]
+    python tests/bench/quality.py --out out/quality [--quick] [--model confirmation] [--publish]
 
 Policies: whole-step reuse (TeaCache) in ordinary sampling, whole-chunk reuse (FlowCache) in
 diffusion forcing, each also with our forecast; motion as published and as the pack's presets set
 it; as many random tokens as that; and, where `COMFYUI_PATH` names a ComfyUI, its own EasyCache and
-LazyCache. Each is swept over thresholds on the same clips. Refuses to print a figure when its gate
-is red. A bench that was stopped goes on where it was.
+LazyCache. Each is swept over budgets or thresholds on the same clips. No figure is printed when
+the gate is red. A bench that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from common import ROOT
 from quality_analysis import analysis
 from quality_bench import make, parsed, parser, sweeps, write
 from quality_cases import OPTIONS, ORDINARY, cases
@@ -28,7 +30,10 @@ SEEDS = 24
 
 
 def main() -> None:
-    args = parsed(parser((__doc__ or "").splitlines()[0], SEEDS))
+    given = parser((__doc__ or "").splitlines()[0], SEEDS)
+    given.add_argument("--publish", action="store_true", help="write tests/bench/results as well")
+    args = parsed(given)
+    name = "quality" if args.model == "demo" else f"quality_{args.model}"
     peers = peers_wanted()
     grids = [
         (clip, grid(clip, args.quick, peers))
@@ -37,14 +42,18 @@ def main() -> None:
     ]
     store, checked = make(grids, args)
     figures: dict[str, Any] = {}
-    tables = []
+    tables, drawn = [], []
     for mode in args.modes:
         hosted = peers and mode == ORDINARY
         figures[mode] = analysis(sweeps(grids, store, mode), comparisons(mode, hosted))
         tables.append(markdown(mode, figures[mode]))
-        place = args.out / f"quality_{mode.replace(', ', '_')}.png"
+        place = args.out / f"{name}_{mode.replace(', ', '_')}.png"
         curves(f"{mode}, {args.seeds} clips, {OPTIONS.steps} steps", figures[mode], place)
-    write("quality", "Quality over compute", args, figures, "\n\n".join(tables), checked)
+        drawn.append(place)
+    write(name, "Quality over compute", args, figures, "\n\n".join(tables), checked)
+    if args.publish:
+        for file in (args.out / f"{name}.json", *drawn):
+            shutil.copy(file, ROOT / "tests" / "bench" / "results")
 
 
 if __name__ == "__main__":

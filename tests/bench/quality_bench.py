@@ -12,7 +12,7 @@ from typing import Any
 
 from common import environment
 from quality_analysis import Sweep
-from quality_cases import FORCING, MODES, OPTIONS, ORDINARY, Case, model_hash
+from quality_cases import FORCING, MODEL, MODELS, MODES, OPTIONS, ORDINARY, Case, model_hash
 from quality_policies import NONE, Job
 from quality_report import NOTE
 from quality_runs import Store, fingerprint, gate, outstanding, run_all
@@ -29,6 +29,7 @@ def parser(what: str, seeds: int) -> argparse.ArgumentParser:
         "--seeds", type=int, help=f"clips of each mode; {seeds}, quick {QUICK_SEEDS}"
     )
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
+    given.add_argument("--model", default="demo", choices=list(MODELS))
     given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
     given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given.set_defaults(usual_seeds=seeds)
@@ -38,6 +39,7 @@ def parser(what: str, seeds: int) -> argparse.ArgumentParser:
 def parsed(given: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, checked."""
     args = given.parse_args()
+    os.environ[MODEL] = args.model
     args.seeds = args.seeds or (QUICK_SEEDS if args.quick else args.usual_seeds)
     if args.seeds < 1 or args.processes < 1:
         given.error(
@@ -79,7 +81,8 @@ def write(
     """The result file and the tables, which are printed as well."""
     result = {
         "bench": name,
-        "model": model_hash(),
+        "model": args.model,
+        "model_hash": model_hash(),
         "steps": OPTIONS.steps,
         "seeds": args.seeds,
         "checked": checked,

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import load_pack
+from common import ROOT, load_pack
 from torch import Tensor
 
 load_pack()
@@ -35,7 +37,17 @@ from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
 ORDINARY, FORCING, BIDIRECTIONAL = "ordinary", "forcing", "forcing, bidirectional"
 MODES = (ORDINARY, FORCING, BIDIRECTIONAL)
 FRAMES = {ORDINARY: 9, FORCING: 12, BIDIRECTIONAL: 12}
-OPTIONS = SampleOptions(steps=30, shift=checkpoint.SHIFT)
+# the shipped model, and another one that no setting was chosen on: other seed, width and depth
+MODELS = {
+    "demo": (checkpoint.WEIGHTS, checkpoint.PROFILE),
+    "confirmation": tuple(
+        ROOT / "tests" / "bench" / "models" / f"confirmation{end}"
+        for end in (".safetensors", ".profile.json")
+    ),
+}
+# names one of these, as the bench's processes have to know it too
+MODEL = "MOTIONCACHE_BENCH_MODEL"
+OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
 ASYNCHRONOUS = ForcingOptions(chunk_frames=3, chunk_delay=5)
 
 Cached = Callable[[MotionCacheSettings, Any], tuple[Tensor, Trace]]
@@ -119,22 +131,28 @@ def case(mode: str, seed: int) -> Case:
 
 def model_hash() -> str:
     """Names the weights and the profile that distances come from."""
-    both = checkpoint.WEIGHTS.read_bytes() + checkpoint.PROFILE.read_bytes()
-    return hashlib.sha256(both).hexdigest()[:16]
+    weights, profile = files()
+    return hashlib.sha256(weights.read_bytes() + profile.read_bytes()).hexdigest()[:16]
+
+
+def files() -> tuple[Path, Path]:
+    """Weights and profile of the model that is measured."""
+    weights, profile = MODELS[os.environ.get(MODEL, "demo")]
+    return weights, profile
 
 
 @functools.cache
 def _model() -> DemoWan:
-    return checkpoint.load()
+    return checkpoint.load(files()[0])
 
 
 @functools.cache
 def _facts() -> RunFacts:
-    return RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile())
+    return RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile(files()[1]))
 
 
 def _unit(sigmas: tuple[float, ...]) -> float:
-    profile = checkpoint.profile()
+    profile = checkpoint.profile(files()[1])
     # the last step ends the run: nothing is decided after it
     first, last = np.interp((sigmas[0], sigmas[-2]), profile.sigmas, profile.travelled)
     return float(first - last) / (len(sigmas) - 2)

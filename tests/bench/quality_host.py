@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 import torch
-from quality_cases import Case
+from quality_cases import Case, files
 from quality_metrics import compare, psnr, quicker, timed
 from torch import Tensor
 
@@ -29,9 +29,8 @@ def _comfy(path: str) -> Any:
 
 @functools.cache
 def _model(shift: float) -> Any:
-    weights = importlib.import_module(
-        "motioncache_pack.motioncache_core.demo.checkpoint"
-    ).state_dict()
+    checkpoint = importlib.import_module("motioncache_pack.motioncache_core.demo.checkpoint")
+    weights = checkpoint.state_dict(files()[0])
     return importlib.import_module("motioncache_pack.nodes.host").load_demo_model(
         weights, None, shift
     )

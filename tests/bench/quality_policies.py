@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from common import load_pack
@@ -15,23 +14,20 @@ from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings  # no
 from quality_cases import ORDINARY, Case  # noqa: E402
 
 OURS = PRESETS["balanced"]
-# the best known way to compute tokens in parts, not a preset yet: half of them at a time, those
-# first whose residual changes fastest
-SHARES = replace(
-    OURS, forecast=1.0, kv_forecast=0.5, motion_source="residual", motion_sensitivity=0.6,
-    update_share=0.5, uniform_updates=0, max_stale_steps=16,
-)  # fmt: skip
 NONE, CACHED, RANDOM = "none", "cached", "random"
 EASY, LAZY = "EasyCache", "LazyCache"
 MOTION, PAPER = "motion (ours)", "motion (paper)"
 CONTROL = "random (counts of ours)"
+# shares of the run's tokens
+BUDGETS = (0.26, 0.32, 0.4, 0.5, 0.6)
+QUICK_BUDGETS = (0.26, 0.4, 0.55)
 # reuse thresholds in mean steps' worth of change, from two thirds of the tokens to the floor that
 # warm-up and the last step leave
-SWEEP = (1.0, 1.5, 2.2, 3.2, 4.6, 7.0, 13.0)
-QUICK_SWEEP = (1.5, 2.2, 3.2, 7.0, 13.0)
+SWEEP = (1.5, 2.2, 3.2, 4.6, 10.0)
+QUICK_SWEEP = (1.5, 3.2, 10.0)
 # ComfyUI's own caches measure another change; their thresholds are as they are
-PEER_SWEEP = (0.02, 0.035, 0.05, 0.1, 0.2, 0.4)
-QUICK_PEER_SWEEP = (0.02, 0.05, 0.1, 0.4)
+PEER_SWEEP = (0.025, 0.05, 0.1, 0.2, 0.4)
+QUICK_PEER_SWEEP = (0.05, 0.1, 0.3)
 # evaluations that are computed in full whatever happens: more than any run has
 NEVER_REUSE = 100
 
@@ -66,14 +62,17 @@ def whole(mode: str) -> str:
 
 
 def policies(mode: str) -> dict[str, tuple[str, MotionCacheSettings]]:
-    """Kind and settings by name; the threshold is the sweep's.
+    """Kind and settings by name; what is swept is the budget of those that have one, else the
+    threshold.
 
-    Warm-up, last step and staleness cap are ours but for the paper's policy, so that rows differ in
-    what they reuse and in nothing else.
+    The published methods reuse residuals as they were, as often as the answer's change allows.
+    Whole evaluations with our forecast and our even budget are what a rival that forecasts would
+    reach.
     """
     name = whole(mode)
+    published = MotionCacheSettings(policy=name, warmup_steps=OURS.warmup_steps)
     return {
-        name: (CACHED, replace(OURS, policy=name, forecast=0.0)),
+        name: (CACHED, published),
         f"{name} + forecast": (CACHED, replace(OURS, policy=name)),
         PAPER: (CACHED, PRESETS["paper"]),
         MOTION: (CACHED, OURS),
@@ -93,7 +92,7 @@ def grid(case: Case, quick: bool, peers: bool) -> dict[str, list[Job]]:
     """The runs of a clip by policy, each a sweep; the first one is without reuse."""
     jobs = {NONE: [never(OURS)]}
     for name, (kind, settings) in policies(case.mode).items():
-        jobs[name] = sweep(case, kind, settings, QUICK_SWEEP if quick else SWEEP)
+        jobs[name] = sweep(case, kind, settings, quick)
     if peers and case.inputs is not None:
         for kind in (EASY, LAZY):
             thresholds = QUICK_PEER_SWEEP if quick else PEER_SWEEP
@@ -106,10 +105,12 @@ def never(settings: MotionCacheSettings) -> Job:
     return Job(NONE, replace(settings, warmup_steps=NEVER_REUSE))
 
 
-def sweep(
-    case: Case, kind: str, settings: MotionCacheSettings, worth: Sequence[float]
-) -> list[Job]:
-    """A run for each threshold."""
+def sweep(case: Case, kind: str, settings: MotionCacheSettings, quick: bool) -> list[Job]:
+    """A run for each budget, or for each threshold where the settings have no budget."""
+    if settings.compute_budget > 0:
+        budgets = QUICK_BUDGETS if quick else BUDGETS
+        return [Job(kind, replace(settings, compute_budget=budget)) for budget in budgets]
     return [
-        Job(kind, replace(settings, reuse_threshold=round(case.unit * times, 6))) for times in worth
+        Job(kind, replace(settings, reuse_threshold=round(case.unit * times, 6)))
+        for times in (QUICK_SWEEP if quick else SWEEP)
     ]

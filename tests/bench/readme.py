@@ -14,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from readme_quality import quality_tables
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
 README = ROOT / "README.md"
@@ -140,7 +144,7 @@ def gpu_tables(bench: str, table: Callable[[dict[str, Any]], str]) -> str:
 def preset_table(data: dict[str, Any]) -> str:
     """What each preset computes and how close it stays."""
     rows = [
-        f"| `{name}` | {row['compute_share']:.0%} | {row['psnr_db']:.1f} dB | "
+        f"| {name} | {row['compute_share']:.0%} | {row['psnr_db']:.1f} dB | "
         f"{row['psnr_db_worst']:.1f} dB |"
         for name, row in data["presets"].items()
     ]
@@ -214,6 +218,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "engine": from_file("engine", engine_table),
     "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
+    "quality": lambda: quality_tables(RESULTS),
     "presets": from_file("presets", preset_table),
     "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),

@@ -148,9 +148,8 @@ def test_a_preset_keeps_the_rest_when_a_field_is_changed(name):
 
 def test_presets_are_the_documented_four_from_safe_to_fast():
     assert set(PRESETS) == {"quality", "balanced", "fast", "paper"}
-    thresholds = [PRESETS[n].reuse_threshold for n in ("quality", "balanced", "fast")]
-    assert thresholds == sorted(thresholds)
-    assert len(set(thresholds)) == 3
+    budgets = [PRESETS[n].compute_budget for n in ("quality", "balanced", "fast")]
+    assert 1 > budgets[0] > budgets[1] > budgets[2] > 0 == PRESETS["paper"].compute_budget
 
 
 def test_the_paper_preset_is_the_published_script():

@@ -48,7 +48,7 @@ CONTRACT = {
             "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
             "uniform_updates": whole(0, 0, 1000, **MORE),
             "agreement": real(0.5, 0.0, 0.99, 0.01, **MORE),
-            "min_update_ratio": real(0.2, 0.0, 1.0, 0.01, **MORE),
+            "min_update_ratio": real(0.4, 0.0, 1.0, 0.01, **MORE),
             "max_stale_steps": whole(16, 0, 1000, **MORE),
             "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
             "motion_source": combo("residual", "predicted_x0", "features", "residual", **MORE),
@@ -248,7 +248,7 @@ def test_a_settings_node_left_alone_gives_the_balanced_preset(pack):
 def test_every_widget_reaches_its_setting(pack, name):
     kind, said = SETTINGS[name]
     other = {
-        "COMBO": lambda: next(o for o in said["options"][::-1] if o != said["default"]),
+        "COMBO": lambda: next(o for o in reversed(said["options"]) if o != said["default"]),
         "BOOLEAN": lambda: not said["default"],
         "INT": lambda: said["default"] + 1,
         "FLOAT": lambda: 0.25,

@@ -1,0 +1,61 @@
+"""The README's quality tables, from the quality bench's result files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from quality_tables import cell, table
+
+# files, and what the README calls their models
+MODELS = {"quality": "the demo model", "quality_confirmation": "the confirmation model"}
+MODES = {"ordinary": "Ordinary sampling", "forcing": "Block-causal diffusion forcing"}
+SHARES = ("0.30", "0.40", "0.50")
+
+
+def quality_tables(results: Path) -> str:
+    """Decibels at equal compute and differences, of every model that was measured."""
+    parts = []
+    for name, model in MODELS.items():
+        file = results / f"{name}.json"
+        if not file.exists():
+            parts.append(f"{model.capitalize()}: not measured yet.")
+            continue
+        data = json.loads(file.read_text(encoding="utf-8"))
+        for mode, figures in data["modes"].items():
+            parts.append(f"**{MODES.get(mode, mode)}, {model}**")
+            parts.append(_decibels(figures))
+            parts.append(_differences(figures))
+        parts.append(
+            f"{data['seeds']} clips of {model} in each mode, {data['steps']} steps, "
+            f"{data['environment']['device']}."
+        )
+    return "\n\n".join(parts)
+
+
+def _at(figures: dict[str, Any], share: str) -> dict[str, Any]:
+    found: dict[str, Any] = figures["at"]["compute_share"][share]
+    return found
+
+
+def _decibels(figures: dict[str, Any]) -> str:
+    clips = figures["clips"]
+    rows = [
+        [name, *(cell(_at(policy, s)["psnr"], clips, 1) for s in SHARES)]
+        for name, policy in figures["policies"].items()
+    ]
+    return table(["PSNR in dB where the tokens computed are", *SHARES], rows)
+
+
+def _differences(figures: dict[str, Any]) -> str:
+    clips = figures["clips"]
+    rows = [
+        [f"{d['policy']} over {d['over']}",
+         *(cell(_at(d, s)["psnr"], clips, 1, True) for s in SHARES)]
+        for d in figures["differences"]
+    ]  # fmt: skip
+    return table(["difference in dB, clip by clip", *SHARES], rows)
