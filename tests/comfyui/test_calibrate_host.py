@@ -80,7 +80,7 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa
         )
         patched, *rest = pack.execute(node, model, *more)
         pack.host.run(
-            patched, positive, negative, latent=latent["samples"], steps=12, cfg=2.0, denoise=0.55
+            patched, positive, negative, latent=latent["samples"], steps=12, cfg=2.0
         )
         return rest
 

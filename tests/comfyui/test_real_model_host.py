@@ -28,7 +28,7 @@ def workflow(scene="{prompt}", model=("2", 0), **sampling):
     given = {
         "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3], "model": list(model),
         "seed": 5, "steps": STEPS, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple",
-        "denoise": 0.55, **sampling,
+        "denoise": 1.0, **sampling,
     }  # fmt: skip
     demo = {"scene": scene, "frames": FRAMES, "batch_size": 1}
     nodes = {

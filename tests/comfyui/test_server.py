@@ -150,7 +150,7 @@ def graph(seed=1, steps=24, **settings):
     values = {name: said["default"] for name, (_, said) in widgets.items()} | settings
     sampling = {
         "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3], "seed": seed,
-        "steps": steps, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 0.55,
+        "steps": steps, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
     }  # fmt: skip
     demo = {"scene": "disc to the right", "frames": FRAMES, "batch_size": 1}
     shown = {

@@ -151,6 +151,8 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
 
 def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
     assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
+    trace.settings["motion_source"] = "residual"
+    assert scale(trace, "motion", 0) == Scale("motion weight", "0.00", "1.00")
     assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
     assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
     for view in VIEWS:
