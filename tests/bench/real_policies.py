@@ -60,7 +60,7 @@ BUDGET, THRESHOLD = "compute_budget", "reuse_threshold"
 # what the settings node takes
 MOST = RANGES[THRESHOLD][1]
 BUDGETS = (0.25, 0.3, 0.4, 0.5, 0.65)
-THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35)
+THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6)
 PEER_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 SETTINGS_NODE, REPORT_NODE = "MotionCacheSettings", "MotionCacheReport"
 FRAMES_NODE, TEXT_NODE = "PreviewImage", "PreviewAny"
