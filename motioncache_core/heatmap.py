@@ -106,7 +106,9 @@ def scale(trace: Trace, view: str, oldest: int) -> Scale:
         oldest: as given to `values`.
     """
     if view == "motion":
-        floor = _least_weight(trace)
+        if _by_change(trace):
+            return Scale("rate of change", "0.00", "1.00")
+        floor = 1.0 - float(trace.settings["motion_sensitivity"])
         return Scale("motion weight", f"{floor:.2f}", "1.00")
     if view == "updates":
         return Scale("evaluations it was computed in", "0%", "100%")
@@ -289,15 +291,15 @@ def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:
             f"evaluation {index} has no motion map; the motion phase covers "
             f"{with_map[0]} to {with_map[-1]}"
         )
-    floor = _least_weight(trace)
+    sensitivity = float(trace.settings["motion_sensitivity"])
     w = weight.astype(np.float32) / 255
-    span = max(1.0 - floor, 1e-6)
-    shown = np.clip((w - floor) / span, 0, 1).reshape(trace.grid or (1, 1, -1))
-    return shown.astype(np.float32)
+    if _by_change(trace):
+        # the weight is a power of it, which hides how far apart tokens are
+        shown = w ** (1 / max(sensitivity, 0.1))
+    else:
+        shown = np.clip((w - (1.0 - sensitivity)) / max(sensitivity, 1e-6), 0, 1)
+    return shown.reshape(trace.grid or (1, 1, -1)).astype(np.float32)
 
 
-def _least_weight(trace: Trace) -> float:
-    """Of a token that does not change: a power of its rate, or the floor under its motion."""
-    if trace.settings.get("motion_source") == "residual":
-        return 0.0
-    return 1.0 - float(trace.settings["motion_sensitivity"])
+def _by_change(trace: Trace) -> bool:
+    return trace.settings.get("motion_source") == "residual"

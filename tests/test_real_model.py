@@ -1,20 +1,14 @@
-"""What `real_model.py` finds in a user's workflow, and how it changes it; no server is needed."""
+"""What `real_model.py` finds in a user's workflow and options; no server is needed."""
 
 import argparse
-import copy
 import json
+import re
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS
 from motioncache_pack.tests.support import fake_comfy
 from motioncache_pack.tests.support.user_workflows import infos, node, one_model, two_experts
 from motioncache_pack.tests.workflows import signatures
 from motioncache_pack.tests.workflows.examples import EXAMPLES
-
-
-def kinds(graph):
-    return sorted(n["class_type"] for n in graph.values())
-
 
 # finding
 
@@ -62,9 +56,8 @@ def test_the_example_workflows(bench, root, name):
     assert {name for _, name in found.seeds} <= {"seed", "noise_seed"}
     # the frames need every sampler that a cache is put before
     needed = bench("real_workflow").ancestors(graph, [found.frames[0]])
-    assert set(found.timed) <= needed and len(found.samplers) == kinds(graph).count(
-        "MotionCachePatcher"
-    )
+    caches = [n for n in graph.values() if n["class_type"] == "MotionCachePatcher"]
+    assert set(found.timed) <= needed and len(found.samplers) == len(caches)
 
 
 def broken(change):
@@ -149,127 +142,49 @@ def test_prompts(bench, tmp_path):
         model.prompts_of(tmp_path / "none.txt", with_text)
 
 
-# changing
-
-
-@pytest.fixture
-def change(bench):
-    """`change(graph, policy, threshold)`: the graph as a policy wants it; the given one is left."""
-
-    def go(graph, policy, threshold=None):
-        policies, find = bench("real_policies"), bench("real_graph").find
-        before = copy.deepcopy(graph)
-        job = policies.Job(policy, threshold)
-        out = policies.edited(graph, find(graph, infos()), job, infos())
-        assert graph == before
-        return out
-
-    return go
-
-
-@pytest.mark.parametrize("policy", ["none", "none, again"])
-def test_without_a_cache_the_node_is_gone(change, policy):
-    graph = change(one_model(), policy)
-    wanted = {k: v for k, v in one_model().items() if k in ("1", "2", "3", "5", "6", "7")}
-    wanted["5"]["inputs"]["model"] = ["1", 0]
-    wanted["motioncache frames"] = node("PreviewImage", images=["7", 0])
-    assert graph == wanted
-
-
-@pytest.mark.parametrize("policy", PRESETS)
-def test_a_preset_replaces_the_settings(change, policy):
-    graph = change(two_experts(), policy)
-    for key, source in (("10", ["1", 0]), ("11", ["2", 0])):
-        assert graph[key] == node("MotionCachePatcher", model=source, preset=policy)
-    assert kinds(graph).count("MotionCacheReport") == kinds(graph).count("PreviewAny") == 2
-    assert "30" not in graph and "60" not in graph
-    # each report waits for its own sampler
-    shown = {n["inputs"]["trace"][0]: n["inputs"]["samples"] for n in graph.values()
-             if n["class_type"] == "MotionCacheReport"}  # fmt: skip
-    assert shown == {"10": ["50", 0], "11": ["51", 0]}
-
-
 @pytest.mark.parametrize(
-    ("policy", "threshold", "changed"),
+    ("given", "words"),
     [
-        ("step", None, {"policy": "step"}),
-        ("chunk", None, {"policy": "chunk"}),
-        ("random", 0.3, {"policy": "random", "reuse_threshold": 0.3}),
-        ("balanced", 0.3, {"reuse_threshold": 0.3}),
+        (
+            ["--budgets", "0.3", "0"],
+            "--budgets: 0 is no share.*above 0, up to 1: 0.4 computes 40 %",
+        ),
+        (["--budgets", "40"], "--budgets: 40 is no share"),
+        (["--budgets", "nan"], "--budgets: nan is no share"),
+        (["--budgets", "much"], "--budgets: invalid budget value: 'much'"),
+        (["--thresholds", "-0.1"], "--thresholds: -0.1 is no threshold.*above 0, up to 10"),
+        (["--thresholds", "11"], "--thresholds: 11 is no threshold"),
+        (["--peer-thresholds", "0"], "--peer-thresholds: 0 is no threshold"),
+        (
+            ["--policies", "paper", "fast", "--sweep"],
+            "none of --policies has a --sweep; name .*teac",
+        ),
+        (["--seeds", "0"], "--seeds is 0; give 1 or more"),
     ],
 )
-def test_other_policies_differ_from_balanced_in_what_they_say(change, policy, threshold, changed):
-    graph = change(one_model(), policy, threshold)
-    (key,) = [k for k, n in graph.items() if n["class_type"] == "MotionCacheSettings"]
-    assert graph["4"]["inputs"]["settings"] == [key, 0]
-    ours = PRESETS["balanced"].as_dict()
-    given = graph[key]["inputs"]
-    assert given == {name: changed.get(name, ours[name]) for name in given}
-    assert given.keys() == infos()["MotionCacheSettings"]["input"]["required"].keys()
+def test_options_that_make_no_sense(bench, monkeypatch, capsys, given, words):
+    monkeypatch.setattr("sys.argv", ["real_model.py", "--workflow", "no.json", *given])
+    with pytest.raises(SystemExit) as ended:
+        bench("real_model").main()
+    assert ended.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize(("threshold", "given"), [(None, 0.2), (0.05, 0.05)])
-def test_a_rival_stands_where_the_cache_was(change, threshold, given):
-    graph = change(one_model(), "EasyCache", threshold)
-    (key,) = [k for k, n in graph.items() if n["class_type"] == "EasyCache"]
-    rival = node("EasyCache", reuse_threshold=given, verbose=False, model=["1", 0])
-    assert graph[key] == rival and graph["5"]["inputs"]["model"] == [key, 0]
-    assert not [k for k in kinds(graph) if k.startswith("MotionCache")]
-
-
-def test_the_workflows_own_settings(change):
-    graph = change(two_experts(), "workflow")
-    assert {k: graph[k] for k in ("10", "11", "30")} == {
-        k: two_experts()[k] for k in ("10", "11", "30")
-    }
-
-
-def test_settings_of_another_version(bench):
-    policies, told = bench("real_policies"), infos()
-    told["MotionCacheSettings"]["input"]["required"]["novelty"] = ["X", {}]
-    found = bench("real_graph").find(one_model(), told)
-    error = bench("real_workflow").WorkflowError
-    with pytest.raises(error, match=r"novelty.*different versions"):
-        policies.edited(one_model(), found, policies.Job("step"), told)
-    policies.edited(one_model(), found, policies.Job("fast"), told)
-
-
-@pytest.mark.parametrize(
-    ("missing", "words"), [("EasyCache", "name other --policies"), ("PreviewAny", "Update ComfyUI")]
-)
-def test_a_server_without_a_node_that_is_added(bench, missing, words):
-    told, error = infos(), bench("real_workflow").WorkflowError
-    del told[missing]
-    with pytest.raises(error, match=f"{missing}.*{words}"):
-        bench("real_policies").check_nodes(["fast", "EasyCache"], told)
-    if missing == "EasyCache":
-        bench("real_policies").check_nodes(["fast", "LazyCache"], told)
-
-
-def test_a_mark_makes_samplers_new_and_nothing_else(bench):
-    policies, found = bench("real_policies"), bench("real_graph").find(two_experts(), infos())
-    graph = two_experts()
-    marked = policies.marked(graph, found, "x")
-    changed = {key for key in graph if marked[key] != graph[key]}
-    assert changed == {"50", "51"} and graph == two_experts()
-
-
-def test_jobs_of_a_sweep(bench):
-    policies = bench("real_policies")
-    jobs = policies.jobs(["balanced", "paper", "EasyCache"], [0.05, 0.08], [0.1])
-    assert [j.label for j in jobs] == [
-        "none", "none, again", "balanced", "balanced at 0.05", "paper", "EasyCache",
-        "EasyCache at 0.1",
-    ]  # fmt: skip
-    # the paper's policy cannot be set by widgets, and 0.08 is balanced's own
-    assert PRESETS["balanced"].reuse_threshold == 0.08
+def test_help_names_what_the_sweep_takes(bench):
+    model, policies = bench("real_model"), bench("real_policies")
+    said = model.parser().format_help()
+    for name in policies.ALLOWED:
+        assert re.search(rf"\b{name}\b", said.partition("options:")[0]), name
+    args = model.parser().parse_args(["--workflow", "w"])
+    assert args.budgets == (0.25, 0.3, 0.4, 0.5, 0.65) and "0.25 0.3 0.4 0.5 0.65" in said
+    assert args.policies == list(policies.DEFAULT)
 
 
 def test_keys_tell_runs_apart(bench):
     model, runs, policies = bench("real_model"), bench("real_runs"), bench("real_policies")
     args = argparse.Namespace(images=None, policies=["fast", "step"], sweep=True, prompts=None,
-                              thresholds=[0.1], peer_thresholds=[], seeds=2,
-                              first_seed=5)  # fmt: skip
+                              budgets=[0.3, 0.5], thresholds=[0.1], peer_thresholds=[],
+                              seeds=2, first_seed=5)  # fmt: skip
     graph = broken(lambda g: g["2"]["inputs"].update(text="a fox"))
     plan = model.planned(args, graph, infos())
     assert plan.clips == [runs.Clip(None, 5), runs.Clip(None, 6)]

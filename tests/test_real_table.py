@@ -53,10 +53,10 @@ def test_a_model_that_is_not_deterministic_is_said_so(sweep):  # noqa: F811
 
 
 def test_equal_compute_and_equal_speed(sweep):  # noqa: F811
-    made = sweep(("balanced",), 1, thresholds=(0.01, 0.04))
+    made = sweep(("balanced",), 1, budgets=(0.5, 0.2))
     run(made, FakeServer())
     found = figures_of(made)
-    # errors of 1, 2 and 4 have shares of 1/2, 1/3 and 1/5
+    # budgets of 1/2 and 1/5 have errors of 1 and 4, the preset of 2 and a share of 1/3
     db = [20 * np.log10(255 / e) for e in (1, 2, 4)]
     rows = found["at_compute"]["psnr"]["balanced"]
     at = dict(zip((0.7, 0.6, 0.5, 0.4, 0.3), rows, strict=True))
@@ -76,6 +76,32 @@ def test_equal_compute_and_equal_speed(sweep):  # noqa: F811
     text = text_of(made, found)
     assert "| tokens computed: | 0.50 | 0.40 | 0.30 |" in text
     assert "| speed-up: | 2.5x | 3x |" in text
+    assert "The number after *at* is the compute_budget of balanced." in text
+
+
+def test_ours_beside_published_rivals(sweep):  # noqa: F811
+    made = sweep(("balanced", "teacache", "EasyCache"), 1, budgets=(0.5, 0.2), thresholds=(0.01,))
+    run(made, FakeServer())
+    found = figures_of(made)
+    policies = found["policies"]
+    assert list(policies) == [
+        "none, again", "balanced", "balanced at 0.5", "balanced at 0.2", "teacache",
+        "teacache at 0.01", "EasyCache",
+    ]  # fmt: skip
+    assert {r["value"] for r in made.sweep.store.records.values()} == {None, 0.5, 0.2, 0.01}
+    # its own threshold, 0.1, has an error of 10 and a share of 1/11
+    assert policies["teacache"]["compute_share"]["mean"] == pytest.approx(1 / 11, abs=1e-3)
+    assert found["at_compute"]["psnr"].keys() == {"balanced", "teacache"}
+    db = {error: 20 * np.log10(255 / error) for error in (1, 2, 10)}
+    ours = np.interp(0.4, [1 / 3, 1 / 2], [db[2], db[1]])
+    theirs = np.interp(0.4, [1 / 11, 1 / 2], [db[10], db[1]])
+    over = found["at_compute"]["over"]["teacache"]
+    # at 0.7, 0.6, 0.5 and 0.4 of the tokens
+    assert over[:2] == [None, None] and over[2]["mean"] == pytest.approx(0, abs=1e-3)
+    assert over[3]["mean"] == pytest.approx(ours - theirs, abs=1e-3)
+    text = text_of(made, found)
+    assert "is the compute_budget of balanced.\n- The number after *at* is the reuse_thr" in text
+    assert "of teacache." in text and "| balanced over teacache |" in text
 
 
 def test_shares_of_two_patchers_are_weighed_by_their_tokens(bench):
@@ -89,10 +115,18 @@ def test_shares_of_two_patchers_are_weighed_by_their_tokens(bench):
 
 @pytest.mark.parametrize(
     ("policy", "partial", "reuse", "said"),
-    [("fast", 0, 3, True), ("fast", 1, 3, False), ("fast", 0, 0, False), ("step", 0, 3, False)],
+    [
+        ("fast", 0, 3, True),
+        ("fast", 1, 3, False),
+        ("fast", 0, 0, False),
+        ("step", 0, 3, False),
+        ("teacache", 0, 3, False),
+        ("flowcache", 0, 3, False),
+        ("random", 0, 3, True),
+    ],
 )
 def test_runs_that_told_no_tokens_apart_are_said(sweep, policy, partial, reuse, said):  # noqa: F811
-    made = sweep(("fast", "step"), 1)
+    made = sweep(("fast", policy), 1)
     run(made, FakeServer())
     (record,) = [r for r in made.sweep.store.records.values() if r["policy"] == policy]
     record["evaluations"] = {"dense": 5, "partial": partial, "reuse": reuse}
@@ -104,7 +138,7 @@ def test_several_samplers_of_one_node_are_said(bench):
     graph["41"]["inputs"]["model"] = ["10", 0]
     del graph["11"], graph["2"], graph["30"]
     args = argparse.Namespace(images=None, policies=["fast"], sweep=False, prompts=None, seeds=1,
-                              first_seed=0, thresholds=(), peer_thresholds=())  # fmt: skip
+                              first_seed=0)  # fmt: skip
     model = bench("real_model")
     plan = model.planned(args, graph, infos())
     assert "feeds 2 samplers" in model.markdown("T", FACTS, plan, model.figures(plan, {}))

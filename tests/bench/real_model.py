@@ -18,15 +18,30 @@ nothing else to do. Nothing needs to be installed.
 says what would be run. Every clip is sampled without a cache, twice, and with each of --policies:
 
     quality, balanced, fast, paper   MotionCache's presets
-    step, chunk                      balanced, but by whole evaluations, or by chunks of frames
+    step, chunk                      balanced, but by whole evaluations, or by chunks of frames;
+                                     with its forecast and budget: stands for rivals that
+                                     forecast (Spectrum, TaylorSeer)
     random                           as many tokens as balanced, but random ones
+    teacache                         whole evaluations as TeaCache reuses them: no forecast, and a
+                                     threshold of the change of the model's answer says when
+    flowcache                        the same for each chunk of frames, as FlowCache does; differs
+                                     from teacache in chunk by chunk sampling only
     EasyCache, LazyCache             ComfyUI's own nodes with their own values
     workflow                         MotionCache as it is set in the workflow
 
---sweep also runs them at other thresholds, for tables at equal compute and equal speed-up:
+teacache and flowcache are this pack's own code with those methods' rule and usual values. The
+MotionCache Diffusion Forcing sampler refuses step and teacache; name chunk and flowcache there.
+
+--sweep also runs them at other values, for tables at equal compute and equal speed-up: balanced,
+step, chunk and random at --budgets (compute_budget, the share of the tokens that is computed),
+teacache and flowcache at --thresholds, ComfyUI's nodes at --peer-thresholds. quality and fast are
+balanced at other budgets, and have no sweep of their own; nor have paper and workflow.
 
     python tests/bench/real_model.py --workflow my_api.json --prompts prompts.txt --seeds 3 \\
-        --policies balanced step random EasyCache --sweep --out out/my_model
+        --policies balanced step teacache random EasyCache --sweep --out out/my_model
+
+Use 17 steps or more: below, a preset's warm-up shrinks with the steps, and that of the others does
+not.
 
 Every run that has ended is kept: stop it with Ctrl-C, and start it again to go on. The folder gets
 table.md, real_model.json and a contact sheet of every clip after each clip. Frames come by
@@ -39,6 +54,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +63,41 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from real_graph import PLACEHOLDER, Found, find
 from real_policies import (
     ALLOWED,
+    BUDGETS,
     DEFAULT,
+    MOST,
     NONE,
-    PEER_SWEEP,
-    SWEEP,
+    PEER_THRESHOLDS,
+    THRESHOLDS,
     Job,
     check_nodes,
     jobs,
+    swept_over,
 )
 from real_runs import Clip, Plan, Sweep, fingerprint, shown
 from real_sheet import Row, draw
 from real_table import figures, markdown, of_clips
 from real_workflow import Graph, ServerError, WorkflowError, name_of, read
+
+
+def budget(text: str) -> float:
+    """An option's share of the tokens."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no share of the tokens; give values above 0, up to 1: 0.4 computes 40 %"
+        )
+    return value
+
+
+def threshold(text: str) -> float:
+    """An option's accumulated change."""
+    value = float(text)
+    if not 0 < value <= MOST:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no threshold; give values above 0, up to {MOST:g}, as 0.1"
+        )
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,12 +110,17 @@ def parser() -> argparse.ArgumentParser:
     given.add_argument("--seeds", type=int, default=3, help="clips of each prompt; 3")
     given.add_argument("--first-seed", type=int, default=0, help="the others follow it; 0")
     given.add_argument("--policies", nargs="+", default=list(DEFAULT), choices=ALLOWED,
-                       metavar="POLICY", help="see above; all but chunk and workflow")  # fmt: skip
-    given.add_argument("--sweep", action="store_true", help="other thresholds as well")
-    given.add_argument("--thresholds", nargs="+", type=float, default=SWEEP, metavar="T",
-                       help="of the sweep")  # fmt: skip
-    given.add_argument("--peer-thresholds", nargs="+", type=float, default=PEER_SWEEP, metavar="T",
-                       help="of the sweep, for EasyCache and LazyCache")  # fmt: skip
+                       metavar="POLICY", help=f"see above; {', '.join(DEFAULT)}")  # fmt: skip
+    given.add_argument("--sweep", action="store_true", help="other values as well")
+    for option, kind, values, whose in (
+        ("--budgets", budget, BUDGETS, "balanced, step, chunk and random"),
+        ("--thresholds", threshold, THRESHOLDS, "teacache and flowcache"),
+        ("--peer-thresholds", threshold, PEER_THRESHOLDS, "EasyCache and LazyCache"),
+    ):
+        given.add_argument(
+            option, nargs="+", type=kind, default=values, metavar=kind.__name__[0].upper(),
+            help=f"of the sweep, for {whose}; {' '.join(f'{v:g}' for v in values)}",
+        )  # fmt: skip
     given.add_argument("--images", metavar="ID", help="the node whose frames are compared")
     given.add_argument("--server", default="http://127.0.0.1:8188", help="where ComfyUI is")
     given.add_argument("--out", type=Path, default=Path("out/real_model"))
@@ -116,7 +160,9 @@ def planned(args: argparse.Namespace, graph: Graph, infos: dict[str, Any]) -> Pl
     """All runs that the options ask for."""
     found = find(graph, infos, args.images)
     check_nodes(args.policies, infos)
-    sweeps = (args.thresholds, args.peer_thresholds) if args.sweep else ((), ())
+    sweeps: tuple[Sequence[float], ...] = ((), (), ())
+    if args.sweep:
+        sweeps = (args.budgets, args.thresholds, args.peer_thresholds)
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     clips = [Clip(prompt, seed) for prompt in prompts_of(args.prompts, found) for seed in seeds]
     return Plan(graph, found, infos, clips, jobs(args.policies, *sweeps))
@@ -223,9 +269,9 @@ def main() -> None:
     args = given.parse_args()
     if args.seeds < 1:
         given.error(f"--seeds is {args.seeds}; give 1 or more")
-    bad = [t for t in (*args.thresholds, *args.peer_thresholds) if t <= 0]
-    if bad:
-        given.error(f"thresholds are above 0, {bad[0]:g} is not")
+    if args.sweep and not any(swept_over(policy) for policy in args.policies):
+        swept = ", ".join(policy for policy in ALLOWED if swept_over(policy))
+        given.error(f"none of --policies has a --sweep; name some of {swept}, or leave it out")
     try:
         asyncio.run(run(args))
     except KeyboardInterrupt:

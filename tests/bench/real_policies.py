@@ -14,6 +14,7 @@ from common import load_pack
 load_pack()
 
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings  # noqa: E402
+from motioncache_pack.motioncache_core.settings import RANGES  # noqa: E402
 from real_graph import PATCHER, Found  # noqa: E402
 from real_workflow import (  # noqa: E402
     Graph,
@@ -25,19 +26,42 @@ from real_workflow import (  # noqa: E402
 
 NONE, AGAIN, OWN = "none", "none, again", "workflow"
 OURS = "balanced"
+# the published rivals: what was reused is reused as it was, and the distance alone says when. Five
+# evaluations to warm up, no limit to waiting, and the threshold of their slower setting. The last
+# evaluation is computed, as FlowCache does and TeaCache without its warm-up of five.
+_PUBLISHED: dict[str, Any] = {
+    "warmup_steps": 5,
+    "reuse_threshold": 0.1,
+    "compute_budget": 0.0,
+    "max_stale_steps": 0,
+    "motion_source": "predicted_x0",
+    "forecast": 0.0,
+    "kv_forecast": 0.0,
+}
 # settings by policy that no preset is: what differs from OURS
 CHANGED: dict[str, dict[str, Any]] = {
+    # whole evaluations with OURS' forecast and even budget: stands for Spectrum (arXiv 2603.01623)
+    # and TaylorSeer (arXiv 2503.06923), which forecast too
     "step": {"policy": "step"},
     "chunk": {"policy": "chunk"},
+    # as many tokens in every evaluation as OURS, but random ones
     "random": {"policy": "random"},
+    # TeaCache (arXiv 2411.19108)
+    "teacache": {"policy": "step", **_PUBLISHED},
+    # FlowCache (arXiv 2602.10825): TeaCache's rule for every chunk; an ordinary clip is one chunk
+    "flowcache": {"policy": "chunk", **_PUBLISHED},
 }
 PEERS = ("EasyCache", "LazyCache")
-DEFAULT = (*PRESETS, "step", "random", *PEERS)
+DEFAULT = (*PRESETS, "step", "teacache", "random", *PEERS)
 ALLOWED = (*PRESETS, *CHANGED, *PEERS, OWN)
-# what "paper" does beyond the settings node's widgets has no sweep
-SWEPT = (*(name for name in PRESETS if name != "paper"), *CHANGED)
-SWEEP = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35)
-PEER_SWEEP = (0.02, 0.05, 0.1, 0.2, 0.4)
+# policies without partial evaluations
+WHOLE = tuple(name for name, changes in CHANGED.items() if changes["policy"] in ("step", "chunk"))
+BUDGET, THRESHOLD = "compute_budget", "reuse_threshold"
+# what the settings node takes
+MOST = RANGES[THRESHOLD][1]
+BUDGETS = (0.25, 0.3, 0.4, 0.5, 0.65)
+THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6)
+PEER_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 SETTINGS_NODE, REPORT_NODE = "MotionCacheSettings", "MotionCacheReport"
 FRAMES_NODE, TEXT_NODE = "PreviewImage", "PreviewAny"
 # an input that no node knows: the server takes it for a change and samples anew
@@ -50,32 +74,52 @@ class Job:
     """One way to sample a clip.
 
     Attributes:
-        threshold: in place of the policy's own.
+        value: of the setting that the policy is swept over, in place of its own.
     """
 
     policy: str
-    threshold: float | None = None
+    value: float | None = None
 
     @property
     def label(self) -> str:
-        return self.policy if self.threshold is None else f"{self.policy} at {self.threshold:g}"
+        return self.policy if self.value is None else f"{self.policy} at {self.value:g}"
 
 
-def jobs(policies: Sequence[str], ours: Sequence[float], peers: Sequence[float]) -> list[Job]:
-    """The uncached runs, and each policy at its own threshold and at these."""
+def swept_over(policy: str) -> str | None:
+    """The setting that says how often a policy computes; None for what has no sweep: "quality" and
+    "fast" are OURS at other budgets, "paper" does what the settings node has no widgets for, and
+    the workflow's own settings are the server's."""
+    if policy in PEERS:
+        return THRESHOLD
+    if policy != OURS and policy not in CHANGED:
+        return None
+    return BUDGET if settings(Job(policy)).compute_budget > 0 else THRESHOLD
+
+
+def jobs(
+    policies: Sequence[str],
+    budgets: Sequence[float],
+    thresholds: Sequence[float],
+    peers: Sequence[float],
+) -> list[Job]:
+    """The uncached runs, and each policy at its own value and at these.
+
+    Args:
+        budgets: of ours.
+        thresholds: of the published rivals.
+        peers: thresholds of ComfyUI's own nodes.
+    """
     found = [Job(NONE), Job(AGAIN)]
     for policy in policies:
         found.append(Job(policy))
-        thresholds = peers if policy in PEERS else ours if policy in SWEPT else ()
-        found += [Job(policy, t) for t in thresholds if t != own_threshold(policy)]
+        name = swept_over(policy)
+        if policy in PEERS:
+            found += [Job(policy, value) for value in peers]
+        elif name is not None:
+            own = getattr(settings(Job(policy)), name)
+            values = budgets if name == BUDGET else thresholds
+            found += [Job(policy, value) for value in values if value != own]
     return list(dict.fromkeys(found))
-
-
-def own_threshold(policy: str) -> float | None:
-    """The threshold that a policy has where none is given; None for what the server decides."""
-    if policy in PRESETS:
-        return PRESETS[policy].reuse_threshold
-    return PRESETS[OURS].reuse_threshold if policy in CHANGED else None
 
 
 def needed_nodes(policies: Sequence[str]) -> set[str]:
@@ -118,8 +162,8 @@ def edited(graph: Graph, found: Found, job: Job, infos: Infos) -> Graph:
         if job.policy in PEERS:
             key = f"motioncache {job.policy} {patcher}"
             inputs = {**_defaults(infos[job.policy]), "model": source}
-            if job.threshold is not None:
-                inputs["reuse_threshold"] = job.threshold
+            if job.value is not None:
+                inputs[THRESHOLD] = job.value
             graph[key] = {"class_type": job.policy, "inputs": inputs}
             _reconnect(graph, patcher, [key, 0])
             continue
@@ -175,18 +219,30 @@ def _reconnect(graph: Graph, patcher: str, source: Any) -> None:
 def _set(graph: Graph, patcher: str, job: Job, infos: Infos) -> None:
     inputs = graph[patcher]["inputs"]
     inputs.pop("settings", None)
-    if job.policy in PRESETS and job.threshold is None:
-        inputs["preset"] = job.policy
+    wanted = settings(job)
+    # a run that a preset is too is made once
+    preset = next((name for name, given in PRESETS.items() if given == wanted), None)
+    if preset is not None:
+        inputs["preset"] = preset
         return
     key = f"motioncache settings {patcher}"
-    graph[key] = {"class_type": SETTINGS_NODE, "inputs": _widgets(settings(job), infos)}
+    graph[key] = {"class_type": SETTINGS_NODE, "inputs": _widgets(wanted, infos)}
     inputs["settings"] = [key, 0]
 
 
 def settings(job: Job) -> MotionCacheSettings:
-    """The settings of a job of ours."""
+    """The settings of a job of ours or of a published rival.
+
+    Raises:
+        ValueError: the job has a value, and its policy no sweep.
+    """
     chosen = PRESETS.get(job.policy) or replace(PRESETS[OURS], **CHANGED[job.policy])
-    return chosen if job.threshold is None else replace(chosen, reuse_threshold=job.threshold)
+    if job.value is None:
+        return chosen
+    name = swept_over(job.policy)
+    if name is None:
+        raise ValueError(f"{job.policy} has no sweep")
+    return replace(chosen, **{name: job.value})
 
 
 def _widgets(wanted: MotionCacheSettings, infos: Infos) -> dict[str, Any]:

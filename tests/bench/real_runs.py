@@ -186,7 +186,7 @@ class Sweep:
             "key": key,
             "facts": self.facts,
             "policy": job.policy,
-            "threshold": job.threshold,
+            "value": job.value,
             "prompt": clip.prompt,
             "seed": clip.seed,
             "seconds": sum(answer.seconds.values()),

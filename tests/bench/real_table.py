@@ -8,13 +8,11 @@ from typing import Any
 
 from quality_stats import LEAST_CLIPS, Estimate, at_share, bootstrap, paired
 from quality_tables import cell, table
-from real_policies import AGAIN, NONE, OURS, Job
+from real_policies import AGAIN, NONE, OURS, WHOLE, Job, swept_over
 from real_runs import Clip, Plan
 from run_store import Record
 
 COMPUTE = (0.70, 0.60, 0.50, 0.40, 0.30)
-# policies without partial evaluations
-WHOLE = ("step", "chunk")
 SPEEDUPS = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 # title and digits of every measure
 MEASURES = {
@@ -213,6 +211,10 @@ def _notes(plan: Plan, found: dict[str, Any]) -> list[str]:
                 f"MotionCache node {patcher} feeds {len(samplers)} samplers; tokens and reasons "
                 "are those of the one that ran last. Give each sampler a node of its own."
             )
+    swept = {job.policy: swept_over(job.policy) for job in plan.jobs if job.value is not None}
+    for name in sorted({name for name in swept.values() if name}):
+        told = ", ".join(policy for policy, theirs in swept.items() if theirs == name)
+        notes.append(f"The number after *at* is the {name} of {told}.")
     notes += [f"none failed in {n} clips: {e}" for e, n in _counted(found["uncached_failures"])]
     for label, p in found["policies"].items():
         notes += [f"{label} failed in {n} clips: {error}" for error, n in p["failures"].items()]

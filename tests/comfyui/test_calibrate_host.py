@@ -79,9 +79,7 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa
             "MotionCacheDemoModel", "disc to the right", 5, 1
         )
         patched, *rest = pack.execute(node, model, *more)
-        pack.host.run(
-            patched, positive, negative, latent=latent["samples"], steps=12, cfg=2.0
-        )
+        pack.host.run(patched, positive, negative, latent=latent["samples"], steps=12, cfg=2.0)
         return rest
 
     (handle,) = sampled("MotionCachePatcher", "balanced")

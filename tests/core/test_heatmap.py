@@ -152,7 +152,7 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
 def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
     assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
     trace.settings["motion_source"] = "residual"
-    assert scale(trace, "motion", 0) == Scale("motion weight", "0.00", "1.00")
+    assert scale(trace, "motion", 0) == Scale("rate of change", "0.00", "1.00")
     assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
     assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
     for view in VIEWS:
@@ -173,3 +173,10 @@ def test_which_evaluations_have_a_map(trace):
     assert mapped_steps(trace, "active") == [0, 1, 2, 3]
     assert [which_step(trace, view, -1) for view in VIEWS] == [2, 3, 3, 3]
     assert which_step(trace, "active", 1) == 1
+
+
+def test_weights_of_residuals_are_shown_as_the_rates_they_are_powers_of(trace):
+    rates = np.linspace(0, 1, 12, dtype=np.float32)
+    trace.settings |= {"motion_source": "residual", "motion_sensitivity": 0.4}
+    trace.evaluations[2].weight = np.round(rates**0.4 * 255).astype(np.uint8)
+    assert np.allclose(values(trace, "motion").ravel(), rates, atol=0.01)

@@ -85,7 +85,7 @@ def test_the_workflow_with_the_shipped_model(pack):
     assert plain.shape == cached.shape == (FRAMES, 64, 64, 3)
     assert maps.shape == (FRAMES, 8, 8)
     assert trace.grid == (FRAMES, 8, 8)
-    assert trace.distance.startswith("calibrated profile")
+    assert trace.distance == "even steps (compute_budget 0.4)"
     assert not torch.equal(plain, cached)
 
 
@@ -122,7 +122,7 @@ def test_the_disc_is_found_in_the_scene_as_drawn():
 # thresholds for the shipped checkpoint; a new checkpoint may need new ones
 CORRELATION_WITH_FRAME_DIFFERENCE = 0.5
 CORRELATION_WITH_THE_DISC = 0.4
-BRIGHT_OVER_DARK = 2.0
+BRIGHT_OVER_DARK = 1.5
 
 
 def test_the_map_is_bright_where_the_disc_moves_and_dark_where_nothing_does(pack):

@@ -77,7 +77,10 @@ class FakeServer:
             (n["inputs"] for n in graph.values() if n["class_type"] == "MotionCacheSettings"), {}
         )
         error = {"none": 0, "quality": 1, "fast": 4}.get(named, 2)
-        error = int(100 * settings.get("reuse_threshold", 0)) if settings else error
+        if settings and settings["compute_budget"]:
+            error = round(1 / settings["compute_budget"]) - 1
+        elif settings:
+            error = int(100 * settings["reuse_threshold"])
         if named == "none":
             self.uncached[seed] = self.uncached.get(seed, -1) + 1
             error = self.noise * (self.uncached[seed] % 2)
@@ -96,13 +99,13 @@ class FakeServer:
 def sweep(bench, tmp_path):
     """`sweep(policies, ...)`: a plan of two clips and a sweep in the test's folder."""
 
-    def make(policies=("quality", "fast"), seeds=2, facts=FACTS, thresholds=()):
+    def make(policies=("quality", "fast"), seeds=2, facts=FACTS, budgets=(), thresholds=()):
         model, runs = bench("real_model"), bench("real_runs")
         graph = one_model()
         graph["2"]["inputs"]["text"] = "a fox"
         args = argparse.Namespace(images=None, policies=policies, sweep=True, prompts=None,
-                                  thresholds=thresholds, peer_thresholds=(), seeds=seeds,
-                                  first_seed=0)  # fmt: skip
+                                  budgets=budgets, thresholds=thresholds, peer_thresholds=(),
+                                  seeds=seeds, first_seed=0)  # fmt: skip
         plan = model.planned(args, graph, infos())
         said = []
         found = runs.Sweep(plan, tmp_path / "out", facts, said.append)
