@@ -276,7 +276,7 @@ def _shape(kind: str, colour: str, size: str, cell: int, direction: str, speed: 
 
 # cells count 4x4 from the top left
 SCENES: dict[str, Scene] = {
-    "disc to the right": Scene((_shape("disc", "red", "large", 4, "right", "fast"),), 1, 0),
+    "disc to the right": Scene((_shape("disc", "red", "large", 5, "right", "fast"),), 1, 0),
     "square falling": Scene((_shape("square", "yellow", "large", 2, "down", "fast"),), 3, 2),
     "triangle rising, disc still": Scene(
         (
