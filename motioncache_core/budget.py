@@ -1,7 +1,9 @@
-"""Computing a given share of a run, evenly over its steps (ours)."""
+"""Computing a given share of a run, spread over its steps (ours)."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .call import RunFacts
@@ -14,13 +16,18 @@ from .settings import MotionCacheSettings
 SHARE, FORCING_SHARE = 0.85, 0.6
 
 
+# how much a step's noise counts for where evaluations are placed: 0 spaces them evenly over the
+# steps, 1 evenly over the noise (measured on the demo model)
+NOISE = 0.25
+
+
 @dataclass(frozen=True)
-class EvenSteps(CalibratedProfile):
-    """Every step of the schedule is as far as every other one; a part of a step is that part."""
+class BudgetSteps(CalibratedProfile):
+    """Distance by which a budget's evaluations fall due; a part of a step is that part."""
 
     @property
     def name(self) -> str:
-        return f"even steps ({self.model})"
+        return f"steps ({self.model})"
 
 
 def evaluations_left(settings: MotionCacheSettings, run: RunFacts) -> tuple[int, float]:
@@ -50,11 +57,44 @@ def spread(
     rate = max(0.0, enough) / max(1, free)
     # more than one share a step is not to be had
     share = max(settings.update_share or (FORCING_SHARE if forcing else SHARE), rate)
-    step = settings.reuse_threshold * rate
-    levels = tuple(sorted({0.0, *run.step_sigmas}))
+    levels = sorted({0.0, *run.step_sigmas})
     if len(levels) < 2:
         raise ValueError("a budget needs the noise levels of the run")
-    travelled = tuple(step * i for i in range(len(levels)))
+    # by step; what is due at a step has added up since the step before it
+    due = [rate] * (len(levels) - 1)
+    between = slice(settings.warmup_steps, settings.warmup_steps + free)
+    most = share if settings.policy in ("motion", "random") else 1.0
+    due[between] = placed(_noise(run)[between], max(0.0, enough), most)
+    travelled = itertools.accumulate(reversed((*due[1:], rate)), initial=0.0)
     told = f"compute_budget {settings.compute_budget:g}"
-    run = replace(run, profile=EvenSteps(told, levels, travelled))
-    return replace(settings, update_share=share), run
+    profile = BudgetSteps(
+        told, tuple(levels), tuple(settings.reuse_threshold * t for t in travelled)
+    )
+    return replace(settings, update_share=share), replace(run, profile=profile)
+
+
+def placed(noise: Sequence[float], total: float, most: float) -> list[float]:
+    """Evaluations for each step: `total` in all and at most `most`, else as `noise ** NOISE`
+    (ours).
+
+    What a reused step does wrong counts by the noise that it removes, so that steps in which much
+    is removed should have fresh residuals; but residuals change most where it is little.
+    """
+    weights = [n**NOISE for n in noise]
+    full: set[int] = set()
+    while True:
+        open_ = [i for i in range(len(weights)) if i not in full]
+        left = total - most * len(full)
+        scale = left / sum(weights[i] for i in open_) if open_ else 0.0
+        over = {i for i in open_ if scale * weights[i] > most}
+        if not over:
+            return [most if i in full else scale * w for i, w in enumerate(weights)]
+        full |= over
+
+
+def _noise(run: RunFacts) -> list[float]:
+    """What each step of the schedule removes, in units of sigma."""
+    starts = sorted(set(run.step_sigmas), reverse=True)
+    # the part of a schedule that another sampler finishes ends above 0
+    end = min(max(0.0, run.sigmas[-1]), starts[-1])
+    return [a - b for a, b in itertools.pairwise((*starts, end))]

@@ -59,9 +59,10 @@ class MotionCacheSettings:
             as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
             then. 0 computes a token when its own change reaches the threshold.
         compute_budget: above 0, the share of the run's tokens that is computed, warm-up and last
-            step included: updates are spread evenly over the steps between, whatever the model's
-            answer does, and partial ones compute `update_share` of the tokens (where that is 0:
-            0.85, and 0.6 in diffusion forcing). `reuse_threshold` does not say how often then.
+            step included: updates are spread over the steps between, a little more where a step
+            removes much noise, whatever the model's answer does, and partial ones compute
+            `update_share` of the tokens (where that is 0: 0.85, and 0.6 in diffusion forcing).
+            `reuse_threshold` does not say how often then.
         max_stale_steps: a token is recomputed after this many reuses at the latest, or with
             `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.

@@ -83,8 +83,8 @@ _TOOLTIPS = {
     ),
     "compute_budget": (
         "How much of the run is computed: 0.4 is two fifths of it, warm-up and last step included, "
-        "the rest spread evenly over the steps between. Lower is faster and less exact. It means "
-        "the same work on every model and needs no threshold. 0 goes by reuse_threshold instead."
+        "the rest spread over the steps between. Lower is faster and less exact. It means the same "
+        "work on every model and needs no threshold. 0 goes by reuse_threshold instead."
     ),
 }
 

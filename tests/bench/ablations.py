@@ -4,8 +4,8 @@
 
 The base is what the presets share, swept over budgets, or the published method, swept over
 thresholds. Every variant is swept like it and held against the base on the same clips at equal
-compute. Same machinery, gate and outputs as `quality.py`, whose runs it shares when it writes to
-the same folder; a bench that was stopped goes on where it was.
+compute. Besides settings there are variants that the pack has none for (`quality_variants.py`).
+Same machinery, gate and outputs as `quality.py`; a bench that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from common import load_pack
 from quality_analysis import analysis
 from quality_bench import make, parsed, parser, sweeps, write
-from quality_cases import OPTIONS, Case, cases
-from quality_policies import (
-    CACHED,
-    NONE,
-    OURS,
-    PRESETS,
-    Job,
-    never,
-    sweep,
-)
+from quality_cases import FORCING, OPTIONS, ORDINARY, Case, cases
+from quality_policies import CACHED, NONE, OURS, PRESETS, Job, never, sweep, whole
 from quality_report import grid_of_panels, markdown
+from quality_variants import LAST, LATENTS, ORDER, UNCLEAN
 
-SEEDS = 12
+load_pack()
+
+from motioncache_pack.motioncache_core import MotionCacheSettings  # noqa: E402
+from motioncache_pack.motioncache_core.budget import FORCING_SHARE, SHARE  # noqa: E402
+
+SEEDS = 6
 BASE = "base"
+WHOLE, THRESHOLD = "whole evaluations", "a threshold, no budget"
 BASES = {"ours": OURS, "paper": PRESETS["paper"]}
 # the base's own values are left out
 FACTORS: dict[str, dict[str, tuple[Any, ...]]] = {
     "ours": {
         "motion_source": ("predicted_x0", "features", "residual"),
         "motion_sensitivity": (0.0, 0.2, 0.4, 0.7, 1.0),
-        "update_share": (0.4, 0.6, 0.7, 0.85, 0.95),
+        "update_share": (0.4, 0.6, 0.85, 0.95),
         "warmup_steps": (2, 3, 4, 6),
         "uniform_updates": (0, 1, 3),
         "max_stale_steps": (0, 4, 8, 16),
@@ -73,29 +73,48 @@ def label(factor: str, value: Any) -> str:
     return f"{factor} {value}"
 
 
-def variants(quick: bool, name: str = "ours") -> dict[str, list[str]]:
+def others(mode: str, name: str) -> dict[str, dict[str, tuple[str, MotionCacheSettings]]]:
+    """Kind and settings of the variants that are no setting's other value, by factor."""
+    base = BASES[name]
+    seen = replace(base, motion_source="predicted_x0")
+    found = {"motion_source": {LATENTS: (LATENTS, seen), LAST: (LAST, seen)}}
+    if name == "ours":
+        by_step = replace(base, policy=whole(mode))
+        found["whole evaluations"] = {WHOLE: (CACHED, by_step), ORDER: (ORDER, by_step)}
+        share = SHARE if mode == ORDINARY else FORCING_SHARE
+        by_change = replace(base, compute_budget=0.0, update_share=share)
+        found["budget"] = {THRESHOLD: (CACHED, by_change)}
+    if mode == FORCING:
+        found["clean evaluation"] = {UNCLEAN: (UNCLEAN, base)}
+    return found
+
+
+def variants(mode: str, quick: bool, name: str = "ours") -> dict[str, list[str]]:
     """The variants of each factor; quick ones are the ends of three factors."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for factor, values in FACTORS[name].items():
-        others = [v for v in values if v != asdict(BASES[name])[factor]]
+        changed = [v for v in values if v != asdict(BASES[name])[factor]]
         if quick:
-            others = [others[0], others[-1]] if factor in QUICK_FACTORS[name] else []
-        if others:
-            found[factor] = [label(factor, v) for v in dict.fromkeys(others)]
+            changed = [changed[0], changed[-1]] if factor in QUICK_FACTORS[name] else []
+        if changed:
+            found[factor] = [label(factor, v) for v in dict.fromkeys(changed)]
+    for factor, more in ({} if quick else others(mode, name)).items():
+        found.setdefault(factor, []).extend(more)
     return found
 
 
 def grid(case: Case, quick: bool, name: str = "ours") -> dict[str, list[Job]]:
     """The runs of a clip by variant; the first one is without reuse."""
-    wanted = {v for names in variants(quick, name).values() for v in names}
+    wanted = {v for names in variants(case.mode, quick, name).values() for v in names}
     base = BASES[name]
-    jobs = {NONE: [never(base)], BASE: sweep(case, CACHED, base, quick)}
+    told = {BASE: (CACHED, base)}
     for factor, values in FACTORS[name].items():
-        for value in values:
-            if label(factor, value) in wanted:
-                changed = replace(base, **{factor: value})
-                jobs[label(factor, value)] = sweep(case, CACHED, changed, quick)
-    return jobs
+        told |= {label(factor, v): (CACHED, replace(base, **{factor: v})) for v in values}
+    for more in others(case.mode, name).values():
+        told |= more
+    # few points of each sweep, and the same ones for all: what counts is the difference
+    swept = {v: sweep(case, *told[v], True) for v in told if v == BASE or v in wanted}
+    return {NONE: [never(base)], **swept}
 
 
 def main() -> None:
@@ -108,12 +127,13 @@ def main() -> None:
         for clip in cases(mode, range(args.seeds))
     ]
     store, checked = make(grids, args)
-    factors = variants(args.quick, args.base)
     name = "ablations" if args.base == "ours" else f"ablations_{args.base}"
     figures: dict[str, Any] = {}
     tables = []
     for mode in args.modes:
+        factors = variants(mode, args.quick, args.base)
         compared = [(variant, BASE) for names in factors.values() for variant in names]
+        compared += [(ORDER, WHOLE)] if any(ORDER in names for names in factors.values()) else []
         figures[mode] = analysis(sweeps(grids, store, mode), compared)
         tables.append(markdown(mode, figures[mode]))
         policies = figures[mode]["policies"]

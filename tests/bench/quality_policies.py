@@ -20,7 +20,7 @@ MOTION, PAPER = "motion (ours)", "motion (paper)"
 CONTROL = "random (counts of ours)"
 # shares of the run's tokens
 BUDGETS = (0.26, 0.32, 0.4, 0.5, 0.6)
-QUICK_BUDGETS = (0.26, 0.4, 0.55)
+QUICK_BUDGETS = (0.26, 0.4, 0.6)
 # reuse thresholds in mean steps' worth of change, from two thirds of the tokens to the floor that
 # warm-up and the last step leave
 SWEEP = (1.5, 2.2, 3.2, 4.6, 10.0)
@@ -66,7 +66,7 @@ def policies(mode: str) -> dict[str, tuple[str, MotionCacheSettings]]:
     threshold.
 
     The published methods reuse residuals as they were, as often as the answer's change allows.
-    Whole evaluations with our forecast and our even budget are what a rival that forecasts would
+    Whole evaluations with our forecast and our budget are what a rival that forecasts would
     reach.
     """
     name = whole(mode)

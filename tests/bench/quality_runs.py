@@ -32,6 +32,7 @@ from quality_control import Player, Recorder  # noqa: E402
 from quality_host import HostCase  # noqa: E402
 from quality_metrics import compare, quicker, timed  # noqa: E402
 from quality_policies import CACHED, EASY, LAZY, NONE, RANDOM, Job  # noqa: E402
+from quality_variants import variant  # noqa: E402
 from run_store import Record, Store, append  # noqa: E402
 
 
@@ -41,7 +42,8 @@ def fingerprint() -> str:
     bench = ROOT / "tests" / "bench"
     files = [*ROOT.glob("motioncache_core/**/*.py"), *ROOT.glob("kernels/**/*.py")]
     files += [
-        bench / f"quality_{name}.py" for name in ("cases", "control", "host", "metrics", "runs")
+        bench / f"quality_{name}.py"
+        for name in ("cases", "control", "host", "metrics", "runs", "variants")
     ]
     code = hashlib.sha256()
     for file in sorted(files):
@@ -126,7 +128,7 @@ class Runner:
                 self.sample(motion)
             ops: Any = Player(self.tapes[motion], self.clip.seed)
         else:
-            ops = Recorder()
+            ops = None
         latents, trace, seconds = self.sample(job, ops)
         record = {
             "compute_share": compute_share(trace),
@@ -142,8 +144,9 @@ class Runner:
 
     def sample(self, job: Job, ops: Any = None) -> tuple[Tensor, Trace, dict[str, float]]:
         """Latents, trace and seconds; keeps the tape of a run that a control may follow."""
-        ops = ops or Recorder()
-        (latents, trace), seconds = timed(lambda: self.clip.cached(job.settings, ops))
+        with variant(job.kind) as its:
+            ops = its if ops is None else ops
+            (latents, trace), seconds = timed(lambda: self.clip.cached(job.settings, ops))
         if isinstance(ops, Recorder):
             self.tapes[job] = ops.tape
         return latents, trace, seconds

@@ -40,7 +40,7 @@ _PUBLISHED: dict[str, Any] = {
 }
 # settings by policy that no preset is: what differs from OURS
 CHANGED: dict[str, dict[str, Any]] = {
-    # whole evaluations with OURS' forecast and even budget: stands for Spectrum (arXiv 2603.01623)
+    # whole evaluations with OURS' forecast and budget: stands for Spectrum (arXiv 2603.01623)
     # and TaylorSeer (arXiv 2503.06923), which forecast too
     "step": {"policy": "step"},
     "chunk": {"policy": "chunk"},

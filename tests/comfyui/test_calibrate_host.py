@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.tests.support.node_runs import STEPS, one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
@@ -74,6 +75,9 @@ def test_the_hosts_samplers_are_recorded(pack, folder, sampler):  # noqa: F811
 
 
 def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa: F811
+    # neither a budget nor the published preset goes by a profile
+    by_threshold = MotionCacheSettings()
+
     def sampled(node, *more):
         model, positive, negative, latent = pack.execute(
             "MotionCacheDemoModel", "disc to the right", 5, 1
@@ -82,12 +86,12 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa
         pack.host.run(patched, positive, negative, latent=latent["samples"], steps=12, cfg=2.0)
         return rest
 
-    (handle,) = sampled("MotionCachePatcher", "balanced")
+    (handle,) = sampled("MotionCachePatcher", "balanced", by_threshold)
     assert handle.latest.distance == "calibrated profile (MotionCache demo)"
     shipped = [e.chunks[0].distance for e in handle.latest.evaluations][1:-1]
     sampled("MotionCacheCalibrate")
     (file,) = folder.iterdir()
-    (handle,) = sampled("MotionCachePatcher", "balanced")
+    (handle,) = sampled("MotionCachePatcher", "balanced", by_threshold)
     assert file.name in handle.latest.distance
     # another recording of the same model: about the same distances
     own = [e.chunks[0].distance for e in handle.latest.evaluations][1:-1]

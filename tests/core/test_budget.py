@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.budget import evaluations_left, spread
+from motioncache_pack.motioncache_core.budget import NOISE, evaluations_left, placed, spread
 from motioncache_pack.motioncache_core.call import RunFacts
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.report import compute_share
@@ -32,13 +32,18 @@ def run(given, steps, shift=5.0, levels=None):
 
 @pytest.mark.parametrize("budget", [0.3, 0.45, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize(("steps", "shift"), [(20, 1.0), (30, 5.0), (50, 3.0)])
-def test_whole_evaluations_keep_to_the_budget_evenly(budget, steps, shift):
+def test_whole_evaluations_keep_to_the_budget(budget, steps, shift):
     made = run(settings(compute_budget=budget), steps, shift)
     done = [i for i, kind in enumerate(made.decided) if kind == "dense"]
     assert abs(len(done) - budget * steps) < 1
     assert done[:4] == [0, 1, 2, 3] and done[-1] == steps - 1
     gaps = [b - a for a, b in itertools.pairwise(done[3:-1])]
-    assert max(gaps) - min(gaps) <= 1
+    if shift == 1.0:
+        # all steps remove the same
+        assert max(gaps) - min(gaps) <= 1
+    else:
+        later = gaps[len(gaps) // 2 :]
+        assert sum(later) / len(later) <= sum(gaps) / len(gaps)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.85])
@@ -51,19 +56,41 @@ def test_shares_of_the_tokens_keep_to_it(budget, share):
     assert compute_share(made.trace) == pytest.approx(budget, abs=0.02 + share / 40)
 
 
-def test_the_schedules_shape_and_the_threshold_do_not_count():
+def test_the_threshold_does_not_count():
     seen = {
-        tuple(run(settings(compute_budget=0.5, reuse_threshold=t), 24, shift).decided)
-        for t, shift in ((0.01, 1.0), (0.3, 3.0), (10.0, 9.0))
+        tuple(run(settings(compute_budget=0.5, reuse_threshold=t), 24).decided)
+        for t in (0.01, 0.3, 10.0)
     }
     assert len(seen) == 1
 
 
+def test_steps_that_remove_more_noise_get_more():
+    noise = [0.01, 0.01, 0.16, 0.16]
+    assert placed(noise, 3.0, 10.0) == pytest.approx([0.5, 0.5, 1.0, 1.0])
+    assert NOISE == 0.25
+
+
+def test_no_step_gets_more_than_there_is_to_compute():
+    assert placed([0.01, 0.01, 0.16, 0.16], 3.4, 1.0) == pytest.approx([0.7, 0.7, 1.0, 1.0])
+    assert placed([0.01, 0.16, 0.4], 3.0, 1.0) == pytest.approx([1.0] * 3)
+    assert placed([0.01, 0.16], 0.0, 1.0) == [0.0, 0.0]
+    assert placed([], 0.0, 1.0) == []
+    rng = torch.Generator().manual_seed(3)
+    for count in (1, 5, 40):
+        noise = torch.rand(count, generator=rng, dtype=torch.float64).add(1e-3).tolist()
+        for rate in (0.1, 0.6, 0.85, 0.99):
+            found = placed(noise, rate * count * 0.85, 0.85)
+            assert sum(found) == pytest.approx(rate * count * 0.85)
+            assert max(found) <= 0.85 + 1e-9
+            order = sorted(range(count), key=lambda i: noise[i])
+            assert all(found[a] <= found[b] + 1e-12 for a, b in itertools.pairwise(order))
+
+
 def test_second_evaluations_within_a_step_are_parts_of_it():
-    sigmas = flow_sigmas(24, 5.0)
+    sigmas = flow_sigmas(24, 1.0)
     halves = [level for a, b in itertools.pairwise(sigmas[:-1]) for level in (a, (a + b) / 2)]
     given = settings(compute_budget=0.5, warmup_steps=8, dense_last=False)
-    made = run(given, 24, levels=[*halves, sigmas[-2]])
+    made = run(given, 24, 1.0, levels=[*halves, sigmas[-2]])
     done = [i for i, kind in enumerate(made.decided) if kind == "dense"]
     # 8 evaluations are 4 steps here; 4 of the other 16 steps, as warm-up is told in evaluations
     assert done[:8] == list(range(8))

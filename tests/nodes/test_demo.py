@@ -85,7 +85,7 @@ def test_the_workflow_with_the_shipped_model(pack):
     assert plain.shape == cached.shape == (FRAMES, 64, 64, 3)
     assert maps.shape == (FRAMES, 8, 8)
     assert trace.grid == (FRAMES, 8, 8)
-    assert trace.distance == "even steps (compute_budget 0.4)"
+    assert trace.distance == "steps (compute_budget 0.4)"
     assert not torch.equal(plain, cached)
 
 
