@@ -39,7 +39,7 @@ def test_easycache_gets_a_copy_of_its_own(hosted):
     """It writes into its input, which is the sampler's own where nothing is appended to it."""
     node = importlib.import_module("comfy_extras.nodes_easycache").EasyCacheNode
     model = node.execute(hosted._guarded(), 0.3, 0.15, 0.95, False).result[0]
-    wrappers = model.model_options["transformer_options"]["wrappers"]["diffusion_model"]
+    wrappers = model.wrappers["diffusion_model"]
     # the first is the outermost
     assert list(wrappers) == ["private copy", "easycache"]
     (private,) = wrappers["private copy"]
