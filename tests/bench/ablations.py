@@ -30,7 +30,7 @@ load_pack()
 from motioncache_pack.motioncache_core import MotionCacheSettings  # noqa: E402
 from motioncache_pack.motioncache_core.budget import FORCING_SHARE, SHARE  # noqa: E402
 
-SEEDS = 6
+SEEDS = {"demo": 6, "confirmation": 6}
 BASE = "base"
 WHOLE, THRESHOLD = "whole evaluations", "a threshold, no budget"
 BASES = {"ours": OURS, "paper": PRESETS["paper"]}

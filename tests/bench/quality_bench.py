@@ -21,12 +21,17 @@ QUICK_SEEDS = 3
 Grids = list[tuple[Case, dict[str, list[Job]]]]
 
 
-def parser(what: str, seeds: int) -> argparse.ArgumentParser:
-    """The options that both benches have."""
+def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
+    """The options that both benches have.
+
+    Args:
+        seeds: clips of each mode, by model.
+    """
     given = argparse.ArgumentParser(description=what)
     given.add_argument("--out", type=Path, required=True, help="folder of runs, tables, curves")
+    usual = ", ".join(f"{count} of model {model}" for model, count in seeds.items())
     given.add_argument(
-        "--seeds", type=int, help=f"clips of each mode; {seeds}, quick {QUICK_SEEDS}"
+        "--seeds", type=int, help=f"clips of each mode; {usual}, quick {QUICK_SEEDS}"
     )
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
     given.add_argument("--model", default="demo", choices=list(MODELS))
@@ -40,7 +45,7 @@ def parsed(given: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, checked."""
     args = given.parse_args()
     os.environ[MODEL] = args.model
-    args.seeds = args.seeds or (QUICK_SEEDS if args.quick else args.usual_seeds)
+    args.seeds = args.seeds or (QUICK_SEEDS if args.quick else args.usual_seeds[args.model])
     if args.seeds < 1 or args.processes < 1:
         given.error(
             f"--seeds is {args.seeds}, --processes is {args.processes}; give 1 or more of each"
