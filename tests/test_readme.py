@@ -58,3 +58,23 @@ def test_quality_that_was_not_measured_is_said_so(bench, tmp_path):
     assert (
         "| step | 40.2 | 40.2 | 40.2 |" in told and "| a over b | +40.2 | +40.2 | +40.2 |" in told
     )
+
+
+def test_ablations_that_were_not_measured_are_said_so(bench, tmp_path):
+    tables = bench("readme_ablations").ablation_tables
+    told = tables(tmp_path)
+    assert "settings: not measured yet." in told and "preset `paper`: not measured yet." in told
+
+    def figures(psnr):
+        found = {"psnr": {"mean": psnr, "low": psnr - 1, "high": psnr + 1, "clips": 6}}
+        at = {"compute_share": {"0.30": found, "0.40": found, "0.50": found}}
+        changed = {"policy": "kv_forecast 0.0", "over": "base", "at": at}
+        return {"clips": 6, "policies": {}, "differences": [changed]}
+
+    brief = bench("ablations").brief
+    data = {"modes": {"ordinary": brief(figures(-2.5)), "forcing": brief(figures(0.25))},
+            "seeds": 6, "steps": 24, "model": "demo"}  # fmt: skip
+    (tmp_path / "ablations.json").write_text(json.dumps(data), "utf-8")
+    told = tables(tmp_path)
+    assert "| kv_forecast 0.0 | -2.5 [-3.5, -1.5] | +0.2 [-0.8, +1.2] |" in told
+    assert "6 clips of model demo in each mode, 24 steps." in told

@@ -1,6 +1,6 @@
 """What each setting of policy motion is worth: one is changed at a time, on the demo model.
 
-    python tests/bench/ablations.py --out out/quality [--base paper] [--quick] [--modes MODE ...]
+    python tests/bench/ablations.py --out out/quality [--base paper] [--quick] [--publish]
 
 The base is what the presets share, swept over budgets, or the published method, swept over
 thresholds. Every variant is swept like it and held against the base on the same clips at equal
@@ -10,6 +10,7 @@ Same machinery, gate and outputs as `quality.py`; a bench that was stopped goes 
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common import load_pack
 from quality_analysis import analysis
-from quality_bench import make, parsed, parser, sweeps, write
+from quality_bench import RESULTS, make, parsed, parser, sweeps, write
 from quality_cases import FORCING, OPTIONS, ORDINARY, Case, cases
 from quality_policies import CACHED, NONE, OURS, PRESETS, Job, never, sweep, whole
 from quality_report import grid_of_panels, markdown
@@ -117,6 +118,24 @@ def grid(case: Case, quick: bool, name: str = "ours") -> dict[str, list[Job]]:
     return {NONE: [never(base)], **swept}
 
 
+def brief(figures: dict[str, Any]) -> dict[str, Any]:
+    """The differences in PSNR, which is all that is published of so many variants."""
+    differences = [
+        {
+            "policy": d["policy"],
+            "over": d["over"],
+            "at": {
+                "compute_share": {
+                    share: {"psnr": found["psnr"]}
+                    for share, found in d["at"]["compute_share"].items()
+                }
+            },
+        }
+        for d in figures["differences"]
+    ]
+    return {"clips": figures["clips"], "differences": differences}
+
+
 def main() -> None:
     told = parser((__doc__ or "").splitlines()[0], SEEDS)
     told.add_argument("--base", choices=list(BASES), default="ours")
@@ -147,6 +166,10 @@ def main() -> None:
             legends=True,
         )
     write(name, "Ablations", args, figures, "\n\n".join(tables), checked)
+    if args.publish:
+        whole_result = json.loads((args.out / f"{name}.json").read_text(encoding="utf-8"))
+        told = {**whole_result, "modes": {mode: brief(figures[mode]) for mode in args.modes}}
+        (RESULTS / f"{name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import ROOT
 from quality_analysis import analysis
-from quality_bench import make, parsed, parser, sweeps, write
+from quality_bench import RESULTS, make, parsed, parser, sweeps, write
 from quality_cases import OPTIONS, ORDINARY, cases
 from quality_host import peers_wanted
 from quality_policies import comparisons, grid
@@ -32,7 +31,6 @@ SEEDS = {"demo": 16, "confirmation": 24}
 
 def main() -> None:
     given = parser((__doc__ or "").splitlines()[0], SEEDS)
-    given.add_argument("--publish", action="store_true", help="write tests/bench/results as well")
     args = parsed(given)
     name = "quality" if args.model == "demo" else f"quality_{args.model}"
     peers = peers_wanted()
@@ -54,7 +52,7 @@ def main() -> None:
     write(name, "Quality over compute", args, figures, "\n\n".join(tables), checked)
     if args.publish:
         for file in (args.out / f"{name}.json", *drawn):
-            shutil.copy(file, ROOT / "tests" / "bench" / "results")
+            shutil.copy(file, RESULTS)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common import environment
+from common import ROOT, environment
 from quality_analysis import Sweep
 from quality_cases import FORCING, MODEL, MODELS, MODES, OPTIONS, ORDINARY, Case, model_hash
 from quality_policies import NONE, Job
 from quality_report import NOTE
 from quality_runs import Store, fingerprint, gate, outstanding, run_all
 
+RESULTS = ROOT / "tests" / "bench" / "results"
 QUICK_SEEDS = 3
 Grids = list[tuple[Case, dict[str, list[Job]]]]
 
@@ -37,6 +38,7 @@ def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
     given.add_argument("--model", default="demo", choices=list(MODELS))
     given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
     given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    given.add_argument("--publish", action="store_true", help="write tests/bench/results as well")
     given.set_defaults(usual_seeds=seeds)
     return given
 

@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from readme_ablations import ablation_tables
 from readme_quality import quality_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +220,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
     "quality": lambda: quality_tables(RESULTS),
+    "ablations": lambda: ablation_tables(RESULTS),
     "presets": from_file("presets", preset_table),
     "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),

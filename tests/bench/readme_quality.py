@@ -53,9 +53,12 @@ def _decibels(figures: dict[str, Any]) -> str:
 
 def _differences(figures: dict[str, Any]) -> str:
     clips = figures["clips"]
-    rows = [
-        [f"{d['policy']} over {d['over']}",
-         *(cell(_at(d, s)["psnr"], clips, 1, True) for s in SHARES)]
-        for d in figures["differences"]
-    ]  # fmt: skip
+    rows = []
+    for d in figures["differences"]:
+        measured = {"": "psnr"}
+        if d["over"].endswith("forecast"):
+            measured |= {", where it moves": "psnr_moving"}
+        for where, metric in measured.items():
+            cells = (cell(_at(d, s)[metric], clips, 1, True) for s in SHARES)
+            rows.append([f"{d['policy']} over {d['over']}{where}", *cells])
     return table(["difference in dB, clip by clip", *SHARES], rows)
