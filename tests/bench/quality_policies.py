@@ -19,7 +19,8 @@ EASY, LAZY = "EasyCache", "LazyCache"
 MOTION, PAPER = "motion (ours)", "motion (paper)"
 CONTROL = "random (counts of ours)"
 # shares of the run's tokens
-BUDGETS = (0.26, 0.32, 0.4, 0.5, 0.6)
+BUDGETS = (0.26, 0.29, 0.32, 0.36, 0.4, 0.44, 0.5, 0.6)
+SPARSE_BUDGETS = (0.26, 0.32, 0.4, 0.5, 0.6)
 QUICK_BUDGETS = (0.26, 0.4, 0.6)
 # reuse thresholds in mean steps' worth of change, from two thirds of the tokens to the floor that
 # warm-up and the last step leave
@@ -108,7 +109,9 @@ def never(settings: MotionCacheSettings) -> Job:
 def sweep(case: Case, kind: str, settings: MotionCacheSettings, quick: bool) -> list[Job]:
     """A run for each budget, or for each threshold where the settings have no budget."""
     if settings.compute_budget > 0:
-        budgets = QUICK_BUDGETS if quick else BUDGETS
+        # the control is far from the rest, so that fewer points will do
+        budgets = SPARSE_BUDGETS if kind == RANDOM else BUDGETS
+        budgets = QUICK_BUDGETS if quick else budgets
         return [Job(kind, replace(settings, compute_budget=budget)) for budget in budgets]
     return [
         Job(kind, replace(settings, reuse_threshold=round(case.unit * times, 6)))

@@ -12,16 +12,20 @@ import numpy as np
 from scipy.stats import t as student
 
 RESAMPLES = 4000
+# of a share: how far away runs still tell something of it
+WINDOW = 0.2
 # of fewer clips hardly any interval is wide enough
 LEAST_CLIPS = 6
 
 
 def at_share(points: Sequence[tuple[float, float]], share: float) -> float | None:
-    """A clip's measure at a compute share, linear between the two runs of its sweep that lie next
-    to it; None outside the sweep.
+    """A clip's measure at a compute share: a line fitted to the runs of its sweep that lie within
+    a fifth of it, near ones counting more, or else through the two next to it; None outside the
+    sweep.
 
-    Runs of the same share count as one with their mean: a threshold that changes no decision must
-    not bend the curve.
+    Which steps a budget falls on changes a run by decibels in either direction, so that a line
+    through two of many runs would measure that. Runs of the same share count as one with their
+    mean: a threshold that changes no decision must not bend the curve.
 
     Args:
         points: compute share and measure of every run of the sweep.
@@ -32,7 +36,16 @@ def at_share(points: Sequence[tuple[float, float]], share: float) -> float | Non
     xs = sorted(found)
     if not xs or not xs[0] <= share <= xs[-1]:
         return None
-    return float(np.interp(share, xs, [float(np.mean(found[x])) for x in xs]))
+    below, above = max(x for x in xs if x <= share), min(x for x in xs if x >= share)
+    reach = max(WINDOW * share, 1.01 * (share - below), 1.01 * (above - share))
+    ahead = np.array(xs) - share
+    weight = np.clip(1 - np.abs(ahead) / reach, 0, None)
+    kept = weight > 0
+    ys = np.array([float(np.mean(found[x])) for x in xs])
+    if kept.sum() == 1:
+        return float(ys[kept][0])
+    # weights of squared errors, which polyfit wants the roots of
+    return float(np.polyfit(ahead[kept], ys[kept], 1, w=np.sqrt(weight[kept]))[1])
 
 
 def distance_to_a_run(shares: Sequence[float], share: float) -> float:
