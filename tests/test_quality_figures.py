@@ -110,9 +110,8 @@ def test_between_two_runs_of_a_sweep():
     assert stats.at_share([], 0.3) is None
 
 
-def test_a_dense_sweeps_ups_and_downs_are_averaged(bench):
+def test_a_dense_sweeps_ups_and_downs_are_averaged():
     """Seven runs within a fifth of 0.4, off a line by a decibel in turn."""
-    stats = bench("quality_stats")
     shares = [0.2, *(0.34 + 0.02 * i for i in range(7)), 0.6]
     sweep = [(x, 100 * x + (-1) ** i) for i, x in enumerate(shares)]
     assert stats.at_share(sweep, 0.4) == pytest.approx(40, abs=0.3)
