@@ -94,11 +94,13 @@ def test_a_swept_run_that_is_a_preset_is_made_as_one(change, bench):
     assert len(keys) == 3 * 6 and len(set(keys)) == 3 * 5
 
 
-def test_quality_and_fast_are_balanced_at_other_budgets():
+def test_quality_and_fast_are_other_policies_at_other_budgets(bench):
     """What the docstring says of their sweep, and of the steps from which on they are that."""
+    policies = bench("real_policies")
     ours = PRESETS["balanced"]
-    for name in ("quality", "fast"):
-        assert replace(PRESETS[name], compute_budget=ours.compute_budget) == ours
+    for name, same in (("quality", replace(ours, policy="chunk")), ("fast", ours)):
+        assert replace(PRESETS[name], compute_budget=ours.compute_budget) == same
+        assert (name in policies.WHOLE) == (same.policy == "chunk")
         assert resolve(name, 17).settings == PRESETS[name]
         assert resolve(name, 16).settings != PRESETS[name]
 

@@ -55,7 +55,10 @@ PEERS = ("EasyCache", "LazyCache")
 DEFAULT = (*PRESETS, "step", "teacache", "random", *PEERS)
 ALLOWED = (*PRESETS, *CHANGED, *PEERS, OWN)
 # policies without partial evaluations
-WHOLE = tuple(name for name, changes in CHANGED.items() if changes["policy"] in ("step", "chunk"))
+WHOLE = (
+    *(name for name, preset in PRESETS.items() if preset.policy in ("step", "chunk")),
+    *(name for name, changes in CHANGED.items() if changes["policy"] in ("step", "chunk")),
+)
 BUDGET, THRESHOLD = "compute_budget", "reuse_threshold"
 # what the settings node takes
 MOST = RANGES[THRESHOLD][1]
@@ -86,9 +89,9 @@ class Job:
 
 
 def swept_over(policy: str) -> str | None:
-    """The setting that says how often a policy computes; None for what has no sweep: "quality" and
-    "fast" are OURS at other budgets, "paper" does what the settings node has no widgets for, and
-    the workflow's own settings are the server's."""
+    """The setting that says how often a policy computes; None for what has no sweep: "fast" is
+    OURS at another budget and "quality" is "chunk" at one, "paper" does what the settings node has
+    no widgets for, and the workflow's own settings are the server's."""
     if policy in PEERS:
         return THRESHOLD
     if policy != OURS and policy not in CHANGED:
