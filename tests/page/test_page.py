@@ -102,12 +102,12 @@ def test_another_sensitivity_is_another_map(seen):
     # the evaluation and the frame stay where they were
     assert again["shows"].split()[0::2] == before["shows"].split()[0::2] == ["motion", "8"]
     assert again["picture"] != before["picture"]
-    assert "0.10\n1.00\nmotion weight" in again["words"]
+    assert "0.00\n1.00\nrate of change" in again["words"]
 
 
 def test_the_map_outlives_a_reload_but_not_its_node(seen):
     assert seen["reloaded"]["visible"]
-    assert "0.10\n1.00\nmotion weight" in seen["reloaded"]["words"]
+    assert "0.00\n1.00\nrate of change" in seen["reloaded"]["words"]
     assert seen["left"] == 0
 
 
