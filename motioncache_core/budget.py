@@ -10,14 +10,12 @@ from .call import RunFacts
 from .distance import CalibratedProfile
 from .settings import MotionCacheSettings
 
-# of the tokens, where a partial evaluation has no share of its own (measured on the demo model):
+# of the tokens, where a partial evaluation has no share of its own (chosen on the demo model):
 # few are left out, so that most keys and values are new, but more where chunks have noise levels of
 # their own
 SHARE, FORCING_SHARE = 0.85, 0.6
-
-
 # how much a step's noise counts for where evaluations are placed: 0 spaces them evenly over the
-# steps, 1 evenly over the noise (measured on the demo model)
+# steps, 1 evenly over the noise (chosen on the demo model)
 NOISE = 0.25
 
 

@@ -25,7 +25,7 @@ from quality_host import peers_wanted
 from quality_policies import comparisons, grid
 from quality_report import curves, markdown
 
-# claims are made on the second one; both together are to take less than an hour on two cores
+# claims are made on the second one
 SEEDS = {"demo": 12, "confirmation": 24}
 
 

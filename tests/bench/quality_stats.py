@@ -23,8 +23,8 @@ def at_share(points: Sequence[tuple[float, float]], share: float) -> float | Non
     a fifth of it, near ones counting more, or else through the two next to it; None outside the
     sweep.
 
-    Which steps a budget falls on changes a run by decibels in either direction, so that a line
-    through two of many runs would measure that. Runs of the same share count as one with their
+    Which steps a budget falls on puts a run above or below its neighbours, so that a line through
+    two of many runs would measure that. Runs of the same share count as one with their
     mean: a threshold that changes no decision must not bend the curve.
 
     Args:

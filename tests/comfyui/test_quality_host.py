@@ -33,6 +33,8 @@ def test_a_cache_saves_calls_and_costs_quality(hosted, kind):
     assert 1 > some["compute_share"] > more["compute_share"] > 0.1
     assert some["host_psnr"] == more["host_psnr"]
     assert all(99 > run["psnr"] > 15 for run in (some, more))
+    # LazyCache is closer here with fewer calls
+    assert kind == "LazyCache" or some["psnr"] > more["psnr"]
 
 
 def test_easycache_gets_a_copy_of_its_own(hosted):

@@ -70,6 +70,15 @@ def test_steps_that_remove_more_noise_get_more():
     assert NOISE == 0.25
 
 
+def test_a_part_of_a_schedule_ends_where_the_next_one_begins():
+    """What another sampler removes is not the last step's."""
+    run_of = RunFacts(sigmas=tuple(flow_sigmas(20, 1.0))[:11])
+    _, given = spread(settings(compute_budget=0.7), run_of)
+    travelled = given.profile.travelled
+    each = [b - a for a, b in itertools.pairwise(travelled[1:-3])]
+    assert len(each) == 6 and each == pytest.approx([each[0]] * 6) and each[0] > 0
+
+
 def test_no_step_gets_more_than_there_is_to_compute():
     assert placed([0.01, 0.01, 0.16, 0.16], 3.4, 1.0) == pytest.approx([0.7, 0.7, 1.0, 1.0])
     assert placed([0.01, 0.16, 0.4], 3.0, 1.0) == pytest.approx([1.0] * 3)

@@ -15,9 +15,12 @@ from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached
 OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
 # their forecast is kept on the model's device in its dtype only
 BALANCED = replace(checkpoint.SETTINGS, kv_forecast=0.0)
-# where reuse costs something that can be seen
-PLAIN = replace(BALANCED, compute_budget=PRESETS["fast"].compute_budget)
-NEVER = replace(PLAIN, reuse_threshold=0.0)
+FAST = replace(BALANCED, compute_budget=PRESETS["fast"].compute_budget)
+NEVER = replace(BALANCED, reuse_threshold=0.0)
+CHUNKS = ForcingOptions(3, 6)
+MISSED = pytest.mark.xfail(
+    strict=True, reason="reuse itself is nearly exact here: 8 bits cost a fifth of it"
+)
 FRAMES = 9
 
 
@@ -44,27 +47,36 @@ def error(got, wanted):
     return float((got - wanted).double().square().mean())
 
 
-@pytest.mark.parametrize(
-    "seed, forcing", [(0, None), (3, None), (0, ForcingOptions(3, 6)), (1, ForcingOptions(3, 6))]
-)
-def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(seed, forcing):
+def check(seed, settings, forcing, partial):
     plain, _ = video(seed, NEVER, forcing)
-    exact, trace = video(seed, replace(PLAIN, kv_cache="gpu"), forcing)
-    assert sum(c.kind == "partial" for c in trace.calls()) >= 3
-    coded, other = video(seed, replace(PLAIN, kv_cache="gpu_fp8"), forcing)
+    exact, trace = video(seed, replace(settings, kv_cache="gpu"), forcing)
+    assert sum(c.kind == "partial" for c in trace.calls()) >= partial
+    coded, other = video(seed, replace(settings, kv_cache="gpu_fp8"), forcing)
     # fp32 in the demo; one head of 128 channels and a scale
     assert other.kv_bytes * 4 * 128 == trace.kv_bytes * (128 + 4)
-    assert 0 < error(coded, exact) < 0.1 * error(exact, plain)
-    offloaded, third = video(seed, replace(PLAIN, kv_cache="cpu"), forcing)
+    offloaded, third = video(seed, replace(settings, kv_cache="cpu"), forcing)
     assert torch.equal(offloaded, exact)
     assert third.kv_host_bytes == trace.kv_bytes
+    assert 0 < error(coded, exact) < 0.1 * error(exact, plain)
+
+
+@pytest.mark.parametrize(
+    "seed, forcing",
+    [(0, None), (3, None), pytest.param(0, CHUNKS, marks=MISSED), (1, CHUNKS)],
+)
+def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(seed, forcing):
+    check(seed, BALANCED, forcing, partial=5)
+
+
+@pytest.mark.parametrize("seed, forcing", [(3, None), (0, CHUNKS)])
+def test_so_they_do_where_less_is_computed(seed, forcing):
+    check(seed, FAST, forcing, partial=3)
 
 
 def test_where_reuse_is_nearly_exact_8_bits_are_too():
     """Of the clips above the one whose 8 bits cost most, at the default preset's budget."""
-    forcing = ForcingOptions(3, 6)
     exact, coded = (
-        video(0, replace(BALANCED, kv_cache=place), forcing)[0] for place in ("gpu", "gpu_fp8")
+        video(0, replace(BALANCED, kv_cache=place), CHUNKS)[0] for place in ("gpu", "gpu_fp8")
     )
     # 50 dB
     assert 0 < error(coded, exact) < 1e-5
