@@ -26,6 +26,8 @@ SCHEMAS = {
     "Tensor(b!)? slope, Tensor? gain, Tensor? inverse_interval) -> Tensor",
     "store_residual": "(Tensor x, Tensor y, Tensor(a!) residual, Tensor(b!)? slope, "
     "Tensor? inverse_interval) -> ()",
+    "correct_rows": "(Tensor pred, Tensor new, Tensor rows, Tensor targets, Tensor sources, "
+    "Tensor weight) -> Tensor",
     "scatter_kv": "(Tensor k_new, Tensor v_new, Tensor rows, Tensor(a!) k_store, "
     "Tensor(b!) v_store, Tensor(c!)? k_scale, Tensor(d!)? v_scale) -> ()",
     "read_kv": "(Tensor k_store, Tensor v_store, Tensor k_scale, Tensor v_scale, "
@@ -75,6 +77,10 @@ def _like_x(x: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(x)
 
 
+def _correct_rows(pred: Tensor, new: Tensor, rows: Tensor, targets: Tensor, *_: Any) -> Tensor:
+    return pred.new_empty((pred.shape[0], targets.shape[0], pred.shape[2]))
+
+
 def _read_kv(
     k_store: Tensor, v_store: Tensor, k_scale: Tensor, v_scale: Tensor, dtype: Any, length: int
 ) -> tuple[Tensor, Tensor]:
@@ -95,6 +101,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "reuse_residual": _like_x,
     "scatter_residual": _like_x,
     "store_residual": _nothing,
+    "correct_rows": _correct_rows,
     "scatter_kv": _nothing,
     "read_kv": _read_kv,
 }

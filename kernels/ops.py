@@ -13,7 +13,7 @@ from torch import Tensor
 from . import checks
 from .library import call
 from .ops_kv import read_kv, scatter_kv
-from .ops_residual import reuse_residual, scatter_residual, store_residual
+from .ops_residual import correct_rows, reuse_residual, scatter_residual, store_residual
 
 
 def motion_map(features: Tensor, previous: Tensor | None = None) -> Tensor:
@@ -228,6 +228,7 @@ OPS = (
     reuse_residual,
     scatter_residual,
     store_residual,
+    correct_rows,
     scatter_kv,
     read_kv,
 )

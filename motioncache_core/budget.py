@@ -11,9 +11,8 @@ from .distance import CalibratedProfile
 from .settings import MotionCacheSettings
 
 # of the tokens, where a partial evaluation has no share of its own (chosen on the demo model):
-# few are left out, so that most keys and values are new, but more where chunks have noise levels of
-# their own
-SHARE, FORCING_SHARE = 0.85, 0.6
+# few are left out, so that most keys and values are new, and correct the forecast of the others
+SHARE = 0.85
 # how much a step's noise counts for where evaluations are placed: 0 spaces them evenly over the
 # steps, 1 evenly over the noise (chosen on the demo model)
 NOISE = 0.25
@@ -39,22 +38,19 @@ def evaluations_left(settings: MotionCacheSettings, run: RunFacts) -> tuple[int,
     return free, min(float(free), settings.compute_budget * len(levels) - fixed)
 
 
-def spread(
-    settings: MotionCacheSettings, run: RunFacts, forcing: bool = False
-) -> tuple[MotionCacheSettings, RunFacts]:
+def spread(settings: MotionCacheSettings, run: RunFacts) -> tuple[MotionCacheSettings, RunFacts]:
     """Settings and run, with a distance that reaches `reuse_threshold` as often as
     `compute_budget` allows; as they are where there is no budget.
 
     Args:
         run: its noise levels have to be known.
-        forcing: whether chunks have noise levels of their own.
     """
     if settings.compute_budget == 0:
         return settings, run
     free, enough = evaluations_left(settings, run)
     rate = max(0.0, enough) / max(1, free)
     # more than one share a step is not to be had
-    share = max(settings.update_share or (FORCING_SHARE if forcing else SHARE), rate)
+    share = max(settings.update_share or SHARE, rate)
     levels = sorted({0.0, *run.step_sigmas})
     if len(levels) < 2:
         raise ValueError("a budget needs the noise levels of the run")

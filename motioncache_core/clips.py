@@ -42,7 +42,9 @@ class Clips:
         maps: PendingMaps,
         reuse: bool,
     ) -> None:
-        self._settings = settings if reuse else replace(settings, forecast=0.0, kv_forecast=0.0)
+        self._settings = (
+            settings if reuse else replace(settings, forecast=0.0, kv_forecast=0.0, correction=0.0)
+        )
         self._ops, self._run, self._trace, self._maps = ops, run, trace, maps
         self._reuse, self._keys = reuse, True
         self._clips: dict[tuple[ModelFacts, ContextWindow | None], Clip] = {}
@@ -95,7 +97,7 @@ class Clips:
         position = 0 if call.window is None else self._run.windows.index(call.window)
         settings, run = self._settings, self._run
         if self._reuse:
-            settings, run = spread(settings, run, forcing=call.forcing is not None)
+            settings, run = spread(settings, run)
         return Clip(
             settings, self._ops, run, self._trace, self._maps, adapter, facts, layout,
             self._homes[facts], reuse=self._reuse, forcing=call.forcing,

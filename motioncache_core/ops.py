@@ -65,6 +65,16 @@ class TokenOps(Protocol):
         inverse_interval: Tensor | None = None,
     ) -> None: ...
 
+    def correct_rows(
+        self,
+        pred: Tensor,
+        new: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        sources: Tensor,
+        weight: Tensor,
+    ) -> Tensor: ...
+
     def scatter_kv(
         self,
         k_new: Tensor,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .causal import CausalPlan, Compression, Segment
+from .correction import Correction
 from .kv import Step, Steps
 from .layout import TokenLayout
 from .ops import TokenOps
@@ -27,8 +28,10 @@ class ScopePlan:
         rows: active rows `(n,)` int32 ascending; None unless partial.
         inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
         gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
-        kv_gain: the gain for keys and values. 0 in finished chunks, which are computed once more
-            at the level at which they stay.
+        kv_gain, kv_inverse_interval: the factors for keys and values, which are not corrected. The
+            gain is 0 in finished chunks, which are computed once more at the level at which they
+            stay.
+        correction: of the forecast of tokens that are not computed; None without one.
         whole: whether every chunk is computed as a whole or not at all.
     """
 
@@ -39,6 +42,8 @@ class ScopePlan:
     gain: Tensor | None = None
     inverse_interval: Tensor | None = None
     kv_gain: Tensor | None = None
+    kv_inverse_interval: Tensor | None = None
+    correction: Correction | None = None
     whole: bool = False
 
     @property
@@ -53,6 +58,8 @@ class ScopePlan:
             gain=gain,
             inverse_interval=None if gain is None else torch.zeros_like(gain),
             kv_gain=None,
+            kv_inverse_interval=None,
+            correction=None,
         )
 
 
@@ -238,7 +245,7 @@ def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
     """What the forecast of keys and values needs to know of a call, where it is on."""
     steps = []
     for p in plan.parts:
-        gain, rate = p.plan.kv_gain, p.plan.inverse_interval
+        gain, rate = p.plan.kv_gain, p.plan.kv_inverse_interval
         if gain is None or rate is None:
             return None
         steps.append(Step(p.rows, inverse_rows(p, tokens, device), gain, rate))

@@ -32,9 +32,9 @@ def resolve(preset: str, steps: int) -> Chosen:
     """A preset for a run of so many steps.
 
     In a shorter run than the presets were tuned on, warm-up takes the same share of it, rounded
-    up: as a number of steps it would leave little or nothing to reuse (measured on the demo model,
-    `tests/bench/results/short_runs.json`). Longer runs keep the number. All else is counted in
-    updates or in changes of the answer, which a shorter run has larger steps of.
+    up: as a number of steps it would leave little to reuse. On the demo model that was closer in
+    seven of nine cases (`tests/bench/results/short_runs.json`). Longer runs keep the number. All
+    else is counted in updates or in changes of the answer, which a shorter run has larger steps of.
 
     Args:
         steps: sampling steps; 0 where they are not known.

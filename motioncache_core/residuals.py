@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .correction import FEATURES, Correction, features
 from .ops import TokenOps
 from .plan import CallPlan, Part, inverse_rows
 from .state import BranchRows
@@ -51,24 +52,30 @@ def reuse(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor) -> Tensor
 def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> Tensor:
     """Full-length output `(B, L, C)` from the active rows' `y` `(B, n, C)`.
 
-    Active rows' residuals (and slopes) are updated; the others are reused. Done again after it
-    broke off, rows that were done have a slope of 0, which is no forecast.
+    Active rows' residuals (and slopes) are updated; the others are reused, and corrected where the
+    plan says so. Done again after it broke off, rows that were done have a slope of 0, which is no
+    forecast.
     """
+    # from residuals that are not updated yet
+    answers = state.with_room(lambda: _answers(ops, plan, state, x, y))
 
     def work() -> Tensor:
         out = None
-        for part in plan.parts:
-            inverse = inverse_rows(part, x.shape[1], x.device)
+        for part, answer in zip(plan.parts, answers, strict=True):
+            told, first = _told(part, state), part.rows.indices(x.shape[0])[0]
+            inverse = inverse_rows(part, x.shape[1], x.device) if told is None else told.inverse
             for h in _held(state, part, x, write=True):
                 known = h.slope is not None and h.gain is not None
+                start, stop, _ = h.batch.indices(x.shape[0])
+                rate = h.rate if told is None else told.inverse_interval[h.rows]
                 merged = ops.scatter_residual(
                     _of(x, h),
-                    y[h.batch],
+                    answer[start - first : stop - first],
                     inverse[:, h.rows],
                     h.residual,
                     h.slope if known else None,
                     h.gain if known else None,
-                    h.rate if known else None,
+                    rate if known else None,
                 )
                 out = _put(out, x, h, merged)
         return x if out is None else out
@@ -76,6 +83,40 @@ def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tens
     out = state.with_room(work)
     state.filled = True
     return out
+
+
+def _told(part: Part, state: BranchRows) -> Correction | None:
+    return part.plan.correction if state.filled else None
+
+
+def _answers(
+    ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor
+) -> list[Tensor]:
+    """Each part's computed rows, and behind them the rows that these correct."""
+    answers, forecast = [], None
+    for part in plan.parts:
+        told, rows, computed = _told(part, state), part.plan.rows, y[part.rows]
+        if told is None or rows is None:
+            answers.append(computed)
+            continue
+        if forecast is None:
+            forecast = reuse(ops, plan, state, x)
+        computed = computed[:, : len(rows)].contiguous()
+        weights = told.weights(_features(state, part, x), rows)
+        others = ops.correct_rows(
+            forecast[part.rows], computed, rows, told.targets, told.sources, weights
+        )
+        answers.append(torch.cat([computed, others], dim=1))
+    return answers
+
+
+def _features(state: BranchRows, part: Part, x: Tensor) -> Tensor:
+    """What tells the part's tokens apart, `(b, L, FEATURES)`: how their residuals change, or what
+    they are where no slope is kept."""
+    out = x.new_empty((*x.shape[:2], FEATURES), dtype=torch.float32)
+    for h in _held(state, part, x):
+        out[h.batch, h.rows] = features(h.residual if h.slope is None else h.slope)
+    return out[part.rows]
 
 
 def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .correction import correction
 from .distance import Distance, DistanceMeasure
 from .errors import CacheShapeError
 from .layout import TokenLayout
@@ -28,6 +29,8 @@ class Scope:
     Attributes:
         given: leading latent frames that are conditions, not sampled.
         computed: evaluations in which something was computed.
+        clock: when each token's residual was last computed or corrected.
+        kv_clock: when each token was last computed; the same one where nothing is corrected.
         sigmas, levels: noise level of every frame in the evaluation that was decided last, on the
             host and, `(F,)` fp32, on the device.
         served: branches that have carried out the current plan.
@@ -40,6 +43,7 @@ class Scope:
     given: int = 0
     computed: int = 0
     clock: ForecastClock | None = None
+    kv_clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
     levels: Tensor | None = None
     plan: ScopePlan | None = None
@@ -76,8 +80,8 @@ class Scope:
             chunk.rows = place.rows
         self.chunks, self.layout = kept + fresh[len(kept) :], layout
         self.plan, self.maps, self.served = None, {}, set()
-        if self.clock is not None:
-            self.clock.slide(rows, layout.tokens, sigma)
+        for clock in self._clocks():
+            clock.slide(rows, layout.tokens, sigma)
 
     def sampled(self) -> list[slice]:
         """The frames of every chunk that say its noise level: those that are sampled."""
@@ -92,15 +96,19 @@ class Scope:
 
     def nbytes(self) -> int:
         """Bytes of everything kept for deciding."""
-        clock = () if self.clock is None else (self.clock.computed, self.clock.interval)
+        times = [t for clock in self._clocks() for t in (clock.computed, clock.interval)]
         levels = () if self.levels is None else (self.levels,)
-        tensors = (*self.maps.values(), *clock, *levels)
+        tensors = (*self.maps.values(), *times, *levels)
         return sum(int(t.nbytes) for t in tensors) + sum(c.nbytes() for c in self.chunks)
 
     def computed_in_full(self) -> None:
         """The evaluation computed every token, whatever had been decided."""
-        if self.clock is not None:
-            self.clock.advance(self.token_levels(), None)
+        for clock in self._clocks():
+            clock.advance(self.token_levels(), None)
+
+    def _clocks(self) -> list[ForecastClock]:
+        different = self.kv_clock is not self.clock
+        return [c for c in (self.clock, self.kv_clock if different else None) if c is not None]
 
     def wants_maps(self, settings: MotionCacheSettings) -> bool:
         """Whether the next evaluation will weigh tokens by motion."""
@@ -212,7 +220,7 @@ def advance(
     at_work = zip(scope.chunks, levels, roles, strict=True)
     if any(chunk.restarts_at(sigma) for chunk, sigma, role in at_work if role == ACTIVE):
         # what changed since was noise, which is no slope
-        scope.clock = None
+        scope.clock = scope.kv_clock = None
     for chunk, sigma, proposal, role in zip(scope.chunks, levels, proposals, roles, strict=True):
         if role == ACTIVE and given.reuse:
             known = [next(numbers) for _ in proposal.unread()]
@@ -229,8 +237,8 @@ def advance(
     scope.sigmas = sigmas
     scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
     scope.computed += scope.plan.kind != REUSE
-    if settings.keeps_slope or settings.kv_forecast > 0:
-        _forecast(scope, scope.plan, settings)
+    if settings.keeps_slope or settings.kv_forecast > 0 or settings.correction > 0:
+        _forecast(scope, scope.plan, settings, ops)
     return decisions
 
 
@@ -261,17 +269,39 @@ def _decide(
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
-def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings) -> None:
+def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings, ops: TokenOps) -> None:
     sigma = scope.token_levels()
-    if scope.clock is None:
-        scope.clock = ForecastClock.start(sigma)
+    if scope.clock is None or scope.kv_clock is None:
+        scope.clock = scope.kv_clock = ForecastClock.start(sigma)
+        if settings.correction > 0:
+            scope.kv_clock = ForecastClock.start(sigma)
+    clock, kv_clock = scope.clock, scope.kv_clock
     if settings.keeps_slope:
-        plan.gain = scope.clock.gain(sigma, settings.forecast)
+        plan.gain = clock.gain(sigma, settings.forecast)
+    plan.inverse_interval = clock.inverse_interval(sigma)
     if settings.kv_forecast > 0:
-        plan.kv_gain = scope.clock.gain(sigma, settings.kv_forecast)
-    plan.inverse_interval = scope.clock.inverse_interval(sigma)
-    if plan.kind != REUSE:
-        scope.clock.advance(sigma, None if plan.inverse is None else plan.inverse[0] >= 0)
+        plan.kv_gain = kv_clock.gain(sigma, settings.kv_forecast)
+        plan.kv_inverse_interval = kv_clock.inverse_interval(sigma)
+    if plan.kind == REUSE:
+        return
+    active = None if plan.inverse is None else plan.inverse[0] >= 0
+    known = active
+    if settings.correction > 0 and plan.inverse is not None:
+        fresh = clock.computed == kv_clock.computed
+        plan.correction = correction(
+            scope.layout,
+            plan.chunks,
+            plan.inverse,
+            plan.inverse_interval,
+            fresh,
+            settings.correction,
+            ops,
+        )
+        if plan.correction is not None:
+            known = plan.correction.inverse[0] >= 0
+    clock.advance(sigma, known)
+    if kv_clock is not clock:
+        kv_clock.advance(sigma, active)
 
 
 def records(scope: Scope, decisions: Sequence[Decision]) -> tuple[ChunkRecord, ...]:

@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "end_percent": (0.0, 1.0),
     "forecast": (0.0, 1.0),
     "kv_forecast": (0.0, 1.0),
+    "correction": (0.0, 1.0),
 }
 
 
@@ -61,8 +62,8 @@ class MotionCacheSettings:
         compute_budget: above 0, the share of the run's tokens that is computed, warm-up and last
             step included: updates are spread over the steps between, a little more where a step
             removes much noise, whatever the model's answer does, and partial ones compute
-            `update_share` of the tokens (where that is 0: 0.85, and 0.6 in diffusion forcing).
-            `reuse_threshold` does not say how often then.
+            `update_share` of the tokens (0.85 where that is 0). `reuse_threshold` does not say how
+            often then.
         max_stale_steps: a token is recomputed after this many reuses at the latest, or with
             `update_share` in the first partial evaluation from then on. 0 is no limit.
         end_percent: evaluations after this share of the noise schedule are computed in full.
@@ -74,6 +75,9 @@ class MotionCacheSettings:
             change, damped by how far back that is.
         kv_forecast: the same for the keys and values of tokens that a partial evaluation does not
             compute; costs as much memory as these.
+        correction: 0 leaves the forecast of a token that a partial evaluation does not compute as
+            it is; towards 1 what the forecast missed at computed tokens near it and like it is
+            added (ours).
         cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
         kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
             "gpu_fp8" there in half the bytes, "cpu" in the host's memory, "off" nowhere (whole
@@ -97,6 +101,7 @@ class MotionCacheSettings:
     motion_source: str = "predicted_x0"
     forecast: float = 0.0
     kv_forecast: float = 0.0
+    correction: float = 0.0
     cfg_mask: str = "shared"
     kv_cache: str = "auto"
     verbose: bool = False
@@ -139,7 +144,7 @@ class MotionCacheSettings:
 
 
 _TUNED = MotionCacheSettings(
-    warmup_steps=3,
+    warmup_steps=2,
     motion_sensitivity=0.4,
     uniform_updates=0,
     min_update_ratio=0.4,
@@ -147,6 +152,7 @@ _TUNED = MotionCacheSettings(
     motion_source="residual",
     forecast=1.0,
     kv_forecast=0.5,
+    correction=1.0,
 )
 
 PRESETS: dict[str, MotionCacheSettings] = {

@@ -19,6 +19,7 @@ OPS = (
     "reuse_residual",
     "scatter_residual",
     "store_residual",
+    "correct_rows",
     "scatter_kv",
     "read_kv",
 )

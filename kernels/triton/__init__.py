@@ -78,6 +78,7 @@ BACKEND = Backend(
         "reuse_residual": _floats("x", "residual", "slope"),
         "scatter_residual": _floats("x", "new", "residual", "slope"),
         "store_residual": _floats("x", "y", "residual", "slope"),
+        "correct_rows": _floats("pred", "new"),
         "scatter_kv": Capability(
             dtypes={
                 "k_new": FLOATS,

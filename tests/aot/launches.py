@@ -19,6 +19,8 @@ ROTARY = 2 * HEAD
 # predicted video: 16 latent channels in patches of 2 x 2
 LATENT = 64
 BATCH = 2
+# computed tokens that correct one that is not
+NEAR = (8, 45)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ def wide_calls(clip: Clip, channels: int, dtype: torch.dtype) -> Iterator[Call]:
     yield "read_kv", "int8 and fp8", (keys, codes, scale, scale, dtype, length)
     yield "reuse_residual", "", (x, x, None, None)
     yield "reuse_residual", "forecast", (x, x, x, rate)
+    idle = length - active
+    for near in NEAR:
+        nearby = ints(active), ints(idle), ints(idle, near), floats(BATCH, idle, near)
+        yield "correct_rows", f"{near} sources", (x, wide(BATCH, active), *nearby)
     yield "store_residual", "", (x, x, x, None, None)
     yield "store_residual", "forecast", (x, x, x, x, rate)
 

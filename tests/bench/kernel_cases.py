@@ -7,13 +7,15 @@ calls it, `case_<op>_<variant>` another way of calling it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 E4M3 = torch.float8_e4m3fn
+# computed tokens that correct one that is not
+NEAR = 44
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,31 @@ def case_scatter_residual_plain(sizes: Sizes) -> Case:
     return Case("scatter_residual", lambda: (x, new, inverse, residual.clone()), moved)
 
 
+def case_correct_rows(sizes: Sizes) -> Case:
+    """Every token that is not computed, from the computed ones before and after it in its row of
+    the frame."""
+    pred, new = (
+        floats(sizes, sizes.batch, rows, sizes.channels) for rows in (sizes.length, sizes.count)
+    )
+    rows = row_lists(replace(sizes, lists=1))[0]
+    chosen = rows[: sizes.count - sizes.padding]
+    idle = torch.ones(sizes.length, device=sizes.device, dtype=torch.bool)
+    idle[chosen.long()] = False
+    targets = idle.nonzero().view(-1).to(torch.int32)
+    around = torch.arange(-NEAR // 2, NEAR // 2, device=sizes.device)
+    sources = torch.searchsorted(chosen, targets)[:, None] + around
+    sources[(sources < 0) | (sources >= len(chosen))] = -1
+    weight = torch.rand((sizes.batch, *sources.shape), device=sizes.device) / NEAR
+    sources = sources.to(torch.int32)
+    moved = (
+        2 * sizes.nbytes(len(targets))
+        + 2 * sizes.nbytes(len(sources[sources >= 0].unique()))
+        + sources.nbytes
+        + weight.nbytes
+    )
+    return Case("correct_rows", lambda: (pred, new, rows, targets, sources, weight), moved)
+
+
 def case_scatter_kv(sizes: Sizes) -> Case:
     k_new, v_new = (floats(sizes, sizes.batch, sizes.count, sizes.channels) for _ in range(2))
     k_store, v_store = (floats(sizes, sizes.batch, sizes.length, sizes.channels) for _ in range(2))
@@ -274,7 +301,7 @@ CASES: dict[str, Callable[[Sizes], Case]] = {
         *(case_compact_rows, case_gather_rows, case_gather_rows_modulation),
         *(case_reuse_residual, case_reuse_residual_plain),
         *(case_store_residual, case_store_residual_plain),
-        *(case_scatter_residual, case_scatter_residual_plain),
+        *(case_scatter_residual, case_scatter_residual_plain, case_correct_rows),
         *(case_scatter_kv, case_scatter_kv_fp8, case_read_kv),
     )
 }

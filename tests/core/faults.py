@@ -25,7 +25,7 @@ BRANCHES = ("u", "c")
 # all three kinds of evaluation, each of them more than once
 SETTINGS = MotionCacheSettings(
     warmup_steps=2, uniform_updates=1, reuse_threshold=0.1, min_update_ratio=0.0, agreement=0.0,
-    forecast=0.5,
+    forecast=0.5, correction=1.0,
 )  # fmt: skip
 
 Grouping = Callable[[int], list[tuple[str, ...]]]

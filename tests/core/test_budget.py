@@ -133,5 +133,3 @@ def test_motion_computes_shares_and_more_of_it_where_that_is_too_little():
         budget, share = given
         chosen = settings(policy="motion", compute_budget=budget, update_share=share)
         assert spread(chosen, facts)[0].update_share == pytest.approx(wanted)
-    chosen = settings(policy="motion", compute_budget=0.4)
-    assert spread(chosen, facts, forcing=True)[0].update_share == 0.6

@@ -45,7 +45,9 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
     x = torch.randn(batch, 16, *size)
     text = torch.randn(batch, TEXT_TOKENS, TEXT_DIM)
     before = living_tensors()
-    run = Run(network, MotionCacheSettings(forecast=forecast, kv_cache=kv_cache))
+    run = Run(
+        network, MotionCacheSettings(forecast=forecast, correction=forecast, kv_cache=kv_cache)
+    )
     for sigma in (1.0, 0.875, 0.75):
         run.call(x, 1000 * sigma, text, tuple(names))
     live = storages(before)

@@ -194,6 +194,15 @@ ORDINARY = {
         replace(MOTION, motion_source="residual", kv_forecast=1.0, update_share=0.5),
         Clip(),
     ),
+    "correction": (replace(MOTION, forecast=0.75, correction=1.0), Clip()),
+    "correction, masks of their own": (
+        replace(MOTION, forecast=0.75, correction=1.0, cfg_mask="separate"),
+        Clip(),
+    ),
+    "correction in chunks": (
+        replace(MOTION, forecast=0.75, kv_forecast=1.0, correction=1.0, update_share=0.5),
+        Clip(facts={"chunks": (1, 2, 1)}),
+    ),
     "features": (replace(MOTION, motion_source="features"), Clip()),
     "vote": (replace(MOTION, agreement=0.5), Clip()),
     "random": (replace(MOTION, policy="random"), Clip()),

@@ -18,7 +18,7 @@ def test_no_short_run_has_the_preset_as_it_is_written(name, steps):
 
 @pytest.mark.parametrize(
     ("name", "steps", "warm_up"),
-    [("balanced", 9, 2), ("quality", 12, 2), ("fast", 16, 2), ("balanced", 17, 3), ("fast", 20, 3)],
+    [("balanced", 9, 1), ("quality", 12, 1), ("fast", 13, 2), ("balanced", 17, 2), ("fast", 20, 2)],
 )
 def test_a_short_run_warms_up_for_the_same_share(name, steps, warm_up):
     chosen = resolve(name, steps)
@@ -51,7 +51,7 @@ def test_the_measured_runs_are_those_of_this_rule(root):
         wanted = written if row["settings"] == "written" else resolved
         assert row["warmup_steps"] == wanted.warmup_steps
         pairs.setdefault((row["preset"], row["steps"]), {})[row["settings"]] = row
-    # at 10, 12 and 16 steps
+    # at 10, 11 and 12 steps
     assert len(pairs) == 9
     for pair in pairs.values():
         # a budget is kept whatever warm-up takes of it

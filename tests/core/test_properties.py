@@ -24,12 +24,12 @@ from motioncache_pack.tests.support.toy_models import DoublingNet
 
 WHOLE = ("warmup_steps", "uniform_updates", "max_stale_steps")
 # where runs are partial, dense and reused; 8 bits and a forecast of keys and values are not what
-# was stored: see test_kv_quality and test_kv_forecast
+# was stored, nor is what is corrected: see test_kv_quality, test_kv_forecast and test_correction
 LIKELY = {
     "warmup_steps": (1, 1), "uniform_updates": (0, 0), "max_stale_steps": (0, 4),
     "reuse_threshold": (0.1, 0.3), "min_update_ratio": (0.0, 0.2), "agreement": (0.0, 0.6),
     "motion_sensitivity": (0.5, 1.0), "policy": ("motion", "random", "motion", "chunk", "step"),
-    "kv_cache": ("gpu", "cpu", "auto", "off"), "kv_forecast": (0.0, 0.0),
+    "kv_cache": ("gpu", "cpu", "auto", "off"), "kv_forecast": (0.0, 0.0), "correction": (0.0, 0.0),
 }  # fmt: skip
 
 

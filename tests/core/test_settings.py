@@ -45,6 +45,7 @@ def test_the_published_ranges():
         "kv_forecast": (0.0, 1.0),
         "update_share": (0.0, 1.0),
         "compute_budget": (0.0, 1.0),
+        "correction": (0.0, 1.0),
     }
 
 
@@ -171,6 +172,7 @@ def test_the_paper_preset_is_the_published_script():
         "kv_forecast": 0.0,
         "update_share": 0.0,
         "compute_budget": 0.0,
+        "correction": 0.0,
         "end_percent": 1.0,
     }
     assert {name: paper[name] for name in published} == published

@@ -117,6 +117,20 @@ def test_scatter_residual(forecast, device, fast):
     agree(wanted[:1] + wanted[4:], ends(out, residual, *more))
 
 
+def test_correct_rows(device, fast):
+    (pred,) = big(device)
+    rows = last_rows(pred)[0]
+    # computed and corrected tokens take turns, at both ends
+    computed, targets = rows[::2].contiguous(), rows[1::2].contiguous()
+    new = torch.randn_like(pred[:, : len(computed)])
+    sources = torch.randint(-1, len(computed), (len(targets), 4), device=device).to(torch.int32)
+    weight = torch.rand(2, *sources.shape, device=device)
+    out = kernels.correct_rows(pred, new, computed, targets, sources, weight)
+    places = torch.arange(2 * END, dtype=torch.int32, device=device)
+    within = ends(pred)[0], new, places[::2], places[1::2], sources, weight
+    agree(reference("correct_rows", *within)[:1], [out])
+
+
 def test_scatter_kv(device, fast):
     k_store, v_store = big(device, count=2)
     k, v = (torch.randn_like(k_store[:, : 2 * END]) for _ in range(2))

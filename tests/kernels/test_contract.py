@@ -57,6 +57,14 @@ def arguments(name):
             torch.rand(6),
         ),
         "store_residual": (x, x + 1, *(torch.randn_like(x) for _ in range(2)), torch.rand(6)),
+        "correct_rows": (
+            x,
+            new,
+            torch.tensor([1, 4, 5], dtype=torch.int32),
+            torch.tensor([0, 2], dtype=torch.int32),
+            torch.tensor([[0, -1], [2, 0]], dtype=torch.int32),
+            torch.rand(2, 2, 2),
+        ),
         "scatter_kv": (new, new + 1, rows, *coded_stores()),
         "read_kv": (*coded_stores(), torch.bfloat16, 5),
     }[name]
@@ -157,7 +165,9 @@ def test_compiled_in_one_graph_and_equal(name):
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("name", ["gather_rows", "scatter_kv", "compact_rows", "select_top"])
+@pytest.mark.parametrize(
+    "name", ["gather_rows", "correct_rows", "scatter_kv", "compact_rows", "select_top"]
+)
 def test_fake_tensors_need_no_kernel(name):
     from torch._subclasses.fake_tensor import FakeTensorMode
 

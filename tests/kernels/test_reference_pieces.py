@@ -85,13 +85,18 @@ def test_no_active_row_changes_nothing(merge):
     assert all(torch.equal(a, b) for a, b in zip(kept, (y, residual, slope), strict=True))
 
 
-@pytest.mark.parametrize("op", ["motion_map", "reuse_residual"])
+@pytest.mark.parametrize("op", ["motion_map", "reuse_residual", "correct_rows"])
 def test_cutting_changes_no_number(monkeypatch, dtype, op, assert_same):
     x, other = torch.randn(2, 5, 9, 24).to(dtype), torch.randn(2, 9, 24).to(dtype)
     flat = x.view(2, 45, 24)
     given = {
         "motion_map": (x, other),
         "reuse_residual": (flat, flat.flip(1), flat.flip(2), torch.rand(45)),
+        "correct_rows": (
+            *(flat, other, 5 * torch.arange(9).to(torch.int32)),
+            *(torch.arange(41).to(torch.int32), torch.randint(-1, 9, (41, 3), dtype=torch.int32)),
+            torch.rand(2, 41, 3),
+        ),
     }[op]
     results = []
     for limit in (1, 3000, 1 << 20):

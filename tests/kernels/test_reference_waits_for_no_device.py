@@ -47,6 +47,16 @@ def scattered(count, lists, zeros=0.3, dtype=torch.float32):
     return tokens(dtype), new, some_inverse(lists, count), *stored
 
 
+def corrected(count, skipped, dtype=torch.float32, new_dtype=None):
+    order, near = torch.randperm(LENGTH).to(torch.int32), 4
+    rows, targets = order[:count].sort().values, order[count:].sort().values
+    sources = torch.randint(max(1, count), (LENGTH - count, near), dtype=torch.int32)
+    sources[torch.rand(sources.shape) < skipped] = -1
+    weight = torch.rand(2, LENGTH - count, near)
+    new = normal(2, count, CHANNELS, dtype=new_dtype or dtype)
+    return tokens(dtype), new, rows, targets, sources, weight
+
+
 def fp8(*shape):
     return normal(*shape).to(torch.float8_e4m3fn)
 
@@ -103,6 +113,14 @@ CASES = {
     "store_residual": {
         "plain": lambda: (tokens(), tokens(), tokens(), None, None),
         "slope": lambda: (*(tokens() for _ in range(4)), rates(0.3)),
+    },
+    "correct_rows": {
+        "near": lambda: corrected(20, 0.0),
+        "some skipped": lambda: corrected(20, 0.3),
+        "half": lambda: corrected(20, 0.3, torch.bfloat16),
+        "a wide pred": lambda: corrected(20, 0.3, torch.float64, torch.bfloat16),
+        "none computed": lambda: corrected(0, 1.0),
+        "all computed": lambda: corrected(LENGTH, 0.0),
     },
     "scatter_kv": {
         "padded": lambda: kv(some_rows(1, 20, 5), torch.bfloat16),
