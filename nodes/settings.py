@@ -25,7 +25,8 @@ _TOOLTIPS = {
     ),
     "motion_sensitivity": (
         "0 treats all tokens alike. Higher values let tokens that change slowly, or do not move, "
-        "wait longer. 0.4 is the optimum of a forecast, and the paper's value too."
+        "wait longer. 0.4 is the optimum of a forecast, and the paper's value too. With a high "
+        "update_share, as with compute_budget, values above 0 choose nearly the same tokens."
     ),
     "reuse_threshold": (
         "0 never reuses: the video is the one without MotionCache. Above 0 it counts only where "
@@ -78,13 +79,17 @@ _TOOLTIPS = {
     "update_share": (
         "Above 0, a partial evaluation computes this share of the tokens, the most due ones, as "
         "often as compute_budget or the threshold allows. 0: with compute_budget, 0.85 of the "
-        "tokens, 0.6 in diffusion forcing; else each token when its own change reaches the "
-        "threshold."
+        "tokens; else each token when its own change reaches the threshold."
     ),
     "compute_budget": (
         "How much of the run is computed: 0.4 is two fifths of it, warm-up and last step included, "
         "the rest spread over the steps between. Lower is faster and less exact. It means the same "
         "work on every model and needs no threshold. 0 goes by reuse_threshold instead."
+    ),
+    "correction": (
+        "0 leaves the forecast of a token that a partial evaluation does not compute as it is. "
+        "Towards 1, what the forecast missed at computed tokens near it and like it is added. "
+        "Costs next to no time and no memory that stays."
     ),
 }
 
@@ -143,6 +148,7 @@ class MotionCacheSettingsNode(io.ComfyNode):
         kv_forecast: float,
         update_share: float,
         compute_budget: float,
+        correction: float,
     ) -> io.NodeOutput:
         settings = MotionCacheSettings(
             policy=policy,
@@ -162,5 +168,6 @@ class MotionCacheSettingsNode(io.ComfyNode):
             kv_forecast=kv_forecast,
             update_share=update_share,
             compute_budget=compute_budget,
+            correction=correction,
         )
         return io.NodeOutput(settings)

@@ -306,9 +306,9 @@ def test_a_preset_is_resolved_for_the_run_and_settings_are_not(pack, models):
     patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
     pack.sample(patched, steps=12)
     data = summary(handle.latest)
-    assert data["preset"] == "balanced" and data["settings"]["warmup_steps"] == 2
-    assert "Preset: balanced (warmup_steps 2" in text(handle.latest)
-    assert any("warmup_steps 2 instead of 3" in why for why in data["why"])
+    assert data["preset"] == "balanced" and data["settings"]["warmup_steps"] == 1
+    assert "Preset: balanced (warmup_steps 1" in text(handle.latest)
+    assert any("warmup_steps 1 instead of 2" in why for why in data["why"])
     assert marks(handle.latest)[2:] != "D" * 10
     chosen = MotionCacheSettings(**MIXED)
     patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced", chosen)

@@ -43,7 +43,7 @@ CONTRACT = {
         "MotionCache Settings",
         {
             "policy": combo("motion", "motion", "chunk", "step", "random", **PLAIN),
-            "warmup_steps": whole(3, 1, 100, **PLAIN),
+            "warmup_steps": whole(2, 1, 100, **PLAIN),
             "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
             "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
             "uniform_updates": whole(0, 0, 1000, **MORE),
@@ -59,6 +59,7 @@ CONTRACT = {
             "kv_forecast": real(0.5, 0.0, 1.0, 0.01, **MORE),
             "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
             "compute_budget": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
+            "correction": real(1.0, 0.0, 1.0, 0.01, **MORE),
         },
         {},
         [("MOTIONCACHE_SETTINGS", "settings")],
@@ -232,7 +233,7 @@ def test_everything_is_explained_and_found(pack, node_id):
 
 def test_all_settings_but_the_first_four_and_the_budget_are_advanced(pack):
     inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12 + [False]
+    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12 + [False, True]
 
 
 def defaults():

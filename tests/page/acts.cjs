@@ -125,6 +125,14 @@ async function scrubber(page) {
   });
 }
 
+// the last evaluation and the last frame
+async function toTheEnd(page) {
+  for (const i of [0, 1]) {
+    await page.locator(`${SCRUBBER} input`).nth(i).focus();
+    await page.keyboard.press("End");
+  }
+}
+
 // moves the sliders and the view as a person does, with the keyboard
 async function scrub(page) {
   const [steps, frames] = [0, 1].map((i) => page.locator(`${SCRUBBER} input`).nth(i));
@@ -189,5 +197,5 @@ async function remove(page, type) {
 }
 
 module.exports = {
-  drop, fit, help, open, reload, remove, run, scrub, scrubber, search, seen, set, zoom,
+  drop, fit, help, open, reload, remove, run, scrub, scrubber, search, seen, set, toTheEnd, zoom,
 };

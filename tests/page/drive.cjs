@@ -58,6 +58,9 @@ async function all(page, errors) {
   out.reloaded = await acts.reload(page);
   await acts.zoom(page, MAP);
   await shot("reloaded");
+  await acts.toTheEnd(page);
+  await page.locator(".motioncache-scrubber select").selectOption("motion");
+  out.kept = await acts.scrubber(page);
   out.help = await acts.help(page, MAP);
   await shot("help");
   out.found = {};

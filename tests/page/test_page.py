@@ -108,6 +108,9 @@ def test_another_sensitivity_is_another_map(seen):
 def test_the_map_outlives_a_reload_but_not_its_node(seen):
     assert seen["reloaded"]["visible"]
     assert "0.00\n1.00\nrate of change" in seen["reloaded"]["words"]
+    # that of the second run
+    again, kept = seen["again"], seen["kept"]
+    assert (kept["shows"], kept["picture"]) == (again["shows"], again["picture"])
     assert seen["left"] == 0
 
 

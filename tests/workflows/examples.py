@@ -103,7 +103,7 @@ All are in *Comfy-Org/Wan_2.2_ComfyUI_Repackaged* on Hugging Face.{2}
 **Two experts, two MotionCache nodes.** Each expert is a model of its own, so nothing is carried \
 over: the cache starts afresh at the hand-over, and each expert sees 10 of the 20 steps. Its \
 budget is a share of these 10, and its warm-up is part of it. That is why the settings node, which \
-feeds both, has **warmup_steps** 2 and **compute_budget** 0.5.
+feeds both, has **compute_budget** 0.5.
 
 An expert that gets 8 steps or fewer is passed through unchanged. That includes runs with 4-step \
 distillation LoRAs. With more steps, move the hand-over of both samplers to half of them.
@@ -232,9 +232,8 @@ def _two_experts(task: str, note: str) -> Graph:
     column = g.column(0, 440)
     column.add("MarkdownNote", 480, title="Read me", colours=NOTE, text=note)
     settings = column.add(
-        "MotionCacheSettings", 400, title="Settings of both experts", warmup_steps=2,
-        compute_budget=0.5,
-    )  # fmt: skip
+        "MotionCacheSettings", 400, title="Settings of both experts", compute_budget=0.5
+    )
     column = g.column(500, 380)
     vae = column.add("VAELoader", 80, vae_name="wan_2.1_vae.safetensors")
     if task == "t2v":
