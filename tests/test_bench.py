@@ -9,6 +9,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -71,20 +72,25 @@ def test_the_engine_measures_every_kind(engine, bench):
         assert share <= row["computed"][kind] < share + 0.06, kind
         ideal = row["ideal_share"]
         assert ideal["reuse"] <= ideal[kind] <= ideal["dense"] == 1
-    assert {"scatter_kv", "gather_rows", "scatter_residual"} <= set(row["ops_share"]["active 50%"])
+    ops = {"gather_rows", "scatter_residual", "correct_rows"}
+    assert ops <= set(row["ops_share"]["active 50%"])
     assert "reuse_residual" in row["ops_share"]["reuse"]
     assert engine["environment"]["device"] == "cpu"
 
 
-def test_the_gate_sees_a_wrong_partial_path(bench, monkeypatch):
+SWAPPED = {
+    "scatter_kv": lambda kept: lambda k, v, rows, *more: kept(v, k, rows, *more),
+    "scatter_residual": lambda kept: lambda x, new, at, *more: kept(x, new, at.flip(-1), *more),
+}
+
+
+@pytest.mark.parametrize(("op", "kv_forecast"), [("scatter_kv", 0.0), ("scatter_residual", 0.5)])
+def test_the_gate_sees_a_wrong_partial_path(bench, monkeypatch, op, kv_forecast):
     model = bench("engine_model")
-    geometry = model.SMOKE["smoke"]
+    geometry = replace(model.SMOKE["smoke"], kv_forecast=kv_forecast)
     with torch.inference_mode():
         assert model.gate(geometry, "cpu") is None
-        kept = model.kernels.scatter_kv
-        monkeypatch.setattr(
-            model.kernels, "scatter_kv", lambda k, v, rows, *more: kept(v, k, rows, *more)
-        )
+        monkeypatch.setattr(model.kernels, op, SWAPPED[op](getattr(model.kernels, op)))
         assert "all rows active" in model.gate(geometry, "cpu")
 
 
@@ -114,6 +120,10 @@ def test_the_tables_of_a_gpu(engine, timed, bench):
     table = readme.gpu_engine_table(on_gpu(engine))
     (row,) = [line for line in table.splitlines() if line.startswith("| smoke")]
     assert row.count("%") == 15
+    assert "Without kv_forecast" not in table
+    plain = on_gpu(engine)
+    plain["rows"][0]["model"]["kv_forecast"] = 0.0
+    assert "no memory: smoke." in readme.gpu_engine_table(plain)
     for text in (table, readme.gpu_kernel_table(on_gpu(timed))):
         assert "Test GPU, driver 1" in text and "commit abc" in text
 

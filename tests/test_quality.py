@@ -178,7 +178,7 @@ def test_the_control_draws_a_share_of_the_tokens_each_for_itself(bench):
 @pytest.mark.parametrize("mode", ["ordinary", "forcing"])
 def test_a_real_clip_passes_the_gate(bench, monkeypatch, tmp_path, mode):
     cases, policies, runs = (bench(f"quality_{n}") for n in ("cases", "policies", "runs"))
-    monkeypatch.setattr(cases, "OPTIONS", replace(cases.OPTIONS, steps=12))
+    monkeypatch.setenv(cases.STEPS, "12")
     monkeypatch.setattr(cases, "FRAMES", {"ordinary": 3, "forcing": 4})
     cases._facts.cache_clear()
     clip = cases.case(mode, 2)
@@ -219,6 +219,18 @@ def test_a_run_that_reused_nothing_bends_no_curve(bench):
     assert [run["psnr"] and run["psnr"]["mean"] for run in found["sweep"]] == [30, 40, None]
     assert found["at"]["compute_share"]["0.50"]["psnr"] is None
     assert found["distance_to_a_run"] == {"0.30": 0.1, "0.40": 0.0, "0.50": 0.1}
+
+
+def test_equal_time_is_another_place_of_the_curve_than_equal_work(bench):
+    analysis = bench("quality_analysis")
+    sweep = [
+        {"compute_share": x, "flops_share": x, "cpu_seconds": 3 * (x + 0.1),
+         "uncached_cpu_seconds": 3.0, "psnr": 100 * x}
+        for x in (0.2, 0.3, 0.5)
+    ]  # fmt: skip
+    by_time = analysis.at_equal_compute([sweep], "psnr", 0.4, analysis.CPU_TIME)
+    assert by_time == [pytest.approx(30.0)]
+    assert analysis.at_equal_compute([sweep], "psnr", 0.4) == [pytest.approx(40.0)]
 
 
 @pytest.mark.parametrize("base", ["ours", "paper"])

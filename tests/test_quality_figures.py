@@ -169,3 +169,9 @@ def test_pairs_are_narrower_than_clips():
     assert found.clips == 24 and 0.8 < found.low < 1 < found.high < 1.2
     alone = stats.bootstrap(clips)
     assert alone.high - alone.low > 5 * (found.high - found.low)
+
+
+def test_no_two_curves_of_a_picture_look_alike(bench):
+    report = bench("quality_report")
+    assert len({report.look(i) for i in range(20)}) == 20
+    assert len({report.look(i)[0] for i in range(8)}) == 8

@@ -45,6 +45,7 @@ def test_both_commands_are_named(root):
 def test_quality_that_was_not_measured_is_said_so(bench, tmp_path):
     tables = bench("readme_quality").quality_tables
     assert "The confirmation model: not measured yet." in tables(tmp_path)
+    assert "The confirmation model, 50 steps: not measured yet." in tables(tmp_path)
     shares = {s: {"psnr": {"mean": 40.25, "low": None, "high": None, "clips": 1}} for s in
               ("0.30", "0.40", "0.50")}  # fmt: skip
     at = {"at": {"compute_share": shares}}
@@ -55,9 +56,35 @@ def test_quality_that_was_not_measured_is_said_so(bench, tmp_path):
     (tmp_path / "quality.json").write_text(json.dumps(data), "utf-8")
     told = tables(tmp_path)
     assert "**Block-causal diffusion forcing, the demo model**" in told
+    assert "CPU time" not in told
+    (tmp_path / "quality_confirmation_50_steps.json").write_text(
+        json.dumps({**data, "seeds": 6, "steps": 50}), "utf-8"
+    )
+    brief = tables(tmp_path).partition("50 steps**")[2]
+    assert "| a over b | +40.2 |" in brief and "| step | 40.2 |" not in brief
+    assert "6 clips of the confirmation model in each mode, 50 steps, cpu." in brief
     assert (
         "| step | 40.2 | 40.2 | 40.2 |" in told and "| a over b | +40.2 | +40.2 | +40.2 |" in told
     )
+
+
+def test_against_the_same_forecast_the_table_tells_equal_time_too(bench, tmp_path):
+    def shares(**figures):
+        told = {k: {"mean": v, "low": None, "high": None, "clips": 1} for k, v in figures.items()}
+        return dict.fromkeys(("0.30", "0.40", "0.50"), told)
+
+    at = {
+        "compute_share": shares(psnr=2.0, psnr_moving=3.0),
+        "cpu_share": shares(psnr=-4.0),
+    }
+    figures = {"clips": 1, "policies": {},
+               "differences": [{"policy": "a", "over": "b + forecast", "at": at}]}  # fmt: skip
+    data = {"modes": {"ordinary": figures}, "seeds": 1, "steps": 24,
+            "environment": {"device": "cpu"}}  # fmt: skip
+    (tmp_path / "quality.json").write_text(json.dumps(data), "utf-8")
+    told = bench("readme_quality").quality_tables(tmp_path)
+    for row, value in (("", "+2.0"), (", where it moves", "+3.0"), (", at equal CPU time", "-4.0")):
+        assert f"| a over b + forecast{row} | {value} | {value} | {value} |" in told
 
 
 def test_ablations_that_were_not_measured_are_said_so(bench, tmp_path):
@@ -76,5 +103,8 @@ def test_ablations_that_were_not_measured_are_said_so(bench, tmp_path):
             "seeds": 6, "steps": 24, "model": "demo"}  # fmt: skip
     (tmp_path / "ablations.json").write_text(json.dumps(data), "utf-8")
     told = tables(tmp_path)
-    assert "| kv_forecast 0.0 | -2.5 [-3.5, -1.5] | +0.2 [-0.8, +1.2] |" in told
+    assert "| ordinary, 0.30 | ordinary, 0.40 | forcing, 0.30 | forcing, 0.40 |" in told
+    ordinary, forcing = (" | ".join([cell] * 2) for cell in
+                         ("-2.5 [-3.5, -1.5]", "+0.2 [-0.8, +1.2]"))  # fmt: skip
+    assert f"| kv_forecast 0.0 | {ordinary} | {forcing} |" in told
     assert "6 clips of model demo in each mode, 24 steps." in told

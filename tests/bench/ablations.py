@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import load_pack
 from quality_analysis import analysis
 from quality_bench import RESULTS, make, parsed, parser, sweeps, write
-from quality_cases import FORCING, OPTIONS, ORDINARY, Case, cases
+from quality_cases import FORCING, ORDINARY, Case, cases
 from quality_policies import CACHED, NONE, OURS, PRESETS, Job, never, sweep, whole
 from quality_report import grid_of_panels, markdown
 from quality_variants import LAST, LATENTS, ORDER, UNCLEAN
@@ -29,7 +29,7 @@ from quality_variants import LAST, LATENTS, ORDER, UNCLEAN
 load_pack()
 
 from motioncache_pack.motioncache_core import MotionCacheSettings  # noqa: E402
-from motioncache_pack.motioncache_core.budget import FORCING_SHARE, SHARE  # noqa: E402
+from motioncache_pack.motioncache_core.budget import SHARE  # noqa: E402
 
 SEEDS = {"demo": 6, "confirmation": 6}
 BASE = "base"
@@ -40,12 +40,13 @@ FACTORS: dict[str, dict[str, tuple[Any, ...]]] = {
     "ours": {
         "motion_source": ("predicted_x0", "features", "residual"),
         "motion_sensitivity": (0.0, 0.2, 0.4, 0.7, 1.0),
-        "update_share": (0.4, 0.6, 0.85, 0.95),
-        "warmup_steps": (2, 3, 4, 6),
+        "update_share": (0.4, 0.6, 0.95),
+        "warmup_steps": (1, 2, 3, 4),
         "uniform_updates": (0, 1, 3),
         "max_stale_steps": (0, 4, 8, 16),
         "forecast": (0.0, 0.5, 0.75, 1.0),
         "kv_forecast": (0.0, 0.5, 1.0),
+        "correction": (0.0, 0.5, 1.0),
         "cfg_mask": ("shared", "separate"),
         "dense_last": (True, False),
     },
@@ -59,6 +60,7 @@ FACTORS: dict[str, dict[str, tuple[Any, ...]]] = {
         "max_stale_steps": (0, 4, 8),
         "forecast": (0.0, 1.0),
         "kv_forecast": (0.0, 0.5),
+        "correction": (0.0, 1.0),
         "cfg_mask": ("shared", "separate"),
         "dense_last": (True, False),
     },
@@ -81,9 +83,11 @@ def others(mode: str, name: str) -> dict[str, dict[str, tuple[str, MotionCacheSe
     found = {"motion_source": {LATENTS: (LATENTS, seen), LAST: (LAST, seen)}}
     if name == "ours":
         by_step = replace(base, policy=whole(mode))
-        found["whole evaluations"] = {WHOLE: (CACHED, by_step), ORDER: (ORDER, by_step)}
-        share = SHARE if mode == ORDINARY else FORCING_SHARE
-        by_change = replace(base, compute_budget=0.0, update_share=share)
+        found["whole evaluations"] = {WHOLE: (CACHED, by_step)}
+        if mode == ORDINARY:
+            # it knows no evaluations that compute one chunk and reuse another, as in forcing
+            found["whole evaluations"][ORDER] = ORDER, by_step
+        by_change = replace(base, compute_budget=0.0, update_share=SHARE)
         found["budget"] = {THRESHOLD: (CACHED, by_change)}
     if mode == FORCING:
         found["clean evaluation"] = {UNCLEAN: (UNCLEAN, base)}
@@ -157,7 +161,7 @@ def main() -> None:
         tables.append(markdown(mode, figures[mode]))
         policies = figures[mode]["policies"]
         grid_of_panels(
-            f"PSNR in dB; {mode}, {args.seeds} clips, {OPTIONS.steps} steps",
+            f"PSNR in dB; {mode}, {args.seeds} clips, {args.steps} steps",
             args.out / f"{name}_{mode.replace(', ', '_')}.png",
             {
                 factor: ({variant: policies[variant] for variant in (BASE, *names)}, "psnr")

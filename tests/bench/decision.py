@@ -5,8 +5,9 @@
 One evaluation of a small Wan with all its tokens, then one walk through MotionCache's own work for
 an evaluation with half of the rows active: motion map of the blocks' output, motion weights,
 accumulating, filling up to the wanted number of rows, row list, gathers of tokens and rotary table,
-and the scatter with forecast. Medians over rounds, as shares of the evaluation, in which each walk
-starts with the cache that the evaluation left. Refuses to print a number when the walk is wrong.
+the correction of the other rows by the computed ones, and the scatter with forecast. Medians over
+rounds, as shares of the evaluation, in which each walk starts with the cache that the evaluation
+left. Refuses to print a number when the walk is wrong.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ from common import environment, load_pack
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.motioncache_core.correction import correction, features  # noqa: E402
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+from motioncache_pack.motioncache_core.layout import TokenLayout  # noqa: E402
 from motioncache_pack.motioncache_core.motion import merge_maps, motion_weights  # noqa: E402
 
 MODELS = ((128, 4), (384, 3))
 BATCH, FRAMES, TOKENS = 2, 16, 256
 LENGTH = FRAMES * TOKENS
+LAYOUT = TokenLayout(FRAMES, int(TOKENS**0.5), int(TOKENS**0.5))
 WARM_UP = 2
 RULE = {"threshold": 0.1, "agreement": 0.5, "min_update_ratio": 0.1, "max_stale_steps": 8}
 
@@ -137,6 +141,10 @@ class Walk:
         )
         return picked, angles.unflatten(2, table.shape[2:])
 
+    def correct(self, x: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+        """The rows that are not computed, their forecast corrected by the others."""
+        return self._timed("correction", lambda: self._corrected(x, rows[0], new))
+
     def scatter(self, x: Tensor, new: Tensor) -> Tensor:
         return self._timed(
             "scatter_residual",
@@ -144,6 +152,15 @@ class Walk:
                 x, new, self.inverse, self.residual, self.slope, self.gain, self.interval
             ),
         )
+
+    def _corrected(self, x: Tensor, rows: Tensor, new: Tensor) -> Tensor:
+        fresh = torch.ones(LENGTH, dtype=torch.bool)
+        told = correction(LAYOUT, (self.active,), self.inverse, self.interval, fresh, 1.0, kernels)
+        if told is None:
+            return new[:, :0]
+        forecast = kernels.reuse_residual(x, self.residual, self.slope, self.gain)
+        weights = told.weights(features(self.slope), rows)
+        return kernels.correct_rows(forecast, new, rows, told.targets, told.sources, weights)
 
     def _frames(self) -> Tensor:
         return self.output.view(BATCH, FRAMES, TOKENS, -1)
@@ -191,6 +208,10 @@ def gate(network: Network) -> str | None:
         return "the gathered rotary rows are not those of the list"
     new, r, s = torch.randn_like(picked), walk.residual.clone(), walk.slope.clone()
     expected_y = network.x + r + walk.gain[:, None] * s
+    # with the same error everywhere it is that of every neighbourhood
+    corrected = walk.correct(network.x, rows, expected_y[:, chosen] + 3.0)
+    if far(corrected, expected_y[:, ~chosen] + 3.0):
+        return "rows are not corrected by the error of those around them"
     expected_y[:, chosen] = new
     expected_r, expected_s = r.clone(), s.clone()
     expected_r[:, chosen] = new - picked
@@ -215,7 +236,9 @@ def measured(network: Network, rounds: int) -> dict[str, Any]:
         started = time.perf_counter()
         network.dense()
         taken = time.perf_counter() - started
-        walk.gather(network.x, walk.decide(), network.table)
+        rows = walk.decide()
+        walk.gather(network.x, rows, network.table)
+        walk.correct(network.x, rows, new)
         walk.scatter(network.x, new)
         if round_ >= WARM_UP:
             dense.append(taken)

@@ -16,8 +16,8 @@ load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
 from motioncache_pack.motioncache_core import (  # noqa: E402
+    PRESETS,
     ModelCall,
-    MotionCacheSettings,
     RunFacts,
     Session,
     Trace,
@@ -25,15 +25,15 @@ from motioncache_pack.motioncache_core import (  # noqa: E402
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
 
-# the motion phase from the second evaluation on; nothing but the accumulators decides
-SETTINGS = MotionCacheSettings(
+# what the presets do to tokens, from the second evaluation on; nothing but the accumulators decides
+SETTINGS = replace(
+    PRESETS["balanced"],
+    compute_budget=0.0,
     warmup_steps=1,
-    uniform_updates=0,
     reuse_threshold=1.0,
     agreement=0.0,
     min_update_ratio=0.0,
     max_stale_steps=0,
-    forecast=0.75,
     dense_last=False,
     kv_cache="gpu",
 )
@@ -46,6 +46,7 @@ class Geometry:
     Attributes:
         size: latent frames, rows and columns.
         text: context tokens.
+        kv_forecast: as in the settings; it takes as much memory as keys and values.
     """
 
     dim: int
@@ -55,6 +56,7 @@ class Geometry:
     dtype: torch.dtype = torch.bfloat16
     batch: int = 1
     text: int = 512
+    kv_forecast: float = SETTINGS.kv_forecast
 
     @property
     def tokens(self) -> int:
@@ -71,13 +73,15 @@ class Geometry:
     def needed_bytes(self) -> int:
         """Device memory: weights, keys and values, and the largest intermediates of a block.
 
-        14B at 720p needs 28 GB + 62 GB + 21 GB, so all of Wan's sizes fit a device of 139 GiB.
+        14B at 720p needs 28 GB + 62 GB + 23 GB, so all of Wan's sizes fit a device of 139 GiB; with
+        `kv_forecast` it would need 62 GB more.
         """
         block = 8 * self.dim**2 + 2 * self.dim * self.ffn_dim
         row = self.batch * self.tokens * self.dtype.itemsize
-        # residual, slope, input and output of the stack, fp32 queries or keys being rotated
-        activations = row * (18 * self.dim + 3 * self.ffn_dim)
-        stored = 2 * self.layers * row * self.dim
+        # residual, slope, input and output of the stack, what is corrected, fp32 queries or keys
+        # being rotated
+        activations = row * (20 * self.dim + 3 * self.ffn_dim)
+        stored = (4 if self.kv_forecast else 2) * self.layers * row * self.dim
         return self.layers * block * self.dtype.itemsize + stored + activations
 
     def network(self, device: str) -> DemoWan:
@@ -109,10 +113,15 @@ WAN = {
     "1.3b-480p": Geometry(**_WAN_1_3B, size=(21, 60, 104)),
     "14b-480p": Geometry(**_WAN_14B, size=(21, 60, 104)),
     "1.3b-720p": Geometry(**_WAN_1_3B, size=(21, 90, 160)),
-    "14b-720p": Geometry(**_WAN_14B, size=(21, 90, 160)),
+    "14b-720p": Geometry(**_WAN_14B, size=(21, 90, 160), kv_forecast=0.0),
 }
-SMALL = {"small": Geometry(128, 512, 4, (12, 16, 16), torch.float32, batch=2, text=4)}
-SMOKE = {"smoke": Geometry(128, 192, 2, (4, 8, 8), torch.float32, batch=2, text=4)}
+_CPU = {"dtype": torch.float32, "batch": 2, "text": 4}
+SMALL = {
+    "width 128": Geometry(128, 512, 4, (12, 16, 16), **_CPU),
+    "width 512": Geometry(512, 2048, 4, (12, 16, 16), **_CPU),
+    "width 1536": Geometry(1536, 6144, 2, (12, 16, 16), **_CPU),
+}
+SMOKE = {"smoke": Geometry(128, 192, 2, (4, 8, 8), **_CPU)}
 
 
 class BenchOps:
@@ -173,7 +182,8 @@ class Runner:
         self.ops = BenchOps(geometry.tokens, device)
         self.trace = Trace({})
         self.sigma = 0.9
-        self._session = Session(SETTINGS, self.ops, RunFacts(), self.trace)
+        settings = replace(SETTINGS, kv_forecast=geometry.kv_forecast)
+        self._session = Session(settings, self.ops, RunFacts(), self.trace)
 
     def unpatched(self) -> Tensor:
         """The network alone."""

@@ -1,6 +1,6 @@
 """Quality over compute: what each way of reusing costs the video, on the small models.
 
-    python tests/bench/quality.py --out out/quality [--quick] [--model confirmation] [--publish]
+    python tests/bench/quality.py --out out/quality [--quick] [--model NAME] [--steps N] [--publish]
 
 Policies: whole-step reuse (TeaCache) in ordinary sampling, whole-chunk reuse (FlowCache) in
 diffusion forcing, each also with our forecast; motion as published and as the pack's presets set
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from quality_analysis import analysis
 from quality_bench import RESULTS, make, parsed, parser, sweeps, write
-from quality_cases import OPTIONS, ORDINARY, cases
+from quality_cases import ORDINARY, USUAL_STEPS, cases
 from quality_host import peers_wanted
 from quality_policies import comparisons, grid
 from quality_report import curves, markdown
@@ -33,6 +33,7 @@ def main() -> None:
     given = parser((__doc__ or "").splitlines()[0], SEEDS)
     args = parsed(given)
     name = "quality" if args.model == "demo" else f"quality_{args.model}"
+    name += "" if args.steps == USUAL_STEPS else f"_{args.steps}_steps"
     peers = peers_wanted()
     grids = [
         (clip, grid(clip, args.quick, peers))
@@ -47,7 +48,7 @@ def main() -> None:
         figures[mode] = analysis(sweeps(grids, store, mode), comparisons(mode, hosted))
         tables.append(markdown(mode, figures[mode]))
         place = args.out / f"{name}_{mode.replace(', ', '_')}.png"
-        curves(f"{mode}, {args.seeds} clips, {OPTIONS.steps} steps", figures[mode], place)
+        curves(f"{mode}, {args.seeds} clips, {args.steps} steps", figures[mode], place)
         drawn.append(place)
     write(name, "Quality over compute", args, figures, "\n\n".join(tables), checked)
     if args.publish:

@@ -13,7 +13,13 @@ Record = dict[str, Any]
 Sweep = Sequence[Record]
 
 TARGETS = (0.30, 0.40, 0.50)
-AXES = ("compute_share", "flops_share")
+# by the time of the processor, which other work on the machine disturbs least
+CPU_TIME = "cpu_share"
+AXES: dict[str, Callable[[Record], float]] = {
+    "compute_share": lambda r: float(r["compute_share"]),
+    "flops_share": lambda r: float(r["flops_share"]),
+    CPU_TIME: lambda r: r["cpu_seconds"] / r["uncached_cpu_seconds"],
+}
 MEASURES: dict[str, Callable[[Record], float | None]] = {
     "psnr": lambda r: r["psnr"],
     "ssim": lambda r: r["ssim"],
@@ -35,11 +41,11 @@ def level(share: float) -> str:
 def at_equal_compute(
     sweeps: Sequence[Sweep], measure: str, share: float, axis: str = "compute_share"
 ) -> list[float | None]:
-    """The measure of every clip at a compute share; None where its sweep does not reach it, or
-    the clip has no such measure."""
+    """The measure of every clip at a share of the uncached run's work (an axis); None where its
+    sweep does not reach it, or the clip has no such measure."""
     found: list[float | None] = []
     for sweep in sweeps:
-        points = [(float(r[axis]), MEASURES[measure](r)) for r in reusing(sweep)]
+        points = [(AXES[axis](r), MEASURES[measure](r)) for r in reusing(sweep)]
         known = [(x, y) for x, y in points if y is not None]
         found.append(at_share(known, share) if len(known) == len(points) else None)
     return found
@@ -57,7 +63,7 @@ def policy_figures(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     for same in zip(*sweeps, strict=True):
         drawn = reusing(same)
         row: dict[str, Any] = {
-            axis: _told(bootstrap([float(r[axis]) for r in drawn])) for axis in AXES
+            axis: _told(bootstrap([at(r) for r in drawn])) for axis, at in AXES.items()
         }
         for name, measure in MEASURES.items():
             values = [measure(r) for r in drawn]

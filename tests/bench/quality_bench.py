@@ -12,9 +12,21 @@ from typing import Any
 
 from common import ROOT, environment
 from quality_analysis import Sweep
-from quality_cases import FORCING, MODEL, MODELS, MODES, OPTIONS, ORDINARY, Case, model_hash
+from quality_cases import (
+    FORCING,
+    MODEL,
+    MODELS,
+    MODES,
+    ORDINARY,
+    STEPS,
+    USUAL_STEPS,
+    Case,
+    model_hash,
+)
 from quality_policies import NONE, Job
 from quality_report import NOTE
+
+from motioncache_pack.motioncache_core.session import FEW_STEPS  # isort: skip
 from quality_runs import Store, fingerprint, gate, outstanding, run_all
 
 RESULTS = ROOT / "tests" / "bench" / "results"
@@ -37,6 +49,7 @@ def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
     given.add_argument("--model", default="demo", choices=list(MODELS))
     given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
+    given.add_argument("--steps", type=int, default=USUAL_STEPS, help="of every run")
     given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given.add_argument("--publish", action="store_true", help="write tests/bench/results as well")
     given.set_defaults(usual_seeds=seeds)
@@ -46,8 +59,10 @@ def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
 def parsed(given: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, checked."""
     args = given.parse_args()
-    os.environ[MODEL] = args.model
+    os.environ[MODEL], os.environ[STEPS] = args.model, str(args.steps)
     args.seeds = args.seeds or (QUICK_SEEDS if args.quick else args.usual_seeds[args.model])
+    if args.steps <= FEW_STEPS:
+        given.error(f"--steps is {args.steps}; nothing is reused at {FEW_STEPS} or fewer")
     if args.seeds < 1 or args.processes < 1:
         given.error(
             f"--seeds is {args.seeds}, --processes is {args.processes}; give 1 or more of each"
@@ -90,7 +105,7 @@ def write(
         "bench": name,
         "model": args.model,
         "model_hash": model_hash(),
-        "steps": OPTIONS.steps,
+        "steps": args.steps,
         "seeds": args.seeds,
         "checked": checked,
         "modes": figures,

@@ -47,7 +47,8 @@ MODELS = {
 }
 # names one of these, as the bench's processes have to know it too
 MODEL = "MOTIONCACHE_BENCH_MODEL"
-OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
+# those that the presets were tuned on, unless this variable says how many
+USUAL_STEPS, STEPS = 24, "MOTIONCACHE_BENCH_STEPS"
 ASYNCHRONOUS = ForcingOptions(chunk_frames=3, chunk_delay=5)
 
 Cached = Callable[[MotionCacheSettings, Any], tuple[Tensor, Trace]]
@@ -108,7 +109,8 @@ def case(mode: str, seed: int) -> Case:
     scene = scenes.sample_scene(frames, rng)
     clip = clips.clip(scene, frames, take=seed)
     noise = clip.noise(2_000_000 + seed)
-    sigmas = tuple(OPTIONS.sigmas())
+    options = sampling()
+    sigmas = tuple(options.sigmas())
     forcing = None
     if mode != ORDINARY:
         attention = "block_causal" if mode == FORCING else "bidirectional"
@@ -118,15 +120,21 @@ def case(mode: str, seed: int) -> Case:
         mode=mode,
         name=scenes.describe(scene),
         seed=seed,
-        facts={"sampling": repr(OPTIONS), "forcing": repr(forcing), "frames": frames},
+        facts={"sampling": repr(options), "forcing": repr(forcing), "frames": frames},
         unit=_unit(sigmas),
         uncached=run[0],
         cached=run[1],
         decode=lambda latents: codec.decode(latents)[0],
         inputs=None
         if forcing
-        else Inputs(checkpoint.SHIFT, OPTIONS.cfg, *clip.text, noise, clip.conditions, sigmas),
+        else Inputs(checkpoint.SHIFT, options.cfg, *clip.text, noise, clip.conditions, sigmas),
     )
+
+
+def sampling() -> SampleOptions:
+    """How every clip is sampled."""
+    steps = int(os.environ.get(STEPS, USUAL_STEPS))
+    return SampleOptions(steps=steps, shift=checkpoint.SHIFT)
 
 
 def model_hash() -> str:
@@ -148,7 +156,7 @@ def _model() -> DemoWan:
 
 @functools.cache
 def _facts() -> RunFacts:
-    return RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile(files()[1]))
+    return RunFacts(sigmas=sampling().sigmas(), profile=checkpoint.profile(files()[1]))
 
 
 def _unit(sigmas: tuple[float, ...]) -> float:
@@ -159,13 +167,13 @@ def _unit(sigmas: tuple[float, ...]) -> float:
 
 
 def _ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Cached]:
-    shown = {"conditions": clip.conditions}
+    shown, options = {"conditions": clip.conditions}, sampling()
 
     def uncached() -> Tensor:
-        return sample(_model(), *clip.text, noise, OPTIONS, **shown)
+        return sample(_model(), *clip.text, noise, options, **shown)
 
     def cached(settings: MotionCacheSettings, ops: Any = kernels) -> tuple[Tensor, Trace]:
-        return cached_sample(_model(), *clip.text, noise, OPTIONS, settings, ops, _facts(), **shown)
+        return cached_sample(_model(), *clip.text, noise, options, settings, ops, _facts(), **shown)
 
     return uncached, cached
 
@@ -173,10 +181,12 @@ def _ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Ca
 def _forcing(
     clip: clips.Clip, noise: Tensor, options: ForcingOptions
 ) -> tuple[Callable[[], Tensor], Cached]:
+    usual = sampling()
+
     def cached(settings: MotionCacheSettings, ops: Any = kernels) -> tuple[Tensor, Trace]:
         return cached_forcing_sample(
-            _model(), *clip.text, noise, OPTIONS.sigmas(), options, settings, ops, _facts(),
-            cfg=OPTIONS.cfg, conditions=clip.conditions,
+            _model(), *clip.text, noise, usual.sigmas(), options, settings, ops, _facts(),
+            cfg=usual.cfg, conditions=clip.conditions,
         )  # fmt: skip
 
     def uncached() -> Tensor:

@@ -18,6 +18,7 @@ NONE, CACHED, RANDOM = "none", "cached", "random"
 EASY, LAZY = "EasyCache", "LazyCache"
 MOTION, PAPER = "motion (ours)", "motion (paper)"
 CONTROL = "random (counts of ours)"
+PAPERS = "the paper's warm-up"
 # shares of the run's tokens
 BUDGETS = (0.26, 0.29, 0.32, 0.36, 0.4, 0.44, 0.5, 0.6)
 SPARSE_BUDGETS = (0.26, 0.32, 0.4, 0.5, 0.6)
@@ -66,16 +67,19 @@ def policies(mode: str) -> dict[str, tuple[str, MotionCacheSettings]]:
     """Kind and settings by name; what is swept is the budget of those that have one, else the
     threshold.
 
-    The published methods reuse residuals as they were, as often as the answer's change allows.
+    The published methods reuse residuals as they were, as often as the answer's change allows. One
+    of them is the paper's preset without what it tells tokens apart by.
     Whole evaluations with our forecast and our budget are what a rival that forecasts would
     reach.
     """
     name = whole(mode)
     published = MotionCacheSettings(policy=name, warmup_steps=OURS.warmup_steps)
+    no_tokens = replace(PRESETS["paper"], policy=name)
     return {
         name: (CACHED, published),
         f"{name} + forecast": (CACHED, replace(OURS, policy=name)),
         PAPER: (CACHED, PRESETS["paper"]),
+        f"{name}, {PAPERS}": (CACHED, no_tokens),
         MOTION: (CACHED, OURS),
         CONTROL: (RANDOM, OURS),
     }
@@ -86,7 +90,7 @@ def comparisons(mode: str, peers: bool) -> list[tuple[str, str]]:
     name = whole(mode)
     others = [name, f"{name} + forecast", PAPER, CONTROL]
     others += [EASY, LAZY] if peers else []
-    return [*((MOTION, other) for other in others), (PAPER, name)]
+    return [*((MOTION, other) for other in others), (PAPER, name), (PAPER, f"{name}, {PAPERS}")]
 
 
 def grid(case: Case, quick: bool, peers: bool) -> dict[str, list[Job]]:

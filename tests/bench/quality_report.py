@@ -13,7 +13,7 @@ mpl.use("agg")
 
 from matplotlib import pyplot as plt
 
-# Okabe and Ito's colours, which people of all kinds of sight tell apart, and a mark each
+# Okabe and Ito's colours and a grey, which people of all kinds of sight tell apart, a mark each
 LOOKS = (
     ("#0072B2", "o"),
     ("#56B4E9", "s"),
@@ -22,7 +22,9 @@ LOOKS = (
     ("#000000", "x"),
     ("#009E73", "v"),
     ("#CC79A7", "P"),
+    ("#888888", "*"),
 )
+STROKES = ("-", "--", ":")
 PANELS = {
     "psnr": "PSNR, dB",
     "temporal_psnr": "PSNR of frame differences, dB",
@@ -115,13 +117,17 @@ def grid_of_panels(
     )
     for i, place in enumerate(places.flat):
         place.set_visible(i < len(panels))
-    for i, (place, (label, shown)) in enumerate(zip(places.flat, panels.items(), strict=False)):
+    for place, (label, shown) in zip(places.flat, panels.items(), strict=False):
         draw(place, *shown)
         place.set_xlabel("share of tokens computed")
         place.set_ylabel(label)
         place.grid(alpha=0.3)
-        if legends or i == 0:
+        if legends:
             place.legend(fontsize=8)
+    if not legends:
+        figure.legend(
+            *places[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5
+        )
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
@@ -133,7 +139,7 @@ def draw(place: Any, policies: dict[str, Any], measure: str) -> None:
     if measure == "ssim_loss":
         place.set_yscale("log")
     for i, (name, policy) in enumerate(policies.items()):
-        colour, mark = LOOKS[i % len(LOOKS)]
+        colour, mark, stroke = look(i)
         runs = [r for r in policy["sweep"] if r[measure] is not None]
         place.errorbar(
             [r["compute_share"]["mean"] for r in runs],
@@ -142,11 +148,17 @@ def draw(place: Any, policies: dict[str, Any], measure: str) -> None:
             label=name,
             color=colour,
             marker=mark,
+            linestyle=stroke,
             markersize=5,
             linewidth=1.4,
             elinewidth=0.8,
             capsize=2,
         )
+
+
+def look(i: int) -> tuple[str, str, str]:
+    """Colour, mark and stroke of a picture's i-th curve."""
+    return *LOOKS[i % len(LOOKS)], STROKES[i // len(LOOKS) % len(STROKES)]
 
 
 def _reach(figure: dict[str, Any], side: str) -> float:

@@ -40,7 +40,7 @@ balanced at other budgets, and have no sweep of their own; nor have paper and wo
     python tests/bench/real_model.py --workflow my_api.json --prompts prompts.txt --seeds 3 \\
         --policies balanced step teacache random EasyCache --sweep --out out/my_model
 
-Use 17 steps or more: below, a preset's warm-up shrinks with the steps, and that of the others does
+Use 13 steps or more: below, a preset's warm-up shrinks with the steps, and that of the others does
 not.
 
 Every run that has ended is kept: stop it with Ctrl-C, and start it again to go on. The folder gets

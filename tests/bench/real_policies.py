@@ -37,6 +37,7 @@ _PUBLISHED: dict[str, Any] = {
     "motion_source": "predicted_x0",
     "forecast": 0.0,
     "kv_forecast": 0.0,
+    "correction": 0.0,
 }
 # settings by policy that no preset is: what differs from OURS
 CHANGED: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ from motioncache_pack.motioncache_core.preset import FIXED  # isort: skip
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 12, 16])
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

@@ -107,9 +107,16 @@ def pictures(server):  # noqa: F811
     return [i for output in shown for i in output.get("images", ()) if i["type"] == "output"]
 
 
+def listens():
+    # a shell's background jobs ignore Ctrl-C, and so do their children
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_stops_the_servers_job_and_loses_one_run_at_most(server, line, tmp_path):  # noqa: F811
     told = line(workflow(steps=40), prompts=PROMPTS[:1])
-    process = subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        told, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listens
+    )
     try:
         for text in process.stdout:
             if text.startswith("1 of "):
