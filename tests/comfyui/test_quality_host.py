@@ -2,7 +2,6 @@
 
 import importlib
 import os
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ pytestmark = pytest.mark.comfy
 def hosted(host, bench, monkeypatch):
     """A short clip in ComfyUI, and our own uncached video of it."""
     cases = bench("quality_cases")
-    monkeypatch.setattr(cases, "OPTIONS", replace(cases.OPTIONS, steps=14))
+    monkeypatch.setenv(cases.STEPS, "14")
     monkeypatch.setattr(cases, "FRAMES", {**cases.FRAMES, cases.ORDINARY: 3})
     clip = cases.case(cases.ORDINARY, 1)
     video = clip.decode(clip.uncached())
