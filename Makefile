@@ -37,6 +37,7 @@ quality-quick: $(VENV)/.tests
 ablations: $(VENV)/.tests
 	$(PY) tests/bench/ablations.py --out out/quality $(ARGS)
 	$(PY) tests/bench/ablations.py --out out/quality --base paper $(ARGS)
+	$(PY) tests/bench/attention.py --out out/quality $(ARGS)
 
 gpu: $(VENV)/.tests
 	$(PY) -m pytest tests/gpu $(ARGS)

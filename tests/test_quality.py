@@ -29,7 +29,7 @@ def clip_of(cases, **changes):
     fields = {
         "mode": cases.ORDINARY, "name": "toy", "seed": 3, "facts": {}, "unit": 0.04,
         "uncached": latents, "cached": lambda settings, ops: (latents(settings), Trace()),
-        "decode": lambda x: x, "inputs": None,
+        "decode": lambda x: x, "rendered": latents(), "inputs": None,
     }  # fmt: skip
     return cases.Case(**{**fields, **changes})
 
@@ -175,16 +175,15 @@ def test_the_control_draws_a_share_of_the_tokens_each_for_itself(bench):
 # real clips, short
 
 
-@pytest.mark.parametrize("mode", ["ordinary", "forcing"])
+@pytest.mark.parametrize("mode", ["ordinary", "forcing", "forcing, bidirectional"])
 def test_a_real_clip_passes_the_gate(bench, monkeypatch, tmp_path, mode):
     cases, policies, runs = (bench(f"quality_{n}") for n in ("cases", "policies", "runs"))
     monkeypatch.setenv(cases.STEPS, "12")
-    monkeypatch.setattr(cases, "FRAMES", {"ordinary": 3, "forcing": 4})
-    cases._facts.cache_clear()
+    monkeypatch.setattr(cases, "FRAMES", {"ordinary": 3, "forcing": 4, "forcing, bidirectional": 4})
     clip = cases.case(mode, 2)
     ours = replace(policies.OURS, warmup_steps=2, compute_budget=0.6)
     grid = {
-        "none": [policies.never(ours)],
+        "none": [policies.without(mode, ours)],
         "motion": [policies.Job("cached", ours)],
         "random": [policies.Job("random", ours)],
         "whole": [policies.Job("cached", replace(ours, policy=policies.whole(mode)))],

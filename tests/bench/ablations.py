@@ -22,7 +22,7 @@ from common import load_pack
 from quality_analysis import analysis
 from quality_bench import RESULTS, make, parsed, parser, sweeps, write
 from quality_cases import FORCING, ORDINARY, Case, cases
-from quality_policies import CACHED, NONE, OURS, PRESETS, Job, never, sweep, whole
+from quality_policies import CACHED, NONE, OURS, PRESETS, Job, sweep, whole, without
 from quality_report import grid_of_panels, markdown
 from quality_variants import LAST, LATENTS, ORDER, UNCLEAN
 
@@ -119,7 +119,7 @@ def grid(case: Case, quick: bool, name: str = "ours") -> dict[str, list[Job]]:
         told |= more
     # few points of each sweep, and the same ones for all: what counts is the difference
     swept = {v: sweep(case, *told[v], True) for v in told if v == BASE or v in wanted}
-    return {NONE: [never(base)], **swept}
+    return {NONE: [without(case.mode, base)], **swept}
 
 
 def brief(figures: dict[str, Any]) -> dict[str, Any]:

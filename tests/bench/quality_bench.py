@@ -1,4 +1,4 @@
-"""What the quality bench and the ablations share: options, making what is missing, result files."""
+"""What the quality bench and its neighbours share: options, making missing runs, result files."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ QUICK_SEEDS = 3
 Grids = list[tuple[Case, dict[str, list[Job]]]]
 
 
-def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
-    """The options that both benches have.
+def parser(what: str, seeds: dict[str, int], choose_modes: bool = True) -> argparse.ArgumentParser:
+    """The options that these benches have.
 
     Args:
         seeds: clips of each mode, by model.
+        choose_modes: with `--modes`.
     """
     given = argparse.ArgumentParser(description=what)
     given.add_argument("--out", type=Path, required=True, help="folder of runs, tables, curves")
@@ -48,7 +49,8 @@ def parser(what: str, seeds: dict[str, int]) -> argparse.ArgumentParser:
     )
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
     given.add_argument("--model", default="demo", choices=list(MODELS))
-    given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
+    if choose_modes:
+        given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
     given.add_argument("--steps", type=int, default=USUAL_STEPS, help="of every run")
     given.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given.add_argument("--publish", action="store_true", help="write tests/bench/results as well")
@@ -98,9 +100,10 @@ def sweeps(grids: Grids, store: Store, mode: str) -> dict[str, Sequence[Sweep]]:
 
 def write(
     name: str, title: str, args: argparse.Namespace, figures: dict[str, Any], tables: str,
-    checked: dict[str, int],
+    checked: dict[str, int], note: str = NOTE, under: str = "modes",
 ) -> None:  # fmt: skip
-    """The result file and the tables, which are printed as well."""
+    """The result file, with the figures under that name, and the tables, which are printed as
+    well."""
     result = {
         "bench": name,
         "model": args.model,
@@ -108,10 +111,10 @@ def write(
         "steps": args.steps,
         "seeds": args.seeds,
         "checked": checked,
-        "modes": figures,
+        under: figures,
         "environment": environment(),
     }
     (args.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = f"# {title}\n\n{NOTE}\n\n{tables}\n"
+    text = f"# {title}\n\n{note}\n\n{tables}\n"
     (args.out / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -21,12 +21,16 @@ load_pack()
 from motioncache_pack import kernels  # noqa: E402
 from motioncache_pack.motioncache_core import (  # noqa: E402
     ForcingOptions,
+    ModelCall,
     MotionCacheSettings,
     RunFacts,
     Trace,
 )
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
-from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
+from motioncache_pack.motioncache_core.demo.forcing import (  # noqa: E402
+    cached_forcing_sample,
+    forcing_sample,
+)
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     SampleOptions,
     cached_sample,
@@ -77,6 +81,7 @@ class Case:
         uncached: samples it without reuse.
         cached: samples it with these settings and ops.
         decode: latents to a video `(F, H, W, 3)` in 0..1.
+        rendered: the clip as its scene is drawn, which the model was trained to draw.
         inputs: None where no other host samples this way.
     """
 
@@ -88,6 +93,7 @@ class Case:
     uncached: Callable[[], Tensor]
     cached: Cached
     decode: Callable[[Tensor], Tensor]
+    rendered: Tensor
     inputs: Inputs | None
 
 
@@ -125,6 +131,7 @@ def case(mode: str, seed: int) -> Case:
         uncached=run[0],
         cached=run[1],
         decode=lambda latents: codec.decode(latents)[0],
+        rendered=clip.video,
         inputs=None
         if forcing
         else Inputs(checkpoint.SHIFT, options.cfg, *clip.text, noise, clip.conditions, sigmas),
@@ -154,7 +161,6 @@ def _model() -> DemoWan:
     return checkpoint.load(files()[0])
 
 
-@functools.cache
 def _facts() -> RunFacts:
     return RunFacts(sigmas=sampling().sigmas(), profile=checkpoint.profile(files()[1]))
 
@@ -178,18 +184,26 @@ def _ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Ca
     return uncached, cached
 
 
+class _Bare:
+    """Carries out model calls without the engine."""
+
+    def evaluate(self, call: ModelCall) -> Tensor:
+        return call.run(dict(call.options))
+
+
 def _forcing(
     clip: clips.Clip, noise: Tensor, options: ForcingOptions
 ) -> tuple[Callable[[], Tensor], Cached]:
     usual = sampling()
+    shown: dict[str, Any] = {"cfg": usual.cfg, "conditions": clip.conditions}
+    told = (*clip.text, noise, usual.sigmas(), options)
 
     def cached(settings: MotionCacheSettings, ops: Any = kernels) -> tuple[Tensor, Trace]:
-        return cached_forcing_sample(
-            _model(), *clip.text, noise, usual.sigmas(), options, settings, ops, _facts(),
-            cfg=usual.cfg, conditions=clip.conditions,
-        )  # fmt: skip
+        return cached_forcing_sample(_model(), *told, settings, ops, _facts(), **shown)
 
     def uncached() -> Tensor:
+        if options.attention == "bidirectional":
+            return forcing_sample(_model(), *told, _Bare(), **shown)
         # block-causal attention is the engine's work even where nothing is reused
         return cached(MotionCacheSettings(reuse_threshold=0.0))[0]
 

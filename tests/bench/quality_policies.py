@@ -11,7 +11,7 @@ from common import load_pack
 load_pack()
 
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings  # noqa: E402
-from quality_cases import ORDINARY, Case  # noqa: E402
+from quality_cases import BIDIRECTIONAL, ORDINARY, Case  # noqa: E402
 
 OURS = PRESETS["balanced"]
 NONE, CACHED, RANDOM = "none", "cached", "random"
@@ -95,7 +95,7 @@ def comparisons(mode: str, peers: bool) -> list[tuple[str, str]]:
 
 def grid(case: Case, quick: bool, peers: bool) -> dict[str, list[Job]]:
     """The runs of a clip by policy, each a sweep; the first one is without reuse."""
-    jobs = {NONE: [never(OURS)]}
+    jobs = {NONE: [without(case.mode, OURS)]}
     for name, (kind, settings) in policies(case.mode).items():
         jobs[name] = sweep(case, kind, settings, quick)
     if peers and case.inputs is not None:
@@ -105,8 +105,12 @@ def grid(case: Case, quick: bool, peers: bool) -> dict[str, list[Job]]:
     return jobs
 
 
-def never(settings: MotionCacheSettings) -> Job:
-    """The cache at work, and every evaluation computed."""
+def without(mode: str, settings: MotionCacheSettings) -> Job:
+    """The run that must be the uncached one: the cache at work with these settings, and every
+    evaluation computed. Under bidirectional attention a cache at work leaves out the chunks that
+    are finished or have not begun, so there it is `reuse_threshold=0`."""
+    if mode == BIDIRECTIONAL:
+        return Job(NONE, MotionCacheSettings(reuse_threshold=0.0))
     return Job(NONE, replace(settings, warmup_steps=NEVER_REUSE))
 
 

@@ -44,12 +44,12 @@ DETAILS = {
 }
 DETAILED = 0.40
 NOTE = (
-    "PSNR is to the uncached video of the same clip. Equal compute: of every clip, linear in the "
-    "share of tokens between the two runs of its sweep next to it, never beyond the sweep; then "
-    "the mean over clips with its 95 % bootstrap interval, of six clips or more. Differences are "
-    "taken clip by clip. A count behind a figure says how many clips reach that share, where not "
-    "all do. Curves bend down: between runs that are far apart a figure is too low, so look at how "
-    "far the nearest run is."
+    "PSNR is to the uncached video of the same clip. Equal compute: of every clip, a line through "
+    "the runs of its sweep within a fifth of that share, near ones counting more, or else through "
+    "the two next to it, never beyond the sweep; then the mean over clips with its 95 % bootstrap "
+    "interval, of six clips or more. Differences are taken clip by clip. A count behind a figure "
+    "says how many clips reach that share, where not all do. Curves bend down: between runs that "
+    "are far apart a figure is too low, so look at how far the nearest run is."
 )
 
 

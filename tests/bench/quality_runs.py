@@ -25,12 +25,16 @@ from torch import Tensor
 
 load_pack()
 
-from motioncache_pack.motioncache_core.report import compute_share, flops_share  # noqa: E402
+from motioncache_pack.motioncache_core.report import (  # noqa: E402
+    compute_share,
+    engine_share,
+    flops_share,
+)
 from motioncache_pack.motioncache_core.trace import Trace  # noqa: E402
 from quality_cases import Case, case, model_hash  # noqa: E402
 from quality_control import Player, Recorder  # noqa: E402
 from quality_host import HostCase  # noqa: E402
-from quality_metrics import compare, quicker, timed  # noqa: E402
+from quality_metrics import compare, psnr, quicker, timed  # noqa: E402
 from quality_policies import CACHED, EASY, LAZY, NONE, RANDOM, Job  # noqa: E402
 from quality_variants import variant  # noqa: E402
 from run_store import Record, Store, append  # noqa: E402
@@ -133,6 +137,7 @@ class Runner:
         record = {
             "compute_share": compute_share(trace),
             "flops_share": flops_share(trace),
+            "engine_share": engine_share(trace),
             **seconds,
             **{f"uncached_{name}": taken for name, taken in self.seconds.items()},
             "computed": [call.computed for call in trace.calls()],
@@ -140,6 +145,7 @@ class Runner:
         }
         if job.kind == NONE:
             record["exact"] = torch.equal(latents, self.latents)
+            record["rendered_psnr"] = psnr(self.clip.rendered, self.video)
         return record
 
     def sample(self, job: Job, ops: Any = None) -> tuple[Tensor, Trace, dict[str, float]]:

@@ -16,6 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from attention_report import NOTE as ATTENTION_NOTE
+from attention_report import markdown as attention_markdown
 from readme_ablations import ablation_tables
 from readme_quality import quality_tables
 
@@ -173,6 +175,14 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
+def attention_tables(data: dict[str, Any]) -> str:
+    """What each attention's video is worth, and what reuse keeps of it."""
+    note = (
+        f"{data['seeds']} clips of model {data['model']}, {data['steps']} steps. {ATTENTION_NOTE}"
+    )
+    return f"{attention_markdown(data['figures'])}\n\n{note}"
+
+
 def side_by_side_table(data: dict[str, Any]) -> str:
     """What each cache did in each case."""
     names = [name for name, settings in data["caches"].items() if settings]
@@ -218,6 +228,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
     "quality": lambda: quality_tables(RESULTS),
     "ablations": lambda: ablation_tables(RESULTS),
+    "attention": from_file("attention", attention_tables),
     "presets": from_file("presets", preset_table),
     "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),

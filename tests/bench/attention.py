@@ -1,0 +1,157 @@
+"""Which attention diffusion forcing wants: what each one's video is worth, and what reuse keeps.
+
+    python tests/bench/attention.py --out out/attention [--seeds N] [--quick] [--publish]
+
+Bidirectional and block-causal attention draw two videos of a clip, so reuse is held against the
+uncached video of the same attention. Work is that inside the blocks, attention counted, as a share
+of the uncached bidirectional run's: under block-causal attention only the chunks that are being
+denoised are computed, before anything is reused. Same machinery and gate as `quality.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import torch
+from attention_report import AT_WORK, CLOSER, NOTE, markdown
+from quality_analysis import Record, Sweep, level
+from quality_bench import RESULTS, make, parsed, parser, sweeps, write
+from quality_cases import BIDIRECTIONAL, FORCING, Case, case, cases
+from quality_metrics import psnr
+from quality_policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep, without
+from quality_runs import fingerprint
+from quality_stats import at_share, bootstrap, paired
+
+SEEDS = {"demo": 8, "confirmation": 8}
+NAMES = {BIDIRECTIONAL: "bidirectional", FORCING: "block-causal"}
+WHOLE = "chunk + forecast"
+# of the uncached bidirectional run's work, where the sweeps of both overlap
+TARGETS = (0.20, 0.25, 0.30)
+
+
+def grid(clip: Case, quick: bool) -> dict[str, list[Job]]:
+    """The runs of a clip by policy, each a sweep; the first one is without reuse."""
+    found = {
+        NONE: [without(clip.mode, OURS)],
+        MOTION: sweep(clip, CACHED, OURS, quick),
+        WHOLE: sweep(clip, CACHED, replace(OURS, policy="chunk"), quick),
+    }
+    if clip.mode == BIDIRECTIONAL:
+        # what the cache leaves out before it reuses anything
+        found[AT_WORK] = [Job(CACHED, replace(OURS, warmup_steps=NEVER_REUSE))]
+    return found
+
+
+def work(record: Record) -> float:
+    """Share of the uncached bidirectional run's work."""
+    return float(record["flops_share"] * record["engine_share"])
+
+
+def at(runs: Sequence[Sweep], share: float) -> list[float | None]:
+    """PSNR of every clip at a share of the work."""
+    return [at_share([(work(r), r["psnr"]) for r in clip], share) for clip in runs]
+
+
+def apart(seed: int) -> float:
+    """PSNR between the two uncached videos of a clip."""
+    torch.set_num_threads(1)
+    videos = [clip.decode(clip.uncached()) for clip in (case(mode, seed) for mode in NAMES)]
+    return psnr(*videos)
+
+
+def told(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Mean and interval over the clips that have a figure."""
+    estimate = bootstrap([v for v in values if v is not None])
+    return None if estimate is None else estimate.rounded()
+
+
+def differences(
+    runs: dict[str, dict[str, Sequence[Sweep]]],
+) -> Iterator[tuple[str, str, Sequence[Sweep], Sequence[Sweep]]]:
+    """What is held against what."""
+    causal, both = runs[FORCING], runs[BIDIRECTIONAL]
+    yield f"{MOTION}, block-causal", f"{MOTION}, bidirectional", causal[MOTION], both[MOTION]
+    yield f"{MOTION}, block-causal", f"{WHOLE}, block-causal", causal[MOTION], causal[WHOLE]
+    yield f"{MOTION}, bidirectional", f"{WHOLE}, bidirectional", both[MOTION], both[WHOLE]
+
+
+def figures(
+    runs: dict[str, dict[str, Sequence[Sweep]]],
+    uncached: dict[str, Sequence[Record]],
+    between: Sequence[float],
+) -> dict[str, Any]:
+    """Everything that is published.
+
+    Args:
+        runs: by mode and policy, a sweep of each clip.
+        uncached: by mode, the run without reuse of each clip.
+        between: PSNR between the two uncached videos of each clip.
+    """
+    (at_work,) = zip(*runs[BIDIRECTIONAL][AT_WORK], strict=True)
+    rendered = {mode: [r["rendered_psnr"] for r in uncached[mode]] for mode in NAMES}
+    closer = paired(rendered[FORCING], rendered[BIDIRECTIONAL])
+    return {
+        "clips": len(between),
+        "uncached": {
+            NAMES[mode]: {
+                "work": told([work(r) for r in uncached[mode]]),
+                "to_clip_as_drawn": told(rendered[mode]),
+            }
+            for mode in NAMES
+        },
+        CLOSER: closer.rounded() if closer else None,
+        "between_uncached": told(between),
+        AT_WORK: {
+            "work": told([work(r) for r in at_work]),
+            "psnr": told([r["psnr"] for r in at_work]),
+        },
+        "reuse": [
+            {
+                "policy": policy,
+                "attention": NAMES[mode],
+                "at": {level(share): told(at(runs[mode][policy], share)) for share in TARGETS},
+            }
+            for mode in NAMES
+            for policy in (MOTION, WHOLE)
+        ],
+        "differences": [
+            {"policy": a, "over": b, "at": {level(share): pair(x, y, share) for share in TARGETS}}
+            for a, b, x, y in differences(runs)
+        ],
+    }
+
+
+def pair(ours: Sequence[Sweep], theirs: Sequence[Sweep], share: float) -> dict[str, Any] | None:
+    """The difference at a share of the work."""
+    estimate = paired(at(ours, share), at(theirs, share))
+    return None if estimate is None else estimate.rounded()
+
+
+def main() -> None:
+    args = parsed(parser((__doc__ or "").splitlines()[0], SEEDS, choose_modes=False))
+    grids = [
+        (clip, grid(clip, args.quick)) for mode in NAMES for clip in cases(mode, range(args.seeds))
+    ]
+    store, checked = make(grids, args)
+    with get_context("spawn").Pool(args.processes) as pool:
+        between = pool.map(apart, range(args.seeds))
+    runs = {mode: sweeps(grids, store, mode) for mode in NAMES}
+    uncached: dict[str, list[Record]] = {mode: [] for mode in NAMES}
+    for clip, jobs in grids:
+        uncached[clip.mode].append(store.records[jobs[NONE][0].key(clip, fingerprint())])
+    found = figures(runs, uncached, between)
+    write("attention", "Attention", args, found, markdown(found), checked, NOTE, "figures")
+    if args.publish:
+        shutil.copy(args.out / "attention.json", RESULTS)
+
+
+if __name__ == "__main__":
+    main()
