@@ -38,6 +38,7 @@ ablations: $(VENV)/.tests
 	$(PY) tests/bench/ablations.py --out out/quality $(ARGS)
 	$(PY) tests/bench/ablations.py --out out/quality --base paper $(ARGS)
 	$(PY) tests/bench/attention.py --out out/quality $(ARGS)
+	$(PY) tests/bench/attention.py --out out/quality --model confirmation $(ARGS)
 
 gpu: $(VENV)/.tests
 	$(PY) -m pytest tests/gpu $(ARGS)

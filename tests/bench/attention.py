@@ -1,6 +1,6 @@
 """Which attention diffusion forcing wants: what each one's video is worth, and what reuse keeps.
 
-    python tests/bench/attention.py --out out/attention [--seeds N] [--quick] [--publish]
+    python tests/bench/attention.py --out out/quality [--model NAME] [--seeds N] [--publish]
 
 Bidirectional and block-causal attention draw two videos of a clip, so reuse is held against the
 uncached video of the same attention. Work is that inside the blocks, attention counted, as a share
@@ -148,9 +148,10 @@ def main() -> None:
     for clip, jobs in grids:
         uncached[clip.mode].append(store.records[jobs[NONE][0].key(clip, fingerprint())])
     found = figures(runs, uncached, between)
-    write("attention", "Attention", args, found, markdown(found), checked, NOTE, "figures")
+    name = "attention" if args.model == "demo" else f"attention_{args.model}"
+    write(name, "Attention", args, found, markdown(found), checked, NOTE, "figures")
     if args.publish:
-        shutil.copy(args.out / "attention.json", RESULTS)
+        shutil.copy(args.out / f"{name}.json", RESULTS)
 
 
 if __name__ == "__main__":

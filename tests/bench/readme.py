@@ -175,12 +175,15 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
-def attention_tables(data: dict[str, Any]) -> str:
-    """What each attention's video is worth, and what reuse keeps of it."""
-    note = (
-        f"{data['seeds']} clips of model {data['model']}, {data['steps']} steps. {ATTENTION_NOTE}"
-    )
-    return f"{attention_markdown(data['figures'])}\n\n{note}"
+def attention_tables() -> str:
+    """What each attention's video is worth, and what reuse keeps of it, by model."""
+    parts = []
+    for model in ("demo", "confirmation"):
+        file = RESULTS / f"attention{'' if model == 'demo' else f'_{model}'}.json"
+        data = json.loads(file.read_text(encoding="utf-8"))
+        note = f"{data['seeds']} clips, {data['steps']} steps."
+        parts += [f"**The {model} model**", attention_markdown(data["figures"]), note]
+    return "\n\n".join((*parts, ATTENTION_NOTE))
 
 
 def side_by_side_table(data: dict[str, Any]) -> str:
@@ -228,7 +231,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
     "quality": lambda: quality_tables(RESULTS),
     "ablations": lambda: ablation_tables(RESULTS),
-    "attention": from_file("attention", attention_tables),
+    "attention": attention_tables,
     "presets": from_file("presets", preset_table),
     "side_by_side": from_file("side_by_side", side_by_side_table),
     "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
