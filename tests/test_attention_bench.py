@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 
 CLIPS = 6
 
 
-def record(share, engine, psnr, rendered=None):
-    return {"flops_share": share, "engine_share": engine, "psnr": psnr, "rendered_psnr": rendered}
+def record(share, engine, psnr, rendered=None, budget=None):
+    return {
+        "flops_share": share, "engine_share": engine, "psnr": psnr, "rendered_psnr": rendered,
+        "settings": {"compute_budget": budget},
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -20,7 +25,10 @@ def found(bench):
     causal, both = cases.FORCING, cases.BIDIRECTIONAL
 
     def sweep(engine, more, clip):
-        return [record(s / engine, engine, 100 * s + more + clip) for s in (0.1, 0.2, 0.25, 0.4)]
+        return [
+            record(s / engine, engine, 100 * s + more + clip, budget=budget)
+            for s, budget in ((0.1, 0.2), (0.2, 0.3), (0.25, 0.4), (0.4, 0.5))
+        ]
 
     def runs(engine, ours, theirs):
         return {
@@ -71,6 +79,8 @@ def test_the_tables_show_each_figure(bench, found):
     for cells in (
         "| bidirectional, uncached | 100% | 24.5 [",
         "| bidirectional, chunks at work only | 65% |  | 62.5 [",
+        # 25 + 3 + 2.5
+        "| bidirectional, compute_budget 0.4 | 25% |  | 30.5 [",
         "| block-causal, uncached | 50% | 22.5 [",
         "| block-causal over bidirectional |  | -2.0 [-2.0, -2.0] |  |",
         "| motion (ours), block-causal over motion (ours), bidirectional | +4.0 [+4.0, +4.0] |",
@@ -87,3 +97,16 @@ def test_the_bidirectional_grid_has_the_run_of_the_chunks_at_work(bench):
     assert list(grids[cases.BIDIRECTIONAL]) == list(grids[cases.FORCING])
     (without,) = grids[cases.BIDIRECTIONAL]["none"]
     assert without.settings.reuse_threshold == without.settings.compute_budget == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "name"),
+    [
+        ("demo", 24, "ablations"),
+        ("confirmation", 24, "ablations_confirmation"),
+        ("confirmation", 50, "ablations_confirmation_50_steps"),
+    ],
+)
+def test_no_model_or_length_writes_over_anothers_file(bench, model, steps, name):
+    given = argparse.Namespace(model=model, steps=steps)
+    assert bench("quality_bench").result_name("ablations", given) == name

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common import load_pack
 from quality_analysis import analysis
-from quality_bench import RESULTS, make, parsed, parser, sweeps, write
+from quality_bench import RESULTS, make, parsed, parser, result_name, sweeps, write
 from quality_cases import FORCING, ORDINARY, Case, cases
 from quality_policies import CACHED, NONE, OURS, PRESETS, Job, sweep, whole, without
 from quality_report import grid_of_panels, markdown
@@ -150,7 +150,7 @@ def main() -> None:
         for clip in cases(mode, range(args.seeds))
     ]
     store, checked = make(grids, args)
-    name = "ablations" if args.base == "ours" else f"ablations_{args.base}"
+    name = result_name("ablations" if args.base == "ours" else f"ablations_{args.base}", args)
     figures: dict[str, Any] = {}
     tables = []
     for mode in args.modes:

@@ -23,16 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import torch
 from attention_report import AT_WORK, CLOSER, NOTE, markdown
 from quality_analysis import Record, Sweep, level
-from quality_bench import RESULTS, make, parsed, parser, sweeps, write
+from quality_bench import RESULTS, make, parsed, parser, result_name, sweeps, write
 from quality_cases import BIDIRECTIONAL, FORCING, Case, case, cases
 from quality_metrics import psnr
-from quality_policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep, without
+from quality_policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep, whole, without
 from quality_runs import fingerprint
-from quality_stats import at_share, bootstrap, paired
+from quality_stats import at_share, bootstrap, paired, told
 
 SEEDS = {"demo": 8, "confirmation": 8}
 NAMES = {BIDIRECTIONAL: "bidirectional", FORCING: "block-causal"}
-WHOLE = "chunk + forecast"
+WHOLE = f"{whole(FORCING)} + forecast"
 # of the uncached bidirectional run's work, where the sweeps of both overlap
 TARGETS = (0.20, 0.25, 0.30)
 
@@ -42,7 +42,7 @@ def grid(clip: Case, quick: bool) -> dict[str, list[Job]]:
     found = {
         NONE: [without(clip.mode, OURS)],
         MOTION: sweep(clip, CACHED, OURS, quick),
-        WHOLE: sweep(clip, CACHED, replace(OURS, policy="chunk"), quick),
+        WHOLE: sweep(clip, CACHED, replace(OURS, policy=whole(clip.mode)), quick),
     }
     if clip.mode == BIDIRECTIONAL:
         # what the cache leaves out before it reuses anything
@@ -67,10 +67,14 @@ def apart(seed: int) -> float:
     return psnr(*videos)
 
 
-def told(values: Sequence[float | None]) -> dict[str, Any] | None:
+def mean(values: Sequence[float | None]) -> dict[str, Any] | None:
     """Mean and interval over the clips that have a figure."""
-    estimate = bootstrap([v for v in values if v is not None])
-    return None if estimate is None else estimate.rounded()
+    return told(bootstrap([v for v in values if v is not None]))
+
+
+def run(clips: Sequence[Record]) -> dict[str, Any]:
+    """Figures of the same run of every clip."""
+    return {"work": mean([work(r) for r in clips]), "psnr": mean([r["psnr"] for r in clips])}
 
 
 def differences(
@@ -96,28 +100,30 @@ def figures(
         between: PSNR between the two uncached videos of each clip.
     """
     (at_work,) = zip(*runs[BIDIRECTIONAL][AT_WORK], strict=True)
+    (preset,) = (
+        same
+        for same in zip(*runs[BIDIRECTIONAL][MOTION], strict=True)
+        if same[0]["settings"]["compute_budget"] == OURS.compute_budget
+    )
     rendered = {mode: [r["rendered_psnr"] for r in uncached[mode]] for mode in NAMES}
-    closer = paired(rendered[FORCING], rendered[BIDIRECTIONAL])
     return {
         "clips": len(between),
         "uncached": {
             NAMES[mode]: {
-                "work": told([work(r) for r in uncached[mode]]),
-                "to_clip_as_drawn": told(rendered[mode]),
+                "work": mean([work(r) for r in uncached[mode]]),
+                "to_clip_as_drawn": mean(rendered[mode]),
             }
             for mode in NAMES
         },
-        CLOSER: closer.rounded() if closer else None,
-        "between_uncached": told(between),
-        AT_WORK: {
-            "work": told([work(r) for r in at_work]),
-            "psnr": told([r["psnr"] for r in at_work]),
-        },
+        CLOSER: told(paired(rendered[FORCING], rendered[BIDIRECTIONAL])),
+        "between_uncached": mean(between),
+        AT_WORK: run(at_work),
+        "preset": {"budget": OURS.compute_budget, **run(preset)},
         "reuse": [
             {
                 "policy": policy,
                 "attention": NAMES[mode],
-                "at": {level(share): told(at(runs[mode][policy], share)) for share in TARGETS},
+                "at": {level(share): mean(at(runs[mode][policy], share)) for share in TARGETS},
             }
             for mode in NAMES
             for policy in (MOTION, WHOLE)
@@ -131,8 +137,7 @@ def figures(
 
 def pair(ours: Sequence[Sweep], theirs: Sequence[Sweep], share: float) -> dict[str, Any] | None:
     """The difference at a share of the work."""
-    estimate = paired(at(ours, share), at(theirs, share))
-    return None if estimate is None else estimate.rounded()
+    return told(paired(at(ours, share), at(theirs, share)))
 
 
 def main() -> None:
@@ -148,7 +153,7 @@ def main() -> None:
     for clip, jobs in grids:
         uncached[clip.mode].append(store.records[jobs[NONE][0].key(clip, fingerprint())])
     found = figures(runs, uncached, between)
-    name = "attention" if args.model == "demo" else f"attention_{args.model}"
+    name = result_name("attention", args)
     write(name, "Attention", args, found, markdown(found), checked, NOTE, "figures")
     if args.publish:
         shutil.copy(args.out / f"{name}.json", RESULTS)

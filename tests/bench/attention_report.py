@@ -26,9 +26,11 @@ def markdown(found: dict[str, Any]) -> str:
         for name, row in found["uncached"].items()
     ]
     left = found[AT_WORK]
-    videos.insert(
-        1, [f"bidirectional, {AT_WORK}", f"{left['work']['mean']:.0%}", "", show(left["psnr"])]
-    )
+    usual = found["preset"]
+    for what, run in ((AT_WORK, left), (f"compute_budget {usual['budget']}", usual)):
+        videos.insert(
+            -1, [f"bidirectional, {what}", f"{run['work']['mean']:.0%}", "", show(run["psnr"])]
+        )
     videos[-1][3] = show(found["between_uncached"])
     videos.append(["block-causal over bidirectional", "", show(found[CLOSER], sign=True), ""])
     shares = list(found["reuse"][0]["at"])

@@ -19,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from quality_analysis import analysis
-from quality_bench import RESULTS, make, parsed, parser, sweeps, write
-from quality_cases import ORDINARY, USUAL_STEPS, cases
+from quality_bench import RESULTS, make, parsed, parser, result_name, sweeps, write
+from quality_cases import ORDINARY, cases
 from quality_host import peers_wanted
 from quality_policies import comparisons, grid
 from quality_report import curves, markdown
@@ -32,8 +32,7 @@ SEEDS = {"demo": 12, "confirmation": 24}
 def main() -> None:
     given = parser((__doc__ or "").splitlines()[0], SEEDS)
     args = parsed(given)
-    name = "quality" if args.model == "demo" else f"quality_{args.model}"
-    name += "" if args.steps == USUAL_STEPS else f"_{args.steps}_steps"
+    name = result_name("quality", args)
     peers = peers_wanted()
     grids = [
         (clip, grid(clip, args.quick, peers))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
-from quality_stats import Estimate, at_share, bootstrap, distance_to_a_run, paired
+from quality_stats import at_share, bootstrap, distance_to_a_run, paired, told
 
 Record = dict[str, Any]
 # a clip's runs of one policy, in the order of its sweep
@@ -63,16 +63,16 @@ def policy_figures(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     for same in zip(*sweeps, strict=True):
         drawn = reusing(same)
         row: dict[str, Any] = {
-            axis: _told(bootstrap([at(r) for r in drawn])) for axis, at in AXES.items()
+            axis: told(bootstrap([at(r) for r in drawn])) for axis, at in AXES.items()
         }
         for name, measure in MEASURES.items():
             values = [measure(r) for r in drawn]
-            row[name] = _told(bootstrap([v for v in values if v is not None]))
+            row[name] = told(bootstrap([v for v in values if v is not None]))
         runs.append(row)
 
     def of_clips(name: str, share: float, axis: str) -> dict[str, Any] | None:
         values = at_equal_compute(sweeps, name, share, axis)
-        return _told(bootstrap([v for v in values if v is not None]))
+        return told(bootstrap([v for v in values if v is not None]))
 
     nearest = {
         level(share): round(
@@ -90,7 +90,7 @@ def difference_figures(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> dict[s
     """What the first policy has over the second on the same clips at equal compute."""
 
     def of_pairs(name: str, share: float, axis: str) -> dict[str, Any] | None:
-        return _told(
+        return told(
             paired(
                 at_equal_compute(ours, name, share, axis),
                 at_equal_compute(theirs, name, share, axis),
@@ -127,7 +127,3 @@ def _everywhere(figure: Callable[[str, float, str], Any]) -> dict[str, Any]:
         }
         for axis in AXES
     }
-
-
-def _told(estimate: Estimate | None) -> dict[str, Any] | None:
-    return None if estimate is None else estimate.rounded()

@@ -98,6 +98,12 @@ def sweeps(grids: Grids, store: Store, mode: str) -> dict[str, Sequence[Sweep]]:
     return dict(found)
 
 
+def result_name(bench: str, args: argparse.Namespace) -> str:
+    """Of a bench's files: with the model and the steps where they are not the usual ones."""
+    model = "" if args.model == "demo" else f"_{args.model}"
+    return bench + model + ("" if args.steps == USUAL_STEPS else f"_{args.steps}_steps")
+
+
 def write(
     name: str, title: str, args: argparse.Namespace, figures: dict[str, Any], tables: str,
     checked: dict[str, int], note: str = NOTE, under: str = "modes",

@@ -73,6 +73,11 @@ class Estimate:
         return {"mean": mean, "low": low, "high": high, "clips": self.clips}
 
 
+def told(estimate: Estimate | None) -> dict[str, float | int | None] | None:
+    """An estimate for a result file."""
+    return None if estimate is None else estimate.rounded()
+
+
 def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate | None:
     """Mean and bootstrap interval over clips; None of no clips.
 
