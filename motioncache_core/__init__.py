@@ -3,12 +3,7 @@
 Needs torch, numpy, einops and safetensors; neither ComfyUI nor Triton.
 """
 
-from .adapters import ADAPTERS, find_adapter, takes_frame_levels
-from .calibration import Recorder
-from .call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
-from .devices import DeviceSessions
-from .distance import CalibratedProfile
-from .errors import (
+from .common.errors import (
     CacheShapeError,
     ConflictError,
     MotionCacheError,
@@ -17,14 +12,21 @@ from .errors import (
     SettingsError,
     UnsupportedModelError,
 )
-from .exchange import MapExchange
-from .identity import fingerprint
+from .engine.calibration import Recorder
+from .engine.devices import DeviceSessions
+from .engine.session import Session
+from .models.registry import ADAPTERS, find_adapter, takes_frame_levels
+from .models.weight_fingerprint import fingerprint
+from .policy.distance import CalibratedProfile
+from .policy.map_exchange import MapExchange
+from .policy.model_profile import ModelProfile
 from .preset import Chosen, resolve
-from .profile import ModelProfile
-from .sampling import ForcingOptions, forcing_schedule, sample_forcing
-from .session import Session
+from .report.trace import Trace, TraceHandle
+from .sampling.forcing import sample_forcing
+from .sampling.model_call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
+from .sampling.options import ForcingOptions
+from .sampling.schedule import forcing_schedule
 from .settings import PRESETS, MotionCacheSettings
-from .trace import Trace, TraceHandle
 
 __all__ = [
     "ADAPTERS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from .session import FEW_STEPS
+from .engine.session import FEW_STEPS
 from .settings import MotionCacheSettings
 
 # steps of the runs that the presets were tuned on: tests/bench/results/presets.json

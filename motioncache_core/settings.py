@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from .errors import SettingsError
-from .validation import check_field
+from .common.errors import SettingsError
+from .common.field_checks import check_field
 
 POLICIES = ("motion", "chunk", "step", "random")
 MOTION_SOURCES = ("predicted_x0", "features", "residual")

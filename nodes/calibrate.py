@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host_calibrate import attach_recorder
+from .host.calibrate import attach_recorder
 from .types import CATEGORY
 
 

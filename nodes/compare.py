@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..motioncache_core.quality import compare, text
-from .compare_pictures import MODES, ComparePictures
-from .host import intermediate_device
+from ..motioncache_core.report.video_quality import compare, text
+from .host.attach import intermediate_device
+from .pictures.comparison import MODES, ComparePictures
 from .types import CATEGORY
 
 

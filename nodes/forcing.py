@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io
 
 from ..motioncache_core import CacheShapeError, ForcingOptions
-from ..motioncache_core.sampling import FORCING_CHOICES, FORCING_RANGES
-from .host_sampling import ForcingSampler
+from ..motioncache_core.sampling.options import FORCING_CHOICES, FORCING_RANGES
+from .host.forcing_sampler import ForcingSampler
 from .types import CATEGORY
 
 _DEFAULTS = ForcingOptions()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..motioncache_core.skyreels import describe, fold_fps, inspect
-from .host import WEIGHT_DTYPES, diffusion_model_names, load_wan_file
+from ..motioncache_core.models.skyreels import describe, fold_fps, inspect
+from .host.attach import WEIGHT_DTYPES, diffusion_model_names, load_wan_file
 from .types import CATEGORY
 
 

@@ -10,11 +10,11 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motioncache_core import MotionCacheError, NoMapError, TraceHandle
-from ..motioncache_core.heatmap import COLORMAPS, UPSCALES, VIEWS, render
-from .host import intermediate_device
-from .pictures import notice
-from .scrub import KEY, scrub_data
-from .sheets import frames_sheet, steps_sheet, with_legend
+from ..motioncache_core.report.motion_map import COLORMAPS, UPSCALES, VIEWS, render
+from .host.attach import intermediate_device
+from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
+from .pictures.scrubber import KEY, scrub_data
+from .pictures.timeline import notice
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
 log = logging.getLogger(__name__)

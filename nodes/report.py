@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..motioncache_core import TraceHandle
-from ..motioncache_core.report import as_json, text
-from .host import intermediate_device
-from .pictures import labelled_timeline
+from ..motioncache_core.report.report_text import as_json, text
+from .host.attach import intermediate_device
+from .pictures.timeline import labelled_timeline
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from motioncache_pack.motioncache_core.sampling import ForcingOptions, forcing, forcing_schedule
+from motioncache_pack.motioncache_core.sampling import forcing
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 
 
 def test_second_order_is_exact_on_a_parabola(bench):

@@ -1,0 +1,1 @@
+"""The shipped model, its scenes and samplers."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..distance import CalibratedProfile
+from ..policy.distance import CalibratedProfile
 from ..settings import MotionCacheSettings
 from . import scenes
 from .wan import DemoWan

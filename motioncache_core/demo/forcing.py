@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..call import ForcingCall, ModelCall, RunFacts
-from ..ops import TokenOps
-from ..readback import upload
-from ..sampling import ForcingOptions, Progress, WindowCall, sample_forcing
-from ..session import Session
+from ..common.host_transfer import upload
+from ..common.protocols import TokenOps
+from ..engine.session import Session
+from ..report.trace import Trace
+from ..sampling.forcing import Progress, WindowCall, sample_forcing
+from ..sampling.model_call import ForcingCall, ModelCall, RunFacts
+from ..sampling.options import ForcingOptions
 from ..settings import MotionCacheSettings
-from ..trace import Trace
 from .sampler import Evaluator
 from .wan import DemoWan
 

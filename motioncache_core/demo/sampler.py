@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..call import ModelCall, RunFacts
-from ..ops import TokenOps
-from ..session import Session
+from ..common.protocols import TokenOps
+from ..engine.session import Session
+from ..report.trace import Trace
+from ..sampling.model_call import ModelCall, RunFacts
 from ..settings import MotionCacheSettings
-from ..trace import Trace
 from .wan import DemoWan
 
 Progress = Callable[[int, int], None]

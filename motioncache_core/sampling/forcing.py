@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import CacheShapeError, SettingsError
+from ..common.errors import CacheShapeError, SettingsError
 from .options import ForcingOptions
 from .schedule import ACTIVE, UNSTARTED, Iteration, forcing_schedule
 from .solver import SolverState, check_sigmas, make_solver

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ..errors import SettingsError
-from ..validation import check_field
+from ..common.errors import SettingsError
+from ..common.field_checks import check_field
 
 SOLVERS = ("unipc", "euler")
 ATTENTIONS = ("block_causal", "bidirectional")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from ..errors import SettingsError
+from ..common.errors import SettingsError
 from .options import ForcingOptions
 
 UNSTARTED, ACTIVE, CLEAN, DONE = "unstarted", "active", "clean", "done"

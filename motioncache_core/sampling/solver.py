@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..errors import SettingsError
+from ..common.errors import SettingsError
 from .options import SOLVERS
 
 

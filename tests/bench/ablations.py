@@ -29,7 +29,7 @@ from quality_variants import LAST, LATENTS, ORDER, UNCLEAN
 load_pack()
 
 from motioncache_pack.motioncache_core import MotionCacheSettings  # noqa: E402
-from motioncache_pack.motioncache_core.budget import SHARE  # noqa: E402
+from motioncache_pack.motioncache_core.policy.compute_budget import SHARE  # noqa: E402
 
 SEEDS = {"demo": 6, "confirmation": 6}
 BASE = "base"

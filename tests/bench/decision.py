@@ -31,10 +31,10 @@ from common import environment, load_pack
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core.correction import correction, features  # noqa: E402
+from motioncache_pack.motioncache_core.cache.correction import correction, features  # noqa: E402
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout  # noqa: E402
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.layout import TokenLayout  # noqa: E402
-from motioncache_pack.motioncache_core.motion import merge_maps, motion_weights  # noqa: E402
+from motioncache_pack.motioncache_core.policy.motion_weights import merge_maps, motion_weights  # noqa: E402
 
 MODELS = ((128, 4), (384, 3))
 BATCH, FRAMES, TOKENS = 2, 16, 256

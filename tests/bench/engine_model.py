@@ -15,15 +15,9 @@ from torch import Tensor
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import (  # noqa: E402
-    PRESETS,
-    ModelCall,
-    RunFacts,
-    Session,
-    Trace,
-    scope,
-)
+from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace  # noqa: E402
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+from motioncache_pack.motioncache_core.policy import clip_decision as scope  # noqa: E402
 
 # what the presets do to tokens, from the second evaluation on; nothing but the accumulators decides
 SETTINGS = replace(

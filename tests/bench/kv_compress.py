@@ -25,11 +25,7 @@ from common import environment, load_pack
 
 load_pack()
 
-from motioncache_pack.motioncache_core.kv_compress import (  # noqa: E402
-    compress_kv,
-    kv_scores,
-    kv_select,
-)
+from motioncache_pack.motioncache_core.cache.kv_compress import compress_kv, kv_scores, kv_select  # noqa: E402
 
 DISTINCT, COPIES, WIDTH = 40, 40, 64
 LEADS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, environment
+from motioncache_pack.motioncache_core.engine.session import FEW_STEPS
 from quality_analysis import Sweep
 from quality_cases import (
     FORCING,
@@ -25,8 +26,6 @@ from quality_cases import (
 )
 from quality_policies import NONE, Job
 from quality_report import NOTE
-
-from motioncache_pack.motioncache_core.session import FEW_STEPS  # isort: skip
 from quality_runs import Store, fingerprint, gate, outstanding, run_all
 
 RESULTS = ROOT / "tests" / "bench" / "results"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from motioncache_pack.motioncache_core import quality
+from motioncache_pack.motioncache_core.report import video_quality as quality
 from torch import Tensor
 
 TOP_DB = 99.0

@@ -25,12 +25,12 @@ from torch import Tensor
 
 load_pack()
 
-from motioncache_pack.motioncache_core.report import (  # noqa: E402
+from motioncache_pack.motioncache_core.report.report_text import (  # noqa: E402
     compute_share,
     engine_share,
     flops_share,
 )
-from motioncache_pack.motioncache_core.trace import Trace  # noqa: E402
+from motioncache_pack.motioncache_core.report.trace import Trace  # noqa: E402
 from quality_cases import Case, case, model_hash  # noqa: E402
 from quality_control import Player, Recorder  # noqa: E402
 from quality_host import HostCase  # noqa: E402

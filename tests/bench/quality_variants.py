@@ -19,9 +19,10 @@ from torch import Tensor
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core.clip import Clip  # noqa: E402
-from motioncache_pack.motioncache_core.motion import token_patches  # noqa: E402
-from motioncache_pack.motioncache_core.sampling import CLEAN, DONE, forcing  # noqa: E402
+from motioncache_pack.motioncache_core.engine.clip_cache import Clip  # noqa: E402
+from motioncache_pack.motioncache_core.policy.motion_weights import token_patches  # noqa: E402
+from motioncache_pack.motioncache_core.sampling import forcing  # noqa: E402
+from motioncache_pack.motioncache_core.sampling.schedule import CLEAN, DONE  # noqa: E402
 
 LATENTS, LAST = "motion_source noisy latents", "motion_source last evaluation"
 ORDER, UNCLEAN = "forecast of second order", "no clean evaluation"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 load_pack()
 
-from motioncache_pack.motioncache_core import quality  # noqa: E402
+from motioncache_pack.motioncache_core.report import video_quality as quality  # noqa: E402
 from quality_metrics import moving_region  # noqa: E402
 
 

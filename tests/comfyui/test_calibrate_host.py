@@ -19,7 +19,7 @@ def folder(pack, monkeypatch, tmp_path):  # noqa: F811
 
 @pytest.fixture
 def identify(pack):  # noqa: F811
-    return importlib.import_module("motioncache_pack.nodes.host_profiles").identify
+    return importlib.import_module("motioncache_pack.nodes.host.profiles").identify
 
 
 def with_lora(model):

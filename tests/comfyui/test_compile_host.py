@@ -14,7 +14,7 @@ pytestmark = pytest.mark.comfy
 
 def test_the_helper_is_what_the_pack_and_the_stand_in_take_it_for(pack):  # noqa: F811
     from comfy_api.torch_helpers import torch_compile as real
-    from motioncache_pack.nodes import compiling
+    from motioncache_pack.nodes.host import compiled as compiling
 
     assert compiling.COMPILE_KEY == real.COMPILE_KEY
     assert compiling.COMPILE_ARGUMENTS == real.TORCH_COMPILE_KWARGS

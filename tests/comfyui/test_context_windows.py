@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import evaluation as engine
+from motioncache_pack.motioncache_core.engine import block_hooks as engine
 from motioncache_pack.tests.core.runs import dictate
 from motioncache_pack.tests.support.node_runs import (  # noqa: F401
     kept,

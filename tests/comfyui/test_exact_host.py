@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.adapters import find_adapter
+from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run, dictate

@@ -3,9 +3,9 @@ index tells them apart, and each has its thread, its copy of the network and its
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.devices import THREAD_DEVICE, DeviceSessions
-from motioncache_pack.motioncache_core.exchange import Lane
-from motioncache_pack.motioncache_core.report import summary
+from motioncache_pack.motioncache_core.engine.devices import THREAD_DEVICE, DeviceSessions
+from motioncache_pack.motioncache_core.policy.map_exchange import Lane
+from motioncache_pack.motioncache_core.report.report_text import summary
 from motioncache_pack.tests.support.node_runs import (  # noqa: F401
     LAYERS,
     STEPS,

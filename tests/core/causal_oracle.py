@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from motioncache_pack.motioncache_core.call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
 from torch import Tensor
 
 WORKING, FINISHED = ("active", "clean"), ("clean", "done")

@@ -8,16 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from motioncache_pack.motioncache_core.call import ForcingCall, ModelCall
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.sampling import (
-    ForcingOptions,
-    Iteration,
-    forcing_schedule,
-    sample_forcing,
-)
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import Iteration, forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import Trace
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from torch import Tensor

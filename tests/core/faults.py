@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
+from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import Trace
 from motioncache_pack.tests.core.runs import Run, Steady, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from torch import Tensor

@@ -14,7 +14,8 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.sampling import ForcingOptions, forcing_schedule
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.test_demo_wan_oracle import diffusers_name
 from torch import Tensor

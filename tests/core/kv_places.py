@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core import kv_place
-from motioncache_pack.motioncache_core.kv import quantized
-from motioncache_pack.motioncache_core.trace import Trace
+from motioncache_pack.motioncache_core.cache import kv_placement as kv_place
+from motioncache_pack.motioncache_core.cache.kv_blocks import quantized
+from motioncache_pack.motioncache_core.report.trace import Trace
 from torch import Tensor
 
 PLACES = ("gpu", "gpu_fp8", "cpu")

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.adapters import ADAPTERS, find_adapter
-from motioncache_pack.motioncache_core.adapters.wan import WAN
-from motioncache_pack.motioncache_core.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.models.registry import ADAPTERS, find_adapter
+from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.core.small_wan import small_wan

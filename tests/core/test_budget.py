@@ -4,10 +4,15 @@ import itertools
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.budget import NOISE, evaluations_left, placed, spread
-from motioncache_pack.motioncache_core.call import RunFacts
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.report import compute_share
+from motioncache_pack.motioncache_core.policy.compute_budget import (
+    NOISE,
+    evaluations_left,
+    placed,
+    spread,
+)
+from motioncache_pack.motioncache_core.report.report_text import compute_share
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import residual_place
-from motioncache_pack.motioncache_core.kv_place import Need, Placement, place
-from motioncache_pack.motioncache_core.residual_place import ResidualPlacement, place_residuals
+from motioncache_pack.motioncache_core.cache import residual_placement as residual_place
+from motioncache_pack.motioncache_core.cache.kv_placement import Need, Placement, place
+from motioncache_pack.motioncache_core.cache.residual_placement import (
+    ResidualPlacement,
+    place_residuals,
+)
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 from motioncache_pack.motioncache_core import Recorder, UnsupportedModelError
-from motioncache_pack.motioncache_core.call import ModelCall
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, scenes
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, sample
-from motioncache_pack.motioncache_core.profile import ModelProfile
+from motioncache_pack.motioncache_core.policy.model_profile import ModelProfile
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
 from motioncache_pack.tests.support.toy_models import DoublingNet, class_named
 
 LEVELS = (1.0, 0.9, 0.7, 0.5, 0.3, 0.2, 0.1)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import WORKING, Masked
 from motioncache_pack.tests.core.causal_runs import (

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import SettingsError, kv_store
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core import SettingsError
+from motioncache_pack.motioncache_core.cache import kv_store
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import FINISHED, Masked
 from motioncache_pack.tests.core.causal_runs import (

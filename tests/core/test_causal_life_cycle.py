@@ -3,7 +3,7 @@
 import functools
 
 import pytest
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import NETWORK, Film, ForcingRun, apart
 from motioncache_pack.tests.core.runs import Steady, living_tensors

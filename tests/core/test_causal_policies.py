@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import scope
-from motioncache_pack.motioncache_core.call import ForcingCall
+from motioncache_pack.motioncache_core.common.errors import SettingsError
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.errors import SettingsError
-from motioncache_pack.motioncache_core.sampling import ForcingOptions, sample_forcing
+from motioncache_pack.motioncache_core.policy import clip_decision as scope
+from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import WORKING
 from motioncache_pack.tests.core.causal_runs import NETWORK, Film, ForcingRun, apart, sampled

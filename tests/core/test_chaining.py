@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from motioncache_pack.motioncache_core.reasons import code_of
+from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.errors import CacheShapeError
+from motioncache_pack.motioncache_core.cache.branches import ForecastClock
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.state import ForecastClock
 from motioncache_pack.tests.core.oracle import WholeClip
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import evaluation, report
-from motioncache_pack.motioncache_core.errors import UnsupportedModelError
-from motioncache_pack.motioncache_core.evaluation import BYPASSED
+from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.engine import block_hooks as evaluation
+from motioncache_pack.motioncache_core.engine.block_hooks import BYPASSED
+from motioncache_pack.motioncache_core.report import report_text as report
 from motioncache_pack.tests.core.causal_runs import Film, sampled
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import Run, dictate

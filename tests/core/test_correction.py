@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core import correction as module
-from motioncache_pack.motioncache_core.correction import correction, features
-from motioncache_pack.motioncache_core.layout import TokenLayout
+from motioncache_pack.motioncache_core.cache import correction as module
+from motioncache_pack.motioncache_core.cache.correction import correction, features
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 
 LAYOUTS = {

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from motioncache_core.demo import batches, codec, conditions, scenes, train
+from motioncache_core.demo import codec, conditions, scenes
 from motioncache_core.demo.attention import scaled_dot_product
+from motioncache_core.demo.training import batches, train
 
 
 def generator(seed: int) -> torch.Generator:

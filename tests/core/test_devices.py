@@ -6,17 +6,17 @@ import pytest
 import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core import DeviceSessions, MapExchange, Session
-from motioncache_pack.motioncache_core.call import ModelCall, RunFacts
-from motioncache_pack.motioncache_core.devices import THREAD_DEVICE, merge
-from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.reasons import because
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import (
+from motioncache_pack.motioncache_core.common.reasons import because
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
+from motioncache_pack.motioncache_core.engine.devices import THREAD_DEVICE, merge
+from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
     ChunkRecord,
     EvaluationRecord,
     Trace,
 )
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall, RunFacts
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Steady, living_tensors
 from motioncache_pack.tests.support.toy_models import DoublingNet
 

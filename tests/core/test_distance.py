@@ -7,16 +7,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from motioncache_pack.motioncache_core.distance import (
+from motioncache_pack.motioncache_core.common.errors import SettingsError
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
+from motioncache_pack.motioncache_core.policy.clip_decision import Scope, measure
+from motioncache_pack.motioncache_core.policy.distance import (
     CalibratedProfile,
     InputChange,
     TimestepPolynomial,
     polynomial_names,
     wan_distance,
 )
-from motioncache_pack.motioncache_core.errors import SettingsError
-from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.scope import Scope, measure
 
 # TeaCache's published coefficients (Apache-2.0), highest power first, typed in anew from its table
 PUBLISHED = {

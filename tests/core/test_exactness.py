@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.call import RunFacts
 from motioncache_pack.motioncache_core.demo.sampler import (
     SampleOptions,
     cached_sample,
     flow_sigmas,
     sample,
 )
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run, Steady, dictate

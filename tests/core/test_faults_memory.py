@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import residual_place
-from motioncache_pack.motioncache_core.session import SPENT
+from motioncache_pack.motioncache_core.cache import residual_placement as residual_place
+from motioncache_pack.motioncache_core.engine.session import SPENT
 from motioncache_pack.tests.core.faults import (
     SETTINGS,
     STEPS,

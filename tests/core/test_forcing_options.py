@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from motioncache_pack.motioncache_core.errors import SettingsError
-from motioncache_pack.motioncache_core.sampling import (
+from motioncache_pack.motioncache_core.common.errors import SettingsError
+from motioncache_pack.motioncache_core.sampling.options import (
     FORCING_CHOICES,
     FORCING_RANGES,
     ForcingOptions,

@@ -4,13 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.sampling import (
-    CLEAN,
-    DONE,
-    ChunkStep,
-    forcing,
-    solver,
-)
+from motioncache_pack.motioncache_core.sampling import forcing, solver
+from motioncache_pack.motioncache_core.sampling.schedule import CLEAN, DONE, ChunkStep
 from motioncache_pack.tests.core.forcing_oracle import (
     Case,
     Networks,

@@ -4,11 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.sampling import (
-    ForcingOptions,
-    forcing_schedule,
-    sample_forcing,
-)
+from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 from motioncache_pack.tests.core.test_forcing_run import CASES, FrameModel, draw, flow_sigmas
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 

@@ -5,15 +5,11 @@ import math
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.errors import CacheShapeError, SettingsError
-from motioncache_pack.motioncache_core.sampling import (
-    ACTIVE,
-    UNSTARTED,
-    ForcingOptions,
-    forcing_schedule,
-    make_solver,
-    sample_forcing,
-)
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError, SettingsError
+from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import ACTIVE, UNSTARTED, forcing_schedule
+from motioncache_pack.motioncache_core.sampling.solver import make_solver
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, 3, 5, 3

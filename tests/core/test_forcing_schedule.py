@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.errors import SettingsError
-from motioncache_pack.motioncache_core.sampling import (
+from motioncache_pack.motioncache_core.common.errors import SettingsError
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import (
     ACTIVE,
     CLEAN,
     DONE,
     UNSTARTED,
-    ForcingOptions,
     forcing_schedule,
 )
 

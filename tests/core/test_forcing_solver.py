@@ -6,8 +6,8 @@ import weakref
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.errors import SettingsError
-from motioncache_pack.motioncache_core.sampling import make_solver
+from motioncache_pack.motioncache_core.common.errors import SettingsError
+from motioncache_pack.motioncache_core.sampling.solver import make_solver
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same, relative_error
 
 SHAPE = (2, 5, 3, 7, 4)

@@ -3,10 +3,15 @@
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.evaluation import Evaluation
-from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.plan import CallPlan, Part, ScopePlan, active_frames
-from motioncache_pack.motioncache_core.policy import PARTIAL
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
+from motioncache_pack.motioncache_core.engine.block_hooks import Evaluation
+from motioncache_pack.motioncache_core.engine.call_plan import (
+    CallPlan,
+    Part,
+    ScopePlan,
+    active_frames,
+)
+from motioncache_pack.motioncache_core.policy.chunk_decision import PARTIAL
 from torch import Tensor
 
 FRAMES, SPATIAL, WIDTH, BLOCKS = 4, 3, 5, 3

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from motioncache_pack.motioncache_core.errors import MotionCacheError
-from motioncache_pack.motioncache_core.heatmap import (
+from motioncache_pack.motioncache_core.common.errors import MotionCacheError
+from motioncache_pack.motioncache_core.report.motion_map import (
     COLORMAPS,
     VIEWS,
     Scale,
@@ -16,8 +16,8 @@ from motioncache_pack.motioncache_core.heatmap import (
     values,
     which_step,
 )
+from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord, Trace
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord, Trace
 
 GRID = (2, 2, 3)
 ACTIVE = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]

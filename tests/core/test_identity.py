@@ -3,7 +3,7 @@
 import pytest
 import torch
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.identity import fingerprint
+from motioncache_pack.motioncache_core.models.weight_fingerprint import fingerprint
 
 
 def weights(seed=0, **sizes):

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import kv_compress
-from motioncache_pack.motioncache_core.errors import CacheShapeError, SettingsError
-from motioncache_pack.motioncache_core.kv_compress import (
+from motioncache_pack.motioncache_core.cache import kv_compress
+from motioncache_pack.motioncache_core.cache.kv_compress import (
     compress_kv,
     kv_gather,
     kv_scores,
     kv_select,
 )
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError, SettingsError
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 

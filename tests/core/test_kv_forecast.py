@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.kv import Resources, Step, Steps
-from motioncache_pack.motioncache_core.kv_home import Home
-from motioncache_pack.motioncache_core.kv_store import Finished, KVStore
-from motioncache_pack.motioncache_core.reasons import because
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
+from motioncache_pack.motioncache_core.cache.kv_blocks.forecast import Step, Steps
+from motioncache_pack.motioncache_core.cache.kv_store import Finished, KVStore
+from motioncache_pack.motioncache_core.cache.kv_tiers import Home
+from motioncache_pack.motioncache_core.common.reasons import because
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import Film, sampled, together
 from motioncache_pack.tests.core.causal_runs import apart as one_by_one

@@ -1,7 +1,7 @@
 """Where slopes of keys and values go, by setting and by free memory."""
 
 import pytest
-from motioncache_pack.motioncache_core.kv_place import Need, place, place_causal
+from motioncache_pack.motioncache_core.cache.kv_placement import Need, place, place_causal
 
 MIB = 2**20
 # 10 blocks of 10 MiB, of 6 MiB in 8 bits; slopes take as much again

@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels as ops
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
+from motioncache_pack.motioncache_core.cache.kv_blocks.kinds import PLACES
+from motioncache_pack.motioncache_core.cache.kv_blocks.offloaded import Offloaded
+from motioncache_pack.motioncache_core.cache.kv_blocks.quantized import Quantized
+from motioncache_pack.motioncache_core.cache.kv_blocks.resident import Resident
+from motioncache_pack.motioncache_core.cache.kv_store import KVStore
+from motioncache_pack.motioncache_core.cache.kv_tiers import Home
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.kv import PLACES, Offloaded, Quantized, Resident, Resources
-from motioncache_pack.motioncache_core.kv_home import Home
-from motioncache_pack.motioncache_core.kv_store import KVStore
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
-from motioncache_pack.motioncache_core.session import SPENT
+from motioncache_pack.motioncache_core.engine.session import SPENT
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import OFF, Film, ForcingRun, apart
 from motioncache_pack.tests.core.runs import Run, Steady, living_tensors

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import SettingsError, kv_place
-from motioncache_pack.motioncache_core.kv_place import Need, place, place_causal, usable
+from motioncache_pack.motioncache_core import SettingsError
+from motioncache_pack.motioncache_core.cache import kv_placement as kv_place
+from motioncache_pack.motioncache_core.cache.kv_placement import Need, place, place_causal, usable
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import CASES

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.kv import Resources
-from motioncache_pack.motioncache_core.kv_home import Home
-from motioncache_pack.motioncache_core.kv_store import KVStore
+from motioncache_pack.motioncache_core.cache.branches import BranchRows, BranchTable
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
+from motioncache_pack.motioncache_core.cache.kv_store import KVStore
+from motioncache_pack.motioncache_core.cache.kv_tiers import Home
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.state import BranchRows, BranchTable
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import CASES, TEXT_DIM, TEXT_TOKENS, small_wan
 

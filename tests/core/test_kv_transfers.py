@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.kv import host_memory, offloaded, transfers
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
+from motioncache_pack.motioncache_core.cache.kv_blocks import host_memory, offloaded, transfers
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import BOTH, Film, apart, poison, sampled
 from motioncache_pack.tests.core.runs import Steady

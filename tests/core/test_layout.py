@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from motioncache_pack.motioncache_core.errors import CacheShapeError
-from motioncache_pack.motioncache_core.layout import TokenLayout
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 
 grids = st.tuples(*(st.integers(1, 9) for _ in range(3)))
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.errors import CacheShapeError
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import CASES, TEXT_DIM, TEXT_TOKENS, small_wan

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.call import ModelCall, RunFacts
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample
-from motioncache_pack.motioncache_core.heatmap import mapped_steps, values
-from motioncache_pack.motioncache_core.session import Session
-from motioncache_pack.motioncache_core.trace import Trace
+from motioncache_pack.motioncache_core.engine.session import Session
+from motioncache_pack.motioncache_core.report.motion_map import mapped_steps, values
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall, RunFacts
 from scipy.stats import rankdata, spearmanr
 
 FRAMES, STEPS, TOKENS = 7, 16, 8

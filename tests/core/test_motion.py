@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.motion import (
+from motioncache_pack.motioncache_core.policy.motion_weights import (
     change_weights,
     merge_maps,
     motion_weights,

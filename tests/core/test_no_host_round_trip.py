@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.call import ForcingCall, ModelCall, RunFacts
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.distance import CalibratedProfile, TimestepPolynomial
-from motioncache_pack.motioncache_core.sampling import ForcingOptions
-from motioncache_pack.motioncache_core.session import Session
+from motioncache_pack.motioncache_core.engine.session import Session
+from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile, TimestepPolynomial
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall, RunFacts
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import Trace
 from motioncache_pack.tests.core.causal_runs import Film, apart, together
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.support.assert_close import assert_close
@@ -30,7 +30,7 @@ from torch import Tensor
 STEPS, SIZE = 12, (4, 4, 6)
 LEVELS = flow_sigmas(STEPS, 3.0)
 # the one place that may read, and the one that may put numbers on the device
-READBACK = "motioncache_core/readback.py"
+READBACK = "motioncache_core/common/host_transfer.py"
 
 PROFILE = CalibratedProfile("test", (0.0, 0.5, 1.0), (0.0, 0.4, 0.9))
 POLYNOMIAL = TimestepPolynomial("test", (2.0, 0.5, 0.0))

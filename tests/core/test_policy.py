@@ -5,11 +5,16 @@ import dataclasses
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.policy import row_multiple
-from motioncache_pack.motioncache_core.scope import Circumstances, Scope, advance, prepare
+from motioncache_pack.motioncache_core.cache.branches import ChunkState
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
+from motioncache_pack.motioncache_core.policy.chunk_decision import row_multiple
+from motioncache_pack.motioncache_core.policy.clip_decision import (
+    Circumstances,
+    Scope,
+    advance,
+    prepare,
+)
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.state import ChunkState
 from motioncache_pack.tests.core.runs import decide_at_once as decide
 
 # in the motion phase from the second evaluation on, each token for itself

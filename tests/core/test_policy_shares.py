@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.policy import shared_rows
+from motioncache_pack.motioncache_core.policy.chunk_decision import shared_rows
 from motioncache_pack.tests.core.runs import decide_at_once as decide
 from motioncache_pack.tests.core.test_policy import PLAIN, rows, started
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 from motioncache_pack.motioncache_core import PRESETS, SettingsError, resolve
+from motioncache_pack.motioncache_core.engine.session import FEW_STEPS
 from motioncache_pack.motioncache_core.preset import TUNED_STEPS
-from motioncache_pack.motioncache_core.session import FEW_STEPS
 
 
 @pytest.mark.parametrize("name", PRESETS)

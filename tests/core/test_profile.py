@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, ProfileError
-from motioncache_pack.motioncache_core.profile import MIN_LEVELS, Changes, ModelProfile
+from motioncache_pack.motioncache_core.policy.model_profile import MIN_LEVELS, Changes, ModelProfile
 
 LEVELS = (1.0, 0.9, 0.8, 0.6, 0.4, 0.3)
 CHANGES = Changes(LEVELS, (0.1,) * 5, (0.2,) * 5, (0.5, 0.4, 0.3, 0.2, 0.1))

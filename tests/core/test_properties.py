@@ -13,8 +13,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from motioncache_pack.motioncache_core.errors import CacheShapeError, SettingsError
-from motioncache_pack.motioncache_core.report import as_json, compute_share
+from motioncache_pack.motioncache_core.common.errors import CacheShapeError, SettingsError
+from motioncache_pack.motioncache_core.report.report_text import as_json, compute_share
 from motioncache_pack.motioncache_core.settings import CHOICES, RANGES, MotionCacheSettings
 from motioncache_pack.tests.core.by_hand import ByHand
 from motioncache_pack.tests.core.runs import Run, dictate
@@ -132,7 +132,7 @@ def timesteps(example):
 
 @pytest.fixture(scope="module")
 def valid(root):
-    schema = json.loads((root / "motioncache_core" / "report.schema.json").read_text("utf-8"))
+    schema = json.loads((root / "motioncache_core/report/report.schema.json").read_text("utf-8"))
     return jsonschema.Draft202012Validator(schema).validate
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError
-from motioncache_pack.motioncache_core.quality import (
+from motioncache_pack.motioncache_core.report.video_quality import (
     compare,
     decibels,
     error_map,

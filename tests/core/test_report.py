@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from motioncache_pack.motioncache_core.report import (
+from motioncache_pack.motioncache_core.report.report_text import (
     SCHEMA,
     as_json,
     block_macs,
@@ -15,13 +15,13 @@ from motioncache_pack.motioncache_core.report import (
     summary,
     text,
 )
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import (
+from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
     ChunkRecord,
     EvaluationRecord,
     Trace,
 )
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 
 TOKENS = 20
 

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.call import ForcingCall
-from motioncache_pack.motioncache_core.heatmap import render, values
-from motioncache_pack.motioncache_core.report import (
+from motioncache_pack.motioncache_core.report.motion_map import render, values
+from motioncache_pack.motioncache_core.report.report_text import (
     compute_share,
     engine_share,
     flops_share,
@@ -12,19 +11,18 @@ from motioncache_pack.motioncache_core.report import (
     summary,
     text,
 )
-from motioncache_pack.motioncache_core.sampling import (
-    ForcingOptions,
-    WindowCall,
-    forcing_schedule,
-)
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.timeline import BACK, timeline
-from motioncache_pack.motioncache_core.trace import (
+from motioncache_pack.motioncache_core.report.timeline import BACK, timeline
+from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
     ChunkRecord,
     EvaluationRecord,
     Trace,
 )
+from motioncache_pack.motioncache_core.sampling.forcing import WindowCall
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 
 # two chunks of one frame with 4 tokens each are in the model's input
 TOKENS, CHUNK = 8, 4

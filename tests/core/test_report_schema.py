@@ -5,17 +5,17 @@ import json
 import jsonschema
 import pytest
 import torch
-from motioncache_pack.motioncache_core.call import RunFacts
-from motioncache_pack.motioncache_core.report import SCHEMA, as_json
+from motioncache_pack.motioncache_core.report.report_text import SCHEMA, as_json
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import Trace
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 
 
 @pytest.fixture(scope="module")
 def schema(root):
-    return json.loads((root / "motioncache_core" / "report.schema.json").read_text("utf-8"))
+    return json.loads((root / "motioncache_core/report/report.schema.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")

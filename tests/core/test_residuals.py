@@ -5,12 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core import residuals
-from motioncache_pack.motioncache_core.correction import correction
-from motioncache_pack.motioncache_core.layout import TokenLayout
-from motioncache_pack.motioncache_core.plan import CallPlan, Part, ScopePlan, scope_plan
-from motioncache_pack.motioncache_core.policy import Decision
-from motioncache_pack.motioncache_core.state import BranchRows
+from motioncache_pack.motioncache_core.cache import residuals
+from motioncache_pack.motioncache_core.cache.branches import BranchRows
+from motioncache_pack.motioncache_core.cache.correction import correction
+from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
+from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part, ScopePlan, scope_plan
+from motioncache_pack.motioncache_core.policy.chunk_decision import Decision
 from motioncache_pack.tests.support.assert_close import assert_close
 
 B, L, C = 3, 7, 4

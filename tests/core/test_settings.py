@@ -5,7 +5,7 @@ import math
 import pickle
 
 import pytest
-from motioncache_pack.motioncache_core.errors import MotionCacheError, SettingsError
+from motioncache_pack.motioncache_core.common.errors import MotionCacheError, SettingsError
 from motioncache_pack.motioncache_core.settings import (
     CHOICES,
     PRESETS,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError, UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.skyreels import describe, fold_fps, fps_index, inspect
+from motioncache_pack.motioncache_core.models.skyreels import describe, fold_fps, fps_index, inspect
 
 DIM, LAYERS = 128, 3
 PREFIXES = ("", "model.diffusion_model.")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from motioncache_pack.motioncache_core.timeline import (
+from motioncache_pack.motioncache_core.report.timeline import (
     BACK,
     REUSED,
     cells,
@@ -14,7 +14,7 @@ from motioncache_pack.motioncache_core.timeline import (
     size,
     timeline,
 )
-from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord, Trace
+from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord, Trace
 
 DENSE, QUARTER, REUSE = (
     ChunkRecord("dense", "motion", 12, 12, 0.1),

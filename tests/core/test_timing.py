@@ -3,11 +3,12 @@
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core import session, timing
-from motioncache_pack.motioncache_core.call import RunFacts
+from motioncache_pack.motioncache_core.common import stopwatch as timing
+from motioncache_pack.motioncache_core.common.stopwatch import Stopwatch
+from motioncache_pack.motioncache_core.engine import session
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.timing import Stopwatch
-from motioncache_pack.motioncache_core.trace import Trace
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.support.toy_models import DoublingNet
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from motioncache_pack.motioncache_core.report.trace import Trace, TraceHandle
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.trace import Trace, TraceHandle
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.support.toy_models import DoublingNet

@@ -6,12 +6,16 @@ import json
 import jsonschema
 import pytest
 import torch
-from motioncache_pack.motioncache_core.call import ContextWindow, RunFacts, SchedulePart
-from motioncache_pack.motioncache_core.kv_place import Need, place
-from motioncache_pack.motioncache_core.report import as_json, text
+from motioncache_pack.motioncache_core.cache.branches import ChunkState
+from motioncache_pack.motioncache_core.cache.kv_placement import Need, place
+from motioncache_pack.motioncache_core.report.report_text import as_json, text
+from motioncache_pack.motioncache_core.report.timeline import cells, size
+from motioncache_pack.motioncache_core.sampling.model_call import (
+    ContextWindow,
+    RunFacts,
+    SchedulePart,
+)
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.motioncache_core.state import ChunkState
-from motioncache_pack.motioncache_core.timeline import cells, size
 from motioncache_pack.tests.core.oracle import WholeClip
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
@@ -79,7 +83,7 @@ def test_records_report_and_timeline_tell_the_windows_apart(root):
     assert "Context windows: 3 of 3 latent frames, 2 of them with an anchor frame" in words
     assert "Schedule: 0% to 50%" in words
     found = json.loads(as_json(trace))
-    schema = json.loads((root / "motioncache_core" / "report.schema.json").read_text("utf-8"))
+    schema = json.loads((root / "motioncache_core/report/report.schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator(schema).validate(found)
     assert found["windows"][2] == {"frames": [4, 5, 6], "anchor": 3}
     assert size(trace) == (3, 6)

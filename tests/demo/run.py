@@ -36,7 +36,6 @@ from motioncache_pack.motioncache_core import (  # noqa: E402
     MotionCacheSettings,
     Trace,
 )
-from motioncache_pack.motioncache_core.call import RunFacts  # noqa: E402
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
@@ -44,9 +43,10 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     cached_sample,
     sample,
 )
-from motioncache_pack.motioncache_core.heatmap import render  # noqa: E402
-from motioncache_pack.motioncache_core.report import compute_share, summary, text  # noqa: E402
-from motioncache_pack.motioncache_core.timeline import timeline  # noqa: E402
+from motioncache_pack.motioncache_core.report.motion_map import render  # noqa: E402
+from motioncache_pack.motioncache_core.report.report_text import compute_share, summary, text  # noqa: E402
+from motioncache_pack.motioncache_core.report.timeline import timeline  # noqa: E402
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts  # noqa: E402
 
 FORCING_FRAMES = 12
 FORCING: dict[str, Any] = {"chunk_frames": 3, "chunk_delay": 6}

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core import readback, scope
-from motioncache_pack.motioncache_core.session import Session
+from motioncache_pack.motioncache_core.common import host_transfer as readback
+from motioncache_pack.motioncache_core.engine.session import Session
+from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from motioncache_pack.tests.bench.kernel_cases import Case
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from torch import Tensor

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.kv import host_memory
+from motioncache_pack.motioncache_core.cache.kv_blocks import host_memory
 from motioncache_pack.tests.gpu import test_forcing, test_session
 from motioncache_pack.tests.gpu.support import held
 from motioncache_pack.tests.support.assert_close import assert_same

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.call import RunFacts
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
-from motioncache_pack.motioncache_core.distance import CalibratedProfile
+from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile
+from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run

@@ -12,7 +12,7 @@ from motioncache_pack.motioncache_core import (
     ProfileError,
     UnsupportedModelError,
 )
-from motioncache_pack.motioncache_core.report import summary, text
+from motioncache_pack.motioncache_core.report.report_text import summary, text
 from motioncache_pack.tests.support.node_runs import MIXED, STEPS, marks, network_of, options_of
 
 
@@ -117,7 +117,7 @@ def test_another_model_does_not_find_it(pack, calibrated):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_another_dtype_finds_it(pack, calibrated, dtype):
-    identify = importlib.import_module("motioncache_pack.nodes.host_profiles").identify
+    identify = importlib.import_module("motioncache_pack.nodes.host.profiles").identify
     model = pack.wan()
     wanted = identify(model)
     model.model.diffusion_model.to(dtype)
@@ -214,7 +214,7 @@ def broken(pack, recorded, how):
 
 @pytest.mark.parametrize("how", ["callback", "error in a block"])
 def test_a_broken_recording_leaves_no_file_and_no_patch(pack, models, monkeypatch, how):
-    calibration = importlib.import_module("motioncache_pack.motioncache_core.calibration")
+    calibration = importlib.import_module("motioncache_pack.motioncache_core.engine.calibration")
     seen = []
     close = calibration.Recorder.close
 

@@ -5,12 +5,12 @@ import importlib
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError
-from motioncache_pack.motioncache_core.quality import compare
+from motioncache_pack.motioncache_core.report.video_quality import compare
 
 
 @pytest.fixture
 def drawing(pack):
-    return importlib.import_module("motioncache_pack.nodes.compare_pictures")
+    return importlib.import_module("motioncache_pack.nodes.pictures.comparison")
 
 
 def videos(frames=4, height=150, width=230, channels=3):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.state import BranchRows
+from motioncache_pack.motioncache_core.cache.branches import BranchRows
 from motioncache_pack.tests.core.runs import living_tensors
 from motioncache_pack.tests.support.node_runs import (
     LAYERS,

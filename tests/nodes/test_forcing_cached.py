@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 from motioncache_pack.motioncache_core import RunFacts, Session
-from motioncache_pack.motioncache_core.kv_store import KVStore
+from motioncache_pack.motioncache_core.cache.kv_store import KVStore
 from motioncache_pack.tests.support.forcing_runs import (
     NEVER,
     by_core,
@@ -157,7 +157,7 @@ def test_the_report_tells_of_every_chunk(pack, window, attention):
     ]
     for line in drawn:
         assert {"D", "."} < set(line.split(": ")[1])
-    pictures = importlib.import_module("motioncache_pack.nodes.pictures")
+    pictures = importlib.import_module("motioncache_pack.nodes.pictures.timeline")
     rows = max(e["first_chunk"] + len(e["chunks"]) for e in found["evaluations"])
     width, height = pictures.Grid(rows, count).picture
     assert timeline.shape == (1, height, width, 3)

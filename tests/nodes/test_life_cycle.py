@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError
-from motioncache_pack.motioncache_core.state import BranchRows
+from motioncache_pack.motioncache_core.cache.branches import BranchRows
 from motioncache_pack.tests.support.node_runs import (
     LAYERS,
     STEPS,

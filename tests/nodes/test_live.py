@@ -27,7 +27,7 @@ def page(monkeypatch):
     server = ModuleType("server")
     server.PromptServer = SimpleNamespace(instance=found)
     monkeypatch.setitem(sys.modules, "server", server)
-    live = importlib.import_module("motioncache_pack.nodes.live")
+    live = importlib.import_module("motioncache_pack.nodes.host.live_text")
     monkeypatch.setattr(live, "INTERVAL", 0.0)
     return found
 
@@ -54,7 +54,7 @@ def test_every_call_is_told_with_the_traces_own_numbers(pack, page, patched):
 
 
 def test_texts_are_not_sent_faster_than_a_page_can_draw(pack, page, patched, monkeypatch):
-    live = importlib.import_module("motioncache_pack.nodes.live")
+    live = importlib.import_module("motioncache_pack.nodes.host.live_text")
     monkeypatch.setattr(live, "INTERVAL", 3600.0)
     model, _ = patched(pack.wan())
     pack.sample(model)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError, UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.skyreels import fold_fps
+from motioncache_pack.motioncache_core.models.skyreels import fold_fps
 
 DIM = 128
 NAME = "SkyReels-V2-DF-1.3B.safetensors"

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, Trace
-from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord
+from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord
 from motioncache_pack.tests.support.node_runs import STEPS
 
 
@@ -135,7 +135,7 @@ def test_a_legend_is_drawn_under_every_picture(sampled, previewed):
 
 def test_long_and_large_clips_fit_a_sheet():
     """Pictures of a real model's size: neither lost nor on top of each other."""
-    sheets = importlib.import_module("motioncache_pack.nodes.sheets")
+    sheets = importlib.import_module("motioncache_pack.nodes.pictures.motion_map")
     trace = Trace({"motion_sensitivity": 0.4}, grid=(21, 30, 52), chunks=(21,))
     tokens = 21 * 30 * 52
     chunk = ChunkRecord("dense", "motion", tokens, tokens, 0.1)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from motioncache_pack.motioncache_core import NoMapError
-from motioncache_pack.motioncache_core.heatmap import mapped_steps
-from motioncache_pack.motioncache_core.reasons import REASONS, Reason, because, code_of
-from motioncache_pack.motioncache_core.report import as_json, explain, reasons, text
+from motioncache_pack.motioncache_core.common.reasons import REASONS, Reason, because, code_of
+from motioncache_pack.motioncache_core.report.motion_map import mapped_steps
+from motioncache_pack.motioncache_core.report.report_text import as_json, explain, reasons, text
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

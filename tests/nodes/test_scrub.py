@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack.motioncache_core import Trace
-from motioncache_pack.motioncache_core.heatmap import VIEWS, mapped_steps, oldest_at, values
-from motioncache_pack.motioncache_core.trace import ChunkRecord, EvaluationRecord
+from motioncache_pack.motioncache_core.report.motion_map import (
+    VIEWS,
+    mapped_steps,
+    oldest_at,
+    values,
+)
+from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord
 from motioncache_pack.tests.support.node_runs import STEPS
 from PIL import Image
 
@@ -128,7 +133,7 @@ def long_run(frames, height, width, steps, rng):
 
 @pytest.mark.parametrize("clip", [(21, 30, 52, 30), (7, 11, 301, 60), (61, 45, 80, 3)], ids=str)
 def test_a_large_run_is_thinned_out_evenly_and_says_so(pack, clip):
-    scrub = importlib.import_module("motioncache_pack.nodes.scrub")
+    scrub = importlib.import_module("motioncache_pack.nodes.pictures.scrubber")
     frames, height, width, steps = clip
     trace = long_run(*clip, np.random.default_rng(0))
     sheet = {"filename": "sheet.png", "subfolder": "", "type": "temp"}

@@ -17,9 +17,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheSettings
+from motioncache_pack.motioncache_core.cache.branches import BranchTable
+from motioncache_pack.motioncache_core.cache.kv_store import KVStore
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.motioncache_core.kv_store import KVStore
-from motioncache_pack.motioncache_core.state import BranchTable
 from motioncache_pack.tests.support import fake_comfy
 
 LAYERS = 2

@@ -228,7 +228,7 @@ def _check_copy(
 
 _USE_READ = (
     "Keep the number on the device, or put it into the one read of the evaluation "
-    "(motioncache_core/readback.py)"
+    "(motioncache_core/common/host_transfer.py)"
 )
 
 

@@ -1,5 +1,5 @@
 // Shows the maps of one run: a view, an evaluation and a latent frame at a time.
-// The data are what nodes/scrub.py sends: one grey picture a view, evaluations down, frames across.
+// The data are what nodes/pictures/scrubber.py sends: one grey picture a view, evaluations down, frames across.
 
 const STYLE = {
   root: "display:none;flex-direction:column;gap:4px;width:100%;height:100%;min-height:0;" +

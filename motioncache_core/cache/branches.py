@@ -1,0 +1,311 @@
+"""State of one sampling run. Built new for each run, never reset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .kv_placement import CPU, usable
+from .kv_store import KVStore
+from .residual_placement import moved_to_host, settle
+
+BranchKey = Hashable
+T = TypeVar("T")
+
+_LEVEL_ROUNDING = 1e-4
+
+
+@dataclass(slots=True)
+class ChunkState:
+    """What the policy remembers of one chunk.
+
+    Attributes:
+        rows: the chunk's token rows.
+        frames: its latent frames.
+        evaluations: evaluations seen, the current one included.
+        updates: full updates in the uniform phase.
+        accumulated: change since the last update while all tokens are treated alike.
+        waited: reuses since the last update while all tokens are treated alike.
+        accumulator, stale: the same per token `(N,)`, fp32 and int32, from the motion phase on.
+        weights: motion weights `(N,)` fp32; None before the first motion map.
+        signal: what the distance measure kept of the last evaluation.
+        sigma, sigma_before: noise levels of the last evaluation and of the one before it.
+        seen: whether the chunk was in an evaluation, computed or not.
+    """
+
+    rows: slice
+    frames: int
+    device: torch.device
+    evaluations: int = 0
+    updates: int = 0
+    accumulated: float = 0.0
+    waited: int = 0
+    accumulator: Tensor | None = None
+    stale: Tensor | None = None
+    weights: Tensor | None = None
+    signal: Tensor | None = None
+    sigma: float | None = None
+    sigma_before: float | None = None
+    seen: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return int(self.rows.stop - self.rows.start)
+
+    def restarts_at(self, sigma: float) -> bool:
+        """Whether new noise was added since the last evaluation (ours). Solvers that evaluate
+        within a step go back up too, but not above the two levels that they come from."""
+        known = [s for s in (self.sigma, self.sigma_before) if s is not None]
+        return bool(known) and sigma > max(known) * (1 + _LEVEL_ROUNDING)
+
+    def nbytes(self) -> int:
+        """Bytes of the per-token arrays and of the signal."""
+        kept = (self.accumulator, self.stale, self.weights, self.signal)
+        return sum(int(t.nbytes) for t in kept if t is not None)
+
+
+@dataclass(slots=True)
+class ForecastClock:
+    """When each token was last computed, `(L,)` fp32 in units of sigma.
+
+    Attributes:
+        computed: sigma of the last computation.
+        interval: change of sigma between the last two computations, 0 before there were two.
+    """
+
+    computed: Tensor
+    interval: Tensor
+
+    @classmethod
+    def start(cls, sigma: Tensor) -> ForecastClock:
+        return cls(sigma.clone(), torch.zeros_like(sigma))
+
+    def gain(self, sigma: Tensor, forecast: float) -> Tensor:
+        """`forecast * (sigma - computed) / max(1, horizon)`; 0 where no slope is known (ours)."""
+        ahead = sigma - self.computed
+        horizon = (ahead / self.interval).abs().nan_to_num(posinf=1.0).clamp_min(1.0)
+        return torch.where(self.interval == 0, 0.0, forecast * ahead / horizon)
+
+    def inverse_interval(self, sigma: Tensor) -> Tensor:
+        """1 / (sigma - computed), 0 where sigma did not move."""
+        ahead = sigma - self.computed
+        return torch.where(ahead == 0, 0.0, 1.0 / ahead)
+
+    def slide(self, rows: int, tokens: int, sigma: float) -> None:
+        """The first rows leave; rows at noise level `sigma` join up to `tokens`."""
+        joining = tokens - (len(self.computed) - rows)
+        level = self.computed.new_full((joining,), sigma)
+        self.computed = torch.cat((self.computed[rows:], level))
+        self.interval = torch.cat((self.interval[rows:], torch.zeros_like(level)))
+
+    def advance(self, sigma: Tensor, active: Tensor | None) -> None:
+        """Tokens in the boolean mask (None: all) were computed at `sigma`."""
+        ahead = sigma - self.computed
+        moved = ahead != 0 if active is None else (ahead != 0) & active
+        self.interval = torch.where(moved, ahead, self.interval)
+        self.computed = torch.where(moved, sigma, self.computed)
+
+
+@dataclass(slots=True)
+class BranchRows:
+    """Cached tensors of the conditioning branches that run as one batch.
+
+    Attributes:
+        keys: the branches, in batch order.
+        samples: batch rows of each branch.
+        residual: block stack output minus input, `(B, L, C)`.
+        slope: change of the residual per unit of sigma, same shape, where a forecast is on.
+        kv: keys and values, None where none are kept.
+        filled: whether a full evaluation has stored residuals.
+        iteration: number of the last evaluation that the branches took part in.
+        device: the model's, where residual and slope are in the host's memory; else None.
+    """
+
+    keys: tuple[BranchKey, ...]
+    samples: int
+    residual: Tensor
+    slope: Tensor | None
+    kv: KVStore | None
+    filled: bool = False
+    iteration: int = -1
+    device: torch.device | None = None
+
+    def take_part(self, evaluation: int, least: int) -> None:
+        """The branches are called in this evaluation. Ones that were last called before `least`
+        know nothing of what changed meanwhile, and start afresh."""
+        if self.filled and not least <= self.iteration <= evaluation:
+            self.filled = False
+            if self.slope is not None:
+                if self.device is not None:
+                    settle(self.device)
+                self.slope.zero_()
+        self.iteration = evaluation
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether the cache was made for tokens like `x`."""
+        r = self.residual
+        return (r.shape, r.dtype, self.device or r.device) == (x.shape, x.dtype, x.device)
+
+    def with_room(self, work: Callable[[], T]) -> T:
+        """What `work` returns; where it runs out of memory, once more after what is stored has
+        given some. It may have been broken off anywhere."""
+        while True:
+            try:
+                return work()
+            except torch.OutOfMemoryError as error:
+                if self.device is not None and not (self.kv and self.kv.entries):
+                    raise
+                # what had been made is held by the traceback until this clause ends
+                message = str(error)
+            if not self.to_host() and not (self.kv and self.kv.make_room()):
+                raise torch.OutOfMemoryError(message)
+
+    def to_host(self) -> bool:
+        """Residual and slope move to the host's memory.
+
+        Returns:
+            whether they did.
+        """
+        device = self.residual.device
+        if self.device is not None or CPU not in usable(device, self.residual.dtype):
+            return False
+        try:
+            self._hold(moved_to_host(self._held(), device))
+        except torch.OutOfMemoryError:
+            return False
+        self.device = device
+        return True
+
+    def _held(self) -> list[Tensor]:
+        return [t for t in (self.residual, self.slope) if t is not None]
+
+    def _hold(self, tensors: list[Tensor]) -> None:
+        self.residual, self.slope = tensors[0], tensors[1] if len(tensors) > 1 else None
+
+    def slide(self, rows: int, tokens: int, keep: bool) -> None:
+        """The first rows leave, their keys and values only unless `keep`; new ones join up to
+        `tokens`."""
+        if self.device is not None:
+            settle(self.device)
+        slid = [_slid(t, rows, tokens) for t in self._held()]
+        self._hold(slid if self.device is None else moved_to_host(slid, self.device))
+        if self.kv is not None:
+            self.kv.slide(rows, keep)
+
+    def nbytes(self) -> tuple[int, int, int, int]:
+        """Bytes of residual (and slope) on the model's device, of keys and values there, and of
+        both in the host's memory."""
+        size = sum(t.nbytes for t in self._held())
+        kv, kv_host = self.kv.nbytes() if self.kv else (0, 0)
+        return (size, kv, 0, kv_host) if self.device is None else (0, kv, size, kv_host)
+
+    def split(self) -> list[BranchRows]:
+        """One entry per branch, as views."""
+        parts = []
+        for i, key in enumerate(self.keys):
+            rows = slice(i * self.samples, (i + 1) * self.samples)
+            slope = None if self.slope is None else self.slope[rows]
+            kv = None if self.kv is None else self.kv.rows(rows)
+            parts.append(
+                BranchRows(
+                    (key,),
+                    self.samples,
+                    self.residual[rows],
+                    slope,
+                    kv,
+                    self.filled,
+                    self.iteration,
+                    self.device,
+                )
+            )
+        return parts
+
+    @classmethod
+    def join(cls, parts: Sequence[BranchRows]) -> BranchRows:
+        """Branches that come as one batch from now on."""
+        device = next((p.device for p in parts if p.device is not None), None)
+        if device is not None:
+            # one that was moved there tells that the device lacks room for all
+            if not all(p.device is not None or p.to_host() for p in parts):
+                raise torch.OutOfMemoryError("residuals: the host's memory is full")
+            settle(device)
+        slopes = [p.slope for p in parts if p.slope is not None]
+        stores = [p.kv for p in parts if p.kv is not None]
+        joined = cls(
+            tuple(key for p in parts for key in p.keys),
+            parts[0].samples,
+            torch.cat([p.residual for p in parts]),
+            torch.cat(slopes) if len(slopes) == len(parts) else None,
+            KVStore.join(stores) if len(stores) == len(parts) else None,
+            all(p.filled for p in parts),
+            min(p.iteration for p in parts),
+            device,
+        )
+        if device is not None:
+            joined._hold(moved_to_host(joined._held(), device))
+        return joined
+
+
+@dataclass(slots=True)
+class BranchTable:
+    """All branches of a run, however the host batches them."""
+
+    entries: dict[BranchKey, BranchRows] = field(default_factory=dict)
+
+    def find(self, keys: tuple[BranchKey, ...], x: Tensor) -> BranchRows | None:
+        """The cache of these branches in this order; None if one is new or of another shape."""
+        owners = [self.entries.get(key) for key in keys]
+        if any(owner is None for owner in owners):
+            return None
+        found = [owner for owner in owners if owner is not None]
+        if found[0].keys == keys:
+            return found[0] if found[0].fits(x) else None
+        for owner in {id(o): o for o in found}.values():
+            for part in owner.split():
+                self.entries[part.keys[0]] = part
+        parts = [self.entries[key] for key in keys]
+        if len({(p.samples, p.residual.shape[1:]) for p in parts}) > 1:
+            return None
+        joined = parts[0] if len(parts) == 1 else BranchRows.join(parts)
+        if not joined.fits(x):
+            return None
+        self.put(joined)
+        return joined
+
+    def put(self, rows: BranchRows) -> None:
+        """Remember these branches, replacing what was known of them."""
+        for key in rows.keys:
+            self.entries[key] = rows
+
+    def slide(self, rows: int, tokens: int, keep: bool) -> None:
+        """`BranchRows.slide` for every branch."""
+        for branch in self._all():
+            branch.slide(rows, tokens, keep)
+
+    def nbytes(self) -> tuple[int, int, int, int]:
+        """`BranchRows.nbytes` over all branches."""
+        sizes = [(0, 0, 0, 0), *(rows.nbytes() for rows in self._all())]
+        first, second, third, fourth = (sum(s) for s in zip(*sizes, strict=True))
+        return first, second, third, fourth
+
+    def on_host(self) -> bool:
+        """Whether a branch's residuals are in the host's memory."""
+        return any(rows.device is not None for rows in self._all())
+
+    def forget_kv(self) -> None:
+        """Keep no keys and values."""
+        for rows in self._all():
+            rows.kv = None
+
+    def _all(self) -> list[BranchRows]:
+        return list({id(r): r for r in self.entries.values()}.values())
+
+
+def _slid(x: Tensor, rows: int, tokens: int) -> Tensor:
+    out = x.new_zeros(x.shape[0], tokens, *x.shape[2:])
+    out[:, : x.shape[1] - rows] = x[:, rows:]
+    return out

@@ -1,0 +1,302 @@
+"""Where keys and values go, decided before the run from bytes and free memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..common.errors import SettingsError
+from ..common.reasons import Reason, because
+from .kv_blocks.kinds import FORECASTING
+
+log = logging.getLogger(__name__)
+
+GPU, EIGHT, CPU = "gpu", "gpu_fp8", "cpu"
+# share of the device's free memory that may be taken; the host keeps the rest for its estimates
+_MEMORY_SHARE = 0.8
+_HALF = ", half of it for their forecast"
+_NOT_THERE = "they are not forecast, as they have to be on the model's device for that"
+# of the host's: locked memory cannot be swapped out
+_HOST_SHARE = 0.6
+
+FreeMemory = Callable[[], int]
+
+
+def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """The places that a device has for keys and values of this dtype, best first."""
+    if device.type == "mps":
+        # its memory is the host's, and it lacks some of the types
+        return (GPU,)
+    known = dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return (GPU, EIGHT, CPU) if known else (GPU, CPU)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes of one block's keys and values, of all branches.
+
+    Attributes:
+        full: in the model's dtype.
+        coded: in 8 bits with its scales.
+        places: what the model's device has, best first.
+        forecast: whether their slopes are wanted besides, which take as much again.
+        largest: of `full`, what one call of the model reads; all of it unless the clip is cut into
+            context windows.
+    """
+
+    blocks: int
+    full: int
+    coded: int
+    places: tuple[str, ...] = (GPU, EIGHT, CPU)
+    forecast: bool = False
+    largest: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        blocks: int,
+        heads: int,
+        rows: int,
+        windows: Sequence[int] = (),
+        forecast: bool = False,
+    ) -> Need:
+        """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches.
+
+        Args:
+            windows: token rows of every context window that keeps keys of its own; L is one of
+                them.
+        """
+        _, length, width = x.shape
+        lengths = windows or (length,)
+        total = sum(lengths)
+        full = 2 * rows * total * width * x.element_size()
+        # a code for each number and a scale, fp32, for each head
+        coded = 2 * rows * total * (width + 4 * heads)
+        largest = full // total * max(lengths)
+        return cls(blocks, full, coded, usable(x.device, x.dtype), forecast, largest)
+
+    def kept(self, place: str) -> int:
+        """Bytes that are kept of all blocks in one place."""
+        slopes = 2 if self.forecast and place in FORECASTING else 1
+        return slopes * self.blocks * (self.coded if place == EIGHT else self.full)
+
+    def forecasting(self, place: str) -> int:
+        """Bytes on the device with all blocks and their slopes in one place: what is kept, and of
+        one block zeros to add to, what attention reads, and both read back from 8 bits."""
+        halves = 7 if place == EIGHT else 3
+        return self.kept(place) + halves * self._read // 2
+
+    def on_device(self, quantized: int) -> int:
+        """Bytes on the device with so many blocks in 8 bits and the others on the host: what is
+        kept, one block read back, two slots to read the host's through."""
+        back = self._read if quantized else 0
+        slots = 2 * self._read if quantized < self.blocks else 0
+        return quantized * self.coded + back + slots
+
+    @property
+    def _read(self) -> int:
+        return self.full if self.largest is None else self.largest
+
+    def taken(self, places: tuple[str, ...], forecast: bool = False) -> tuple[int, int]:
+        """Bytes on the device and on the host that blocks in these places take, with slopes if
+        they are forecast."""
+        if forecast:
+            return self.forecasting(places[0]), 0
+        if CPU not in places and EIGHT not in places:
+            return len(places) * self.full, 0
+        return self.on_device(places.count(EIGHT)), places.count(CPU) * self.full
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where keys and values go, how many bytes that takes, and why.
+
+    Attributes:
+        places: place of each block; empty where nothing is kept.
+        nbytes: kept in all places.
+        forecast: whether slopes are kept besides.
+    """
+
+    places: tuple[str, ...]
+    nbytes: int
+    reason: str
+    forecast: bool = False
+
+    @property
+    def store(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self.places)
+
+
+def nothing(reason: Reason) -> Placement:
+    """No keys and values."""
+    return Placement((), 0, reason)
+
+
+def place(
+    kv_cache: str,
+    need: Need,
+    policy: str,
+    free_memory: FreeMemory | None,
+    free_host_memory: FreeMemory | None = None,
+    make_room: Callable[[int], None] | None = None,
+    *,
+    chunks: int = 1,
+) -> Placement:
+    """Choose before the run.
+
+    Args:
+        kv_cache: "gpu", "gpu_fp8", "cpu", "off" or "auto".
+        free_memory: free bytes on the model's device; None where the host cannot tell.
+        free_host_memory: free bytes of the host; where it cannot tell, "auto" leaves it alone.
+        make_room: asks the host for so many free bytes on the device.
+        chunks: chunks of the clip; one may be reused while another is computed.
+
+    Raises:
+        SettingsError: the device cannot do what `kv_cache` asks for.
+    """
+    if policy == "step" or (policy == "chunk" and chunks == 1):
+        return nothing(because("kv_policy", policy=policy))
+    if kv_cache == "off":
+        return nothing(because("kv_off"))
+    if kv_cache != "auto":
+        return _forced(kv_cache, need)
+    found, tried = _fitting(need, free_memory, free_host_memory, make_room)
+    if found is not None:
+        return found
+    return nothing(because("kv_no_room", tried=tried))
+
+
+def place_causal(
+    kv_cache: str,
+    need: Need,
+    free_memory: FreeMemory | None,
+    free_host_memory: FreeMemory | None = None,
+    make_room: Callable[[int], None] | None = None,
+) -> Placement:
+    """Block-causal attention always keeps keys and values; says so where they may not fit.
+
+    Args:
+        kv_cache: as in `place`; "off" turns off what they are not needed for.
+        need: once every chunk has started.
+
+    Raises:
+        SettingsError: the device cannot do what `kv_cache` asks for.
+    """
+    why = "block-causal attention needs them"
+    if kv_cache not in ("auto", "off"):
+        forced = _forced(kv_cache, need)
+        return replace(forced, reason=f"{forced.reason} at most; {why}")
+    found, tried = _fitting(need, free_memory, free_host_memory, make_room)
+    if found is not None:
+        placement = replace(found, reason=f"{found.reason}, at most; {why}")
+        if set(found.places) != {GPU}:
+            log.warning("MotionCache - keys and values: %s.", placement.reason)
+        return placement
+    last = EIGHT if EIGHT in need.places else GPU
+    reason = f"{tried}; {why}: set window_frames or kv_keep if memory runs out"
+    log.warning("MotionCache - keys and values: %s.", reason)
+    bare = replace(need, forecast=False)
+    return Placement((last,) * need.blocks, bare.kept(last), reason)
+
+
+def _forced(kv_cache: str, need: Need) -> Placement:
+    if kv_cache not in need.places:
+        raise SettingsError(
+            f"kv_cache is {kv_cache!r}, which the model's device or dtype does not have; it has "
+            f"{', '.join(map(repr, need.places))}. Use one of these, 'auto' or 'off'"
+        )
+    size, forecast = mib(need.kept(kv_cache)), need.forecast and kv_cache in FORECASTING
+    where = {
+        GPU: f"{size} on the model's device",
+        EIGHT: f"{size} on the model's device in 8 bits",
+        CPU: f"{size} in the host's memory",
+    }
+    reason = where[kv_cache]
+    if need.forecast:
+        reason += _HALF if forecast else f"; {_NOT_THERE}"
+    return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), reason, forecast)
+
+
+def _forecasting(need: Need, free_memory: FreeMemory, tried: list[str]) -> Placement | None:
+    """All blocks with their slopes on the device: in 8 bits too, as these round off far less than
+    the forecast mends (ours; `test_kv_forecast.py` holds it)."""
+    free = free_memory()
+    for place in (p for p in FORECASTING if p in need.places):
+        nbytes = need.kept(place)
+        if need.forecasting(place) <= _MEMORY_SHARE * free:
+            bits = " in 8 bits" if place == EIGHT else ""
+            reason = f"{mib(nbytes)}{bits} of {mib(free)} free{_HALF}"
+            return Placement((place,) * need.blocks, nbytes, reason, True)
+        tried.append(mib(need.forecasting(place)))
+    return None
+
+
+def _fitting(
+    need: Need,
+    free_memory: FreeMemory | None,
+    free_host_memory: FreeMemory | None,
+    make_room: Callable[[int], None] | None,
+) -> tuple[Placement | None, str]:
+    """The first that fits, and in words what was tried."""
+    if free_memory is None:
+        return _forced(GPU, need), ""
+    if need.forecast:
+        wanted, asked = need.forecasting(GPU), list[str]()
+        if make_room is not None and wanted > _MEMORY_SHARE * free_memory():
+            make_room(int(wanted / _MEMORY_SHARE) + 1)
+        found = _forecasting(need, free_memory, asked)
+        if found is not None:
+            return found, ""
+        bare = replace(need, forecast=False)
+        found, tried = _fitting(bare, free_memory, free_host_memory, make_room)
+        if found is None:
+            return None, tried
+        note = f"{found.reason}; no forecast of them, which takes {' or '.join(asked)}"
+        return replace(found, reason=note), ""
+    blocks, full = need.blocks, need.kept(GPU)
+    if make_room is not None and full > _MEMORY_SHARE * free_memory():
+        make_room(int(full / _MEMORY_SHARE) + 1)
+    free = free_memory()
+    room, has = _MEMORY_SHARE * free, f"of {mib(free)} free"
+    if full <= room:
+        return Placement((GPU,) * blocks, full, f"{mib(full)} {has}"), ""
+    tried = f"{mib(full)}, {mib(free)} are free"
+    if EIGHT in need.places and need.on_device(blocks) <= room:
+        kept = need.kept(EIGHT)
+        return Placement(
+            (EIGHT,) * blocks, kept, f"{mib(kept)} in 8 bits {has}; exact, {tried}"
+        ), ""
+    if CPU not in need.places or free_host_memory is None:
+        return None, tried
+    host = free_host_memory()
+    quantized = 0
+    if EIGHT in need.places:
+        quantized = max((n for n in range(blocks) if need.on_device(n) <= room), default=0)
+    offloaded = (blocks - quantized) * need.full
+    tried += f", {mib(host)} in the host's memory"
+    if need.on_device(quantized) > room or offloaded > _HOST_SHARE * host:
+        return None, tried
+    reason = f"{mib(offloaded)} of {mib(host)} free in the host's memory"
+    if quantized:
+        kept = quantized * need.coded
+        reason = f"{quantized} of {blocks} blocks in 8 bits, {mib(kept)} {has}; the others {reason}"
+    return Placement(_spread(blocks, quantized), quantized * need.coded + offloaded, reason), ""
+
+
+def _spread(blocks: int, quantized: int) -> tuple[str, ...]:
+    """Blocks of both kinds in turn, so that each copy has as much work as possible beside it."""
+    return tuple(
+        EIGHT if (i + 1) * quantized // blocks > i * quantized // blocks else CPU
+        for i in range(blocks)
+    )
+
+
+def mib(nbytes: int) -> str:
+    """Bytes in words."""
+    return f"{nbytes / 2**20:.0f} MiB"

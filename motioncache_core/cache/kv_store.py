@@ -1,0 +1,308 @@
+"""Keys and values of every block, so that a few active rows can attend to all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import methodcaller
+
+import torch
+from torch import Tensor
+
+from .kv_blocks.block import BlockKV, Form
+from .kv_blocks.forecast import Steps, carry_on, cleared, for_fewer, learn, no_slopes
+from .kv_blocks.kinds import FORECASTING, PLACES
+from .kv_compress import Finished, compress_kv
+from .kv_tiers import Home
+
+
+@dataclass(slots=True)
+class KVStore:
+    """Post-rotary keys and values `(B, L, C)` per block, in the places that `home` names.
+
+    Where memory runs out, the block and all behind it go to the next place, and the work is done
+    again. Where there is none, everything is dropped and nothing is kept from then on, or, if it
+    cannot be done without, `torch.OutOfMemoryError` is raised.
+
+    Attributes:
+        slopes: per block, change of keys and values per unit of sigma, where they are forecast.
+        finished: per block, rows at the front that no longer match the clip's rows one to one.
+    """
+
+    blocks: int
+    home: Home
+    entries: dict[int, BlockKV] = field(default_factory=dict)
+    slopes: dict[int, BlockKV] = field(default_factory=dict)
+    fresh: set[int] = field(default_factory=set)
+    finished: dict[int, Finished] = field(default_factory=dict)
+
+    def begin_dense(self) -> None:
+        """A full evaluation starts; blocks it does not reach are not to be read afterwards."""
+        # there is nothing to learn a slope from in a block that was passed over
+        self.slopes = {i: s for i, s in self.slopes.items() if i in self.fresh}
+        self.fresh = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last full evaluation stored every block."""
+        return len(self.fresh) == self.blocks
+
+    def put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None = None) -> None:
+        """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
+        without a copy, when they own their memory; partial evaluations then write into them.
+
+        Args:
+            steps: of the forecast, where there is something to learn a slope from.
+        """
+        self.finished.pop(block, None)
+        self.fresh.discard(block)
+        while not self.home.lost:
+            try:
+                self._put(block, k, v, steps)
+                self.fresh.add(block)
+                return
+            except torch.OutOfMemoryError:
+                pass
+            self._step_down(block)
+
+    def update(
+        self,
+        block: int,
+        k: Tensor,
+        v: Tensor,
+        rows: Tensor,
+        length: int,
+        steps: Steps | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
+        rows `(B, length, C)`, in the model's dtype on its device; the others forecast where
+        `steps` are given and there are slopes."""
+        while True:
+            try:
+                return self._update(block, k, v, rows, length, steps)
+            except torch.OutOfMemoryError:
+                pass
+            self._step_down(block)
+            self.home.check_kept()
+
+    def shift(self, block: int) -> int:
+        """Row of the store minus row of the clip."""
+        return self.finished[block].shift if block in self.finished else 0
+
+    def compressed_rows(self, block: int) -> int:
+        """Rows of the clip, from its first one, that are held in another form."""
+        return self.finished[block].rows if block in self.finished else 0
+
+    def grow(self, block: int, like: Tensor, end: int) -> None:
+        """Make room for the clip's rows up to `end`. New memory is not written to."""
+        self.home.check_kept()
+        size = end + self.shift(block)
+        while block not in self.entries:
+            batch, _, width = like.shape
+            form = Form(batch, size, width, like.dtype, like.device)
+            try:
+                self.entries[block] = self._kind(block).empty(self.home.shared, form)
+                self._begin_slopes(block)
+            except torch.OutOfMemoryError:
+                pass
+            else:
+                break
+            self._step_down(block)
+            self.home.check_kept()
+        self.fresh.add(block)
+        if self.entries[block].form.rows < size:
+            before = self.entries[block].form.rows
+            self._replace(block, lambda entry: entry.resized(size))
+            self._replace_slopes(block, lambda s: cleared(s.resized(size), slice(before, size)))
+
+    def compress(self, block: int, q: Tensor, rows: int, keep: int, heads: int) -> None:
+        """Keep the most telling keys and values of the clip's first rows, which are finished.
+
+        Args:
+            q: queries `(B, m, C)` of a chunk that is being denoised.
+            rows: finished rows of the clip.
+            keep: rows of the store they may take.
+        """
+        held = rows + self.shift(block)
+        if held <= keep:
+            return
+
+        def compressed(entry: BlockKV) -> BlockKV:
+            k, v = (t[:, :held] for t in entry.read(held))
+            return entry.with_first(held, *compress_kv(q, k, v, keep, heads=heads))
+
+        self._replace(block, compressed)
+        self._replace_slopes(block, lambda slopes: for_fewer(slopes, held, keep))
+        self.finished[block] = Finished(rows, keep)
+
+    def slide(self, rows: int, keep: bool) -> None:
+        """The clip's first rows leave.
+
+        Args:
+            keep: their keys and values stay, at the front, to be compressed with those that
+                finish later.
+        """
+        for block in list(self.entries):
+            done = self.finished.get(block, Finished())
+            if keep:
+                leaving = max(rows, done.rows)
+                self.finished[block] = Finished(leaving - rows, leaving + done.shift)
+                continue
+            self._replace(block, lambda entry: entry.without_first(rows))
+            self._replace_slopes(block, lambda slopes: slopes.without_first(rows))
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes on the model's device, and in the host's memory besides."""
+        sizes = [entry.nbytes() for entry in (*self.entries.values(), *self.slopes.values())]
+        return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
+
+    def make_room(self) -> bool:
+        """Move everything one place down, because the model ran out of memory.
+
+        Returns:
+            whether there is more room now.
+        """
+        before = self.nbytes()[0]
+        if before == 0 or self.home.lost:
+            return False
+        forecast = self.home.forecast
+        self._step_down(min(self.entries))
+        if forecast and self.nbytes()[0] == before:
+            # no slopes were there yet
+            self._step_down(min(self.entries))
+        return self.nbytes()[0] < before
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self.entries, self.slopes, self.fresh, self.finished = {}, {}, set(), {}
+        self.home.shared.release()
+
+    def rows(self, rows: slice) -> KVStore:
+        """A view of some batch rows."""
+        return KVStore(
+            self.blocks,
+            self.home,
+            {i: entry.part(rows) for i, entry in self.entries.items()},
+            {i: slopes.part(rows) for i, slopes in self.slopes.items()},
+            set(self.fresh),
+            dict(self.finished),
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[KVStore]) -> KVStore:
+        """Concatenate over the batch; blocks that one part lacks, or holds in another form, are
+        dropped."""
+        common = {
+            i
+            for i in set.intersection(*(p.fresh for p in parts))
+            if len({(p.entries[i].form.rows, p.shift(i)) for p in parts}) == 1
+        }
+        first = parts[0]
+        joined = cls(
+            first.blocks,
+            first.home,
+            {i: first.entries[i] for i in common},
+            {i: first.slopes[i] for i in common if all(i in p.slopes for p in parts)},
+            set(common),
+            {i: done for i, done in first.finished.items() if i in common},
+        )
+        for i in sorted(common):
+            joined._replace(i, partial(joined._joined, i, [p.entries[i] for p in parts[1:]]))
+            if joined._slopes(i):
+                joined._replace_slopes(i, methodcaller("joined", [p.slopes[i] for p in parts[1:]]))
+        return joined
+
+    def _kind(self, block: int) -> type[BlockKV]:
+        return PLACES[self.home.places[block]]
+
+    def _put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None) -> None:
+        old, slopes = self.entries.get(block), self._slopes(block)
+        if old is not None and slopes and steps and old.form == Form.of(k):
+            learn(old, slopes, k, v, steps.parts)
+            return
+        self.slopes.pop(block, None)
+        self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+        self._begin_slopes(block)
+
+    def _update(
+        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: Steps | None
+    ) -> tuple[Tensor, Tensor]:
+        entry, slopes = self.entries[block], self._slopes(block)
+        if slopes and steps:
+            done = self.finished.get(block, Finished())
+            known = steps.of_store(done.rows, done.kept, entry.form.rows)
+            return carry_on(entry, slopes, k, v, rows, known)
+        # both before the rows are written back, which can wait
+        entry.prefetch(length)
+        self._prefetch_behind(block, length)
+        return entry.update(k, v, rows, length)
+
+    def _slopes(self, block: int) -> BlockKV | None:
+        """A block's slopes, as long as slopes are kept."""
+        if not self.home.forecast:
+            self.slopes.clear()
+        return self.slopes.get(block)
+
+    def _begin_slopes(self, block: int) -> None:
+        kind = self._kind(block)
+        if self.home.forecast and kind.place in FORECASTING:
+            self.slopes[block] = no_slopes(self.home.shared, kind, self.entries[block].form)
+
+    def _replace_slopes(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
+        slopes = self._slopes(block)
+        if slopes is None:
+            return
+        try:
+            self.slopes[block] = work(slopes)
+        except torch.OutOfMemoryError:
+            slopes = None
+        if slopes is None:
+            self._step_down(block)
+
+    def _prefetch_behind(self, block: int, length: int) -> None:
+        """The next block on the host is copied while this one and those between compute."""
+        following = (i for i in range(block + 1, self.blocks) if self.home.places[i] == "cpu")
+        entry = self.entries.get(next(following, -1))
+        if entry is not None and entry.form.rows >= length:
+            entry.prefetch(length)
+
+    def _replace(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
+        """Put what `work` makes of a block's entry in its place."""
+        while block in self.entries:
+            try:
+                self.entries[block] = work(self.entries[block])
+                return
+            except torch.OutOfMemoryError:
+                pass
+            self._step_down(block)
+
+    def _step_down(self, block: int) -> None:
+        """Slopes are dropped, or from this block on everything goes one place down, what is stored
+        included."""
+        forecast = self.home.forecast
+        if not self.home.step_down(block):
+            self.drop()
+            return
+        if forecast:
+            self.slopes.clear()
+            return
+        for i in sorted(i for i in self.entries if i >= block):
+            if i in self.fresh:
+                self._replace(i, partial(self._placed, i))
+            else:
+                # a full evaluation is under way, and about to replace it
+                self.entries.pop(i, None)
+
+    def _joined(self, block: int, others: Sequence[BlockKV], entry: BlockKV) -> BlockKV:
+        placed = [self._placed(block, other) for other in others]
+        return self._placed(block, entry).joined(placed)
+
+    def _placed(self, block: int, entry: BlockKV) -> BlockKV:
+        """The entry, moved to where the block's belongs."""
+        kind = self._kind(block)
+        if type(entry) is kind:
+            return entry
+        new = kind.empty(self.home.shared, entry.form)
+        new.write(*(t[:, : entry.form.rows] for t in entry.read(entry.form.rows)))
+        return new

@@ -1,0 +1,79 @@
+"""Where a run keeps keys and values: the place of each block, and what to do without memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+
+from ..common.reasons import Reason, because
+from .kv_blocks.block import Resources
+from .kv_blocks.kinds import PLACES
+
+log = logging.getLogger(__name__)
+
+_ORDER = list(PLACES)
+
+
+@dataclass(slots=True)
+class Home:
+    """Shared by all branches of a clip on one device.
+
+    Attributes:
+        places: place of each block, one of `PLACES`.
+        required: whether the run cannot go on without, as under block-causal attention.
+        usable: places that the device has.
+        forecast: whether slopes of keys and values are kept. They are the first to go.
+        lost: whether memory ran out in the last place, and nothing is kept any more.
+        notes: what had to be changed in mid-run.
+    """
+
+    shared: Resources
+    places: list[str]
+    required: bool = False
+    usable: tuple[str, ...] = tuple(_ORDER)
+    forecast: bool = False
+    lost: bool = False
+    notes: list[Reason] = field(default_factory=list)
+
+    def step_down(self, block: int) -> bool:
+        """Memory ran out at a block: slopes go, or it and all behind it go one place down.
+
+        Returns:
+            whether there is a place left.
+
+        Raises:
+            torch.OutOfMemoryError: there is none, and it cannot be done without.
+        """
+        if self.forecast:
+            self.forecast = False
+            self._tell(because("kv_forecast_lost", block=block))
+            return True
+        at = _ORDER.index(self.places[block])
+        below = [p for p in _ORDER[at + 1 :] if p in self.usable]
+        if below:
+            self.places[block:] = [max(p, below[0], key=_ORDER.index) for p in self.places[block:]]
+            self._tell(because("kv_step_down", block=block, place=below[0]))
+            return True
+        if self.required:
+            raise torch.OutOfMemoryError(
+                f"keys and values: out of memory at block {block}, also in the last place "
+                f"({self.places[block]}). Block-causal attention needs them: set window_frames or "
+                "kv_keep in the diffusion-forcing sampler, or use a smaller video"
+            )
+        self.lost = True
+        self._tell(because("kv_lost", block=block))
+        return False
+
+    def check_kept(self) -> None:
+        """Raise where nothing is kept any more."""
+        if self.lost:
+            raise torch.OutOfMemoryError(
+                "keys and values: out of memory in a partial evaluation. Set kv_cache to 'off' or "
+                "'cpu', or use a smaller video"
+            )
+
+    def _tell(self, note: Reason) -> None:
+        log.warning("MotionCache - keys and values: %s.", note)
+        self.notes.append(note)

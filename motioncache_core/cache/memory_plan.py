@@ -1,0 +1,143 @@
+"""One decision about memory for everything that a run keeps at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..common.protocols import TokenOps
+from ..common.reasons import because, prefixed
+from ..common.token_layout import TokenLayout
+from ..models.adapter import ModelFacts
+from ..sampling.model_call import ModelCall, RunFacts
+from ..settings import MotionCacheSettings
+from .kv_blocks.block import Resources
+from .kv_placement import GPU, FreeMemory, Need, Placement, nothing, place, place_causal, usable
+from .kv_tiers import Home
+from .residual_placement import ResidualPlacement, place_residuals, residual_tensors
+
+
+def still(settings: MotionCacheSettings, frames: int) -> bool:
+    """Whether there is no neighbouring frame to tell motion by."""
+    return frames == 1 and settings.policy in ("motion", "random")
+
+
+class KVHomes:
+    """Where keys, values and residuals live, on every device: for one clip, or for all context
+    windows.
+
+    The windows of a run are live together: their bytes are counted together, and where memory runs
+    out in one of them, the others follow.
+
+    Args:
+        keys: False keeps no keys and values, after memory ran out.
+    """
+
+    def __init__(
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        facts: ModelFacts,
+        keys: bool = True,
+    ) -> None:
+        self._settings, self._ops, self._run, self._facts = settings, ops, run, facts
+        self._keys = keys
+        self._placement: Placement | None = None
+        self.residuals = ResidualPlacement(GPU, 0, "")
+        self.homes: dict[torch.device, Home] = {}
+
+    def home(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Home:
+        """Where the keys and values of tokens `x` `(B, L, C)` go.
+
+        Raises:
+            SettingsError: the device cannot do what `kv_cache` asks for.
+        """
+        if self._placement is None:
+            self._placement, self.residuals = self._place(call, layout, x)
+        if x.device not in self.homes:
+            shared = Resources(self._facts.heads, self._ops)
+            places = usable(x.device, x.dtype)
+            placement = self._placement
+            self.homes[x.device] = Home(
+                shared, list(placement.places), call.causal, places, placement.forecast
+            )
+        return self.homes[x.device]
+
+    @property
+    def stored(self) -> bool:
+        """Whether anything is kept."""
+        return any(home.places and not home.lost for home in self.homes.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Where keys and values are kept and why, and what was changed in mid-run."""
+        if self._placement is None:
+            return []
+        notes = (note for home in self.homes.values() for note in home.notes)
+        return [self._placement.reason, *notes]
+
+    def nbytes(self) -> int:
+        """Bytes on the devices that belong to no clip."""
+        return sum(home.shared.nbytes() for home in self.homes.values())
+
+    def _place(
+        self, call: ModelCall, layout: TokenLayout, x: Tensor
+    ) -> tuple[Placement, ResidualPlacement]:
+        run, windows = self._run, self._run.windows
+        frames = [w.length for w in windows] if call.window else [layout.frames]
+        moving = [n * layout.spatial for n in frames if not still(self._settings, n)]
+        rows = call.samples * max(run.branches, len(call.branches))
+        heads, wanted = self._facts.heads, self._settings.kv_forecast > 0
+        need = Need.of(x, self._facts.blocks, heads, rows, moving, wanted)
+        tokens = rows * sum(frames) * layout.spatial
+        nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
+        if not moving and not call.causal:
+            kv = nothing(because("kv_one_frame"))
+        else:
+            kv = self._place_kv(call, layout, need, nbytes if call.window else 0)
+        if call.window:
+            together = f"{len(windows)} context windows together: "
+            kv = replace(kv, reason=prefixed(together, kv.reason))
+        memory = (run.free_memory, run.free_host_memory, run.make_room)
+        return kv, place_residuals(nbytes, need, kv, *memory)
+
+    def _place_kv(
+        self, call: ModelCall, layout: TokenLayout, need: Need, residuals: int
+    ) -> Placement:
+        run, kv_cache = self._run, self._settings.kv_cache
+        if call.causal:
+            return place_causal(
+                kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
+            )
+        if not self._keys:
+            return nothing(because("out_of_memory"))
+        return place(
+            kv_cache,
+            need,
+            self._settings.policy,
+            _less(run.free_memory, residuals),
+            run.free_host_memory,
+            _more(run.make_room, residuals),
+            chunks=len(layout.chunks),
+        )
+
+
+def residual_bytes(settings: MotionCacheSettings, rows: int, width: int, size: int) -> int:
+    """Bytes of the residuals (and slopes) of so many token rows.
+
+    Args:
+        size: bytes of a number.
+    """
+    return rows * width * size * residual_tensors(settings)
+
+
+def _less(free: FreeMemory | None, kept: int) -> FreeMemory | None:
+    return None if free is None else lambda: max(0, free() - kept)
+
+
+def _more(make_room: Callable[[int], None] | None, kept: int) -> Callable[[int], None] | None:
+    return None if make_room is None else lambda nbytes: make_room(nbytes + kept)

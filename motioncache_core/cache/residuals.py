@@ -1,0 +1,185 @@
+"""Residuals of the block stack: stored, scattered into, reused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..common.protocols import TokenOps
+from ..engine.call_plan import CallPlan, Part, inverse_rows
+from .branches import BranchRows
+from .correction import FEATURES, Correction, features
+
+# bytes of a residual that are on the device at a time, where it is kept in the host's memory
+PIECE = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Residual and slope of some rows, on the model's device.
+
+    Attributes:
+        batch, rows: of the call's tokens.
+        gain, rate: the forecast's factors for these rows, where there is one.
+    """
+
+    batch: slice
+    rows: slice
+    residual: Tensor
+    slope: Tensor | None
+    gain: Tensor | None
+    rate: Tensor | None
+
+
+def reuse(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor) -> Tensor:
+    """`x + r` for all rows of `x` `(B, L, C)`, with the forecast where there is one."""
+
+    def work() -> Tensor:
+        y = None
+        for part in plan.parts:
+            for h in _held(state, part, x):
+                slope = None if h.gain is None else h.slope
+                gain = None if slope is None else h.gain
+                y = _put(y, x, h, ops.reuse_residual(_of(x, h), h.residual, slope, gain))
+        return x if y is None else y
+
+    return state.with_room(work)
+
+
+def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> Tensor:
+    """Full-length output `(B, L, C)` from the active rows' `y` `(B, n, C)`.
+
+    Active rows' residuals (and slopes) are updated; the others are reused, and corrected where the
+    plan says so. Done again after it broke off, rows that were done have a slope of 0, which is no
+    forecast.
+    """
+    # from residuals that are not updated yet
+    answers = state.with_room(lambda: _answers(ops, plan, state, x, y))
+
+    def work() -> Tensor:
+        out = None
+        for part, answer in zip(plan.parts, answers, strict=True):
+            told, first = _told(part, state), part.rows.indices(x.shape[0])[0]
+            inverse = inverse_rows(part, x.shape[1], x.device) if told is None else told.inverse
+            for h in _held(state, part, x, write=True):
+                known = h.slope is not None and h.gain is not None
+                start, stop, _ = h.batch.indices(x.shape[0])
+                rate = h.rate if told is None else told.inverse_interval[h.rows]
+                merged = ops.scatter_residual(
+                    _of(x, h),
+                    answer[start - first : stop - first],
+                    inverse[:, h.rows],
+                    h.residual,
+                    h.slope if known else None,
+                    h.gain if known else None,
+                    rate if known else None,
+                )
+                out = _put(out, x, h, merged)
+        return x if out is None else out
+
+    out = state.with_room(work)
+    state.filled = True
+    return out
+
+
+def _told(part: Part, state: BranchRows) -> Correction | None:
+    return part.plan.correction if state.filled else None
+
+
+def _answers(
+    ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor
+) -> list[Tensor]:
+    """Each part's computed rows, and behind them the rows that these correct."""
+    answers, forecast = [], None
+    for part in plan.parts:
+        told, rows, computed = _told(part, state), part.plan.rows, y[part.rows]
+        if told is None or rows is None:
+            answers.append(computed)
+            continue
+        if forecast is None:
+            forecast = reuse(ops, plan, state, x)
+        computed = computed[:, : len(rows)].contiguous()
+        weights = told.weights(_features(state, part, x), rows)
+        others = ops.correct_rows(
+            forecast[part.rows], computed, rows, told.targets, told.sources, weights
+        )
+        answers.append(torch.cat([computed, others], dim=1))
+    return answers
+
+
+def _features(state: BranchRows, part: Part, x: Tensor) -> Tensor:
+    """What tells the part's tokens apart, `(b, L, FEATURES)`: how their residuals change, or what
+    they are where no slope is kept."""
+    out = x.new_empty((*x.shape[:2], FEATURES), dtype=torch.float32)
+    for h in _held(state, part, x):
+        out[h.batch, h.rows] = features(h.residual if h.slope is None else h.slope)
+    return out[part.rows]
+
+
+def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
+    """Remember the residual of a full evaluation, and its slope from the second one on."""
+    y = y.contiguous()
+
+    def work() -> None:
+        for part in plan.parts:
+            for h in _held(state, part, x, write=True):
+                learned = state.filled and h.slope is not None and h.rate is not None
+                ops.store_residual(
+                    _of(x, h),
+                    _of(y, h),
+                    h.residual,
+                    h.slope if learned else None,
+                    h.rate if learned else None,
+                )
+
+    state.with_room(work)
+    state.filled = True
+
+
+def _held(state: BranchRows, part: Part, x: Tensor, write: bool = False) -> Iterator[Held]:
+    """The part's rows, in as many pieces as it takes.
+
+    Args:
+        write: keep what is written to them.
+    """
+    gain, rate = part.plan.gain, part.plan.inverse_interval
+    if state.device is None:
+        slope = None if state.slope is None else state.slope[part.rows]
+        yield Held(part.rows, slice(None), state.residual[part.rows], slope, gain, rate)
+        return
+    batch, length, width = x.shape
+    step = max(1, PIECE // (width * x.element_size()))
+    for b in range(*part.rows.indices(batch)):
+        for first in range(0, length, step):
+            # one batch row's are one range of memory
+            one, rows = slice(b, b + 1), slice(first, min(first + step, length))
+            there = [t[one, rows] for t in (state.residual, state.slope) if t is not None]
+            here = [torch.empty_like(t, device=x.device) for t in there]
+            _copy(there, here)
+            slope = here[1] if len(here) > 1 else None
+            factors = (None if f is None else f[rows] for f in (gain, rate))
+            yield Held(one, rows, here[0], slope, *factors)
+            if write:
+                _copy(here, there)
+
+
+def _copy(source: list[Tensor], target: list[Tensor]) -> None:
+    for there, here in zip(source, target, strict=True):
+        here.copy_(there, non_blocking=True)
+
+
+def _of(x: Tensor, held: Held) -> Tensor:
+    return x[held.batch, held.rows]
+
+
+def _put(whole: Tensor | None, x: Tensor, held: Held, piece: Tensor) -> Tensor:
+    """The piece in its place in a result like `x`; itself if it is all of that."""
+    if piece.shape == x.shape:
+        return piece
+    if whole is None:
+        whole = torch.empty_like(x)
+    whole[held.batch, held.rows] = piece
+    return whole

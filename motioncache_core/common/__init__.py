@@ -1,0 +1,1 @@
+"""Ground: errors, reasons, field checks, token layout, protocols, host transfer, stopwatch."""

@@ -1,0 +1,1 @@
+"""One sampling run: the session, the caches of its clip or windows, the hooks of a call."""

@@ -1,0 +1,245 @@
+"""Everything a run keeps for clips of one size: states, decisions, plans."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from ..cache.branches import BranchRows, BranchTable
+from ..cache.kv_store import KVStore
+from ..cache.kv_tiers import Home
+from ..cache.memory_plan import KVHomes, still
+from ..cache.residual_placement import new_residuals, residual_tensors
+from ..common.errors import CacheShapeError
+from ..common.protocols import TokenOps
+from ..common.reasons import because
+from ..common.token_layout import TokenLayout
+from ..models.adapter import Adapter, ModelFacts
+from ..policy.chunk_decision import REUSE
+from ..policy.decider import Decider, PendingMaps
+from ..policy.distance import advice
+from ..policy.motion_weights import rate_of_change, token_patches
+from ..report.trace import CallRecord, Trace
+from ..sampling.model_call import ForcingCall, ModelCall, RunFacts
+from ..sampling.schedule import UNSTARTED
+from ..settings import MotionCacheSettings
+from .block_hooks import Evaluation
+from .call_plan import (
+    CallPlan,
+    Part,
+    as_computed,
+    call_plan,
+    causal_call_plan,
+    compression,
+    kv_steps,
+    scope_plan,
+)
+from .recording import call_record
+
+log = logging.getLogger(__name__)
+
+
+class Clip:
+    """States and decisions for one token layout. A new size makes a new one.
+
+    Args:
+        homes: shared with the other context windows of the run.
+        position: number of the context window.
+        label: how the window is called in records; empty where the clip is not cut.
+    """
+
+    def __init__(
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        trace: Trace,
+        maps: PendingMaps,
+        adapter: Adapter,
+        facts: ModelFacts,
+        layout: TokenLayout,
+        homes: KVHomes,
+        *,
+        reuse: bool = True,
+        forcing: ForcingCall | None = None,
+        position: int = 0,
+        label: str = "",
+    ) -> None:
+        self.layout, self.adapter, self.facts = layout, adapter, facts
+        self._forcing = forcing
+        self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
+        self._tables: dict[torch.device, BranchTable] = {}
+        self._homes, self._label, self._still = homes, label, False
+        source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
+        self._decider = Decider(
+            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse, position, label
+        )
+        trace.model, trace.distance = adapter.name, source.name
+        trace.advise(advice(source))
+        if not label or trace.grid is None:
+            # of several windows the first one is shown
+            trace.show(layout)
+        trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
+
+    def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
+        """Whether the call goes on with what is stored here."""
+        same_grid = (layout.height, layout.width) == (self.layout.height, self.layout.width)
+        mine = self._forcing
+        return mine is not None and same_grid and mine.iteration.window == forcing.iteration.window
+
+    def move_to(self, forcing: ForcingCall, layout: TokenLayout) -> None:
+        """The next call of the same window, which may have moved on by whole chunks."""
+        before, self._forcing = self._forcing, forcing
+        moved = 0 if before is None else forcing.iteration.start - before.iteration.start
+        if moved == 0:
+            return
+        rows = moved * self.layout.spatial
+        self._decider.slide(rows, layout, forcing.sigmas[-1])
+        for table in self._tables.values():
+            table.slide(rows, layout.tokens, forcing.kv_keep > 0)
+        self.layout = layout
+        self._trace.show(layout)
+
+    def plan(self, call: ModelCall, x: Tensor, vec: Tensor) -> tuple[CallPlan, BranchRows]:
+        """Decide for the call that has just reached its first block.
+
+        Args:
+            x: tokens `(B, L, C)`.
+            vec: timestep modulation `(B, T, 6, C)` or `(B, 6, C)`.
+        """
+        if x.shape[1] != self.layout.tokens:
+            grid = f"{self.layout.frames}x{self.layout.height}x{self.layout.width}"
+            raise CacheShapeError(
+                f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
+                f"from a grid of {grid}"
+            )
+        table = self._tables.setdefault(x.device, BranchTable())
+        home = self._homes.home(call, self.layout, x)
+        self._still = not call.causal and still(self._settings, self.layout.frames)
+        if home.lost:
+            table.forget_kv()
+        state = table.find(call.branches, x)
+        if state is None:
+            state = self._new_rows(call, x, home)
+            table.put(state)
+        groups = self._decider.decide(call, self.layout, x, vec, self._partial)
+        parts = []
+        for g in groups:
+            if g.scope.plan is None:
+                raise CacheShapeError("no decision was taken for this evaluation")
+            parts.append(Part(g.rows, g.scope.plan))
+        if call.forcing is not None:
+            index = call.forcing.iteration.index
+            state.take_part(index, index - 1)
+        elif self._settings.cfg_mask == "shared":
+            # a decision of its own waits for a branch that is left out for a while
+            now = groups[0].scope
+            state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
+        if call.forcing is not None and call.causal:
+            plan = self._causal_plan(call.forcing, parts, state, x)
+        else:
+            plan = call_plan(parts, state, x)
+        if plan.note and (state.filled or call.causal):
+            for g in groups:
+                g.scope.computed_in_full()
+        if state.filled and state.kv is not None:
+            plan.steps = kv_steps(plan, x.shape[1], x.device)
+        return plan, state
+
+    def _causal_plan(
+        self, forcing: ForcingCall, parts: list[Part], state: BranchRows, x: Tensor
+    ) -> CallPlan:
+        """Unstarted chunks have no rows to compute, and finished ones need theirs no more."""
+        if state.kv is None:
+            raise CacheShapeError("block-causal attention without a store for keys and values")
+        note: str = ""
+        if not state.filled or not state.kv.complete:
+            state.kv = KVStore(self.facts.blocks, state.kv.home)
+            present = as_computed(self.layout, forcing.iteration, UNSTARTED)
+            plan = scope_plan(self.layout, present, self._ops, x.device)
+            if any(p.plan.chunks != plan.chunks for p in parts):
+                note = because("new_branch")
+            # there is no residual to learn a slope from either
+            parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
+        keep = forcing.kv_keep * forcing.chunk_frames * self.layout.spatial
+        return causal_call_plan(
+            parts,
+            self.layout,
+            x,
+            compression=(
+                compression(parts, self.layout, forcing.iteration, keep, self.facts.heads)
+                if keep
+                else None
+            ),
+            shift=state.kv.shift(0),
+            note=note,
+        )
+
+    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
+        """Record the call, and take motion off it where the next evaluation will want it."""
+        groups = self._decider.groups(call, self.layout)
+        plan, record = evaluation.plan, groups[0].scope.record
+        if record is None:
+            raise CacheShapeError("no decision was taken for this call")
+        done = call_record(call, plan, self.layout, evaluation.block_calls)
+        record.calls.append(done)
+        if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
+            return done
+        maps = self._maps(call, evaluation, out)
+        if maps is None:
+            return done
+        for g in groups:
+            for i, key in enumerate(g.keys):
+                start = g.rows.start + i * call.samples
+                g.scope.maps[key] = maps[start : start + call.samples]
+            self._decider.left(g.scope)
+        return done
+
+    def nbytes(self) -> tuple[int, int, int, int, int]:
+        """Bytes of residuals (and slopes) and of keys and values on the model's device, of both in
+        the host's memory, and of everything kept for deciding."""
+        sizes = [(0,) * 4, *(table.nbytes() for table in self._tables.values())]
+        residual, kv, residual_host, kv_host = (sum(part) for part in zip(*sizes, strict=True))
+        return residual, kv, residual_host, kv_host, self._decider.nbytes()
+
+    @property
+    def residuals_moved(self) -> bool:
+        """Whether residuals are in the host's memory."""
+        return any(table.on_host() for table in self._tables.values())
+
+    @property
+    def _partial(self) -> bool:
+        """Whether single tokens may be computed."""
+        return self._homes.stored and not self._still and self._settings.kv_cache != "off"
+
+    def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
+        """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
+        if self._settings.motion_source != "residual":
+            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+        slope = evaluation.slope
+        if evaluation.plan.kind == REUSE or slope is None:
+            return None
+        rates = rate_of_change(slope, (self.layout.frames, self.layout.spatial))
+        # residuals may be in the host's memory
+        return rates.to(call.x.device)
+
+    def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
+        """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
+        if self._settings.motion_source == "features" and evaluation.output is not None:
+            shape = (call.x.shape[0], self.layout.frames, self.layout.spatial, -1)
+            return evaluation.output.reshape(shape).contiguous()
+        sigma = call.timestep.float() / self.adapter.timestep_scale
+        sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
+        x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
+        return token_patches(x0, self.facts.patch).contiguous()
+
+    def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
+        keeps = home.places and not home.lost and not self._still
+        kv = KVStore(self.facts.blocks, home) if keeps else None
+        # rows of chunks that have not started are read before they are written
+        count, place = residual_tensors(self._settings), self._homes.residuals.place
+        held, device = new_residuals(count, x, place, zeros=call.causal)
+        residual, slope = held[0], held[1] if len(held) > 1 else None
+        return BranchRows(call.branches, call.samples, residual, slope, kv, device=device)

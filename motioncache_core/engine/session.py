@@ -1,0 +1,207 @@
+"""One sampling run: takes the host's model calls, gives back what the model would have."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..common.errors import UnsupportedModelError
+from ..common.protocols import TokenOps
+from ..common.reasons import Reason, because
+from ..common.stopwatch import Stopwatch
+from ..models.adapter import Adapter
+from ..models.registry import find_adapter
+from ..policy.compute_budget import evaluations_left
+from ..policy.decider import PendingMaps
+from ..report.trace import CallRecord, Trace
+from ..sampling.model_call import ModelCall, RunFacts
+from ..settings import MotionCacheSettings
+from .block_hooks import Evaluation
+from .compiled_blocks import find_compiled
+from .window_caches import Clips
+
+log = logging.getLogger(__name__)
+
+# at this many steps or fewer warm-up and the last step leave nothing to reuse
+FEW_STEPS = 8
+# up to this many they leave little
+LITTLE_REUSE = 14
+# after as many calls in which the cache ran out of memory, the rest of a run goes without it
+_PATIENCE = 2
+SPENT = because("out_of_memory")
+
+
+class Session:
+    """State of one run. Make one per run, call `close` in a `finally`.
+
+    Args:
+        ops: the kernels, or anything that implements `TokenOps`.
+        trace: is filled while the run goes on, and finished by `close`.
+        on_call: is given the trace after each call of the network, with the seconds of the calls
+            that the device is done with.
+    """
+
+    def __init__(
+        self,
+        settings: MotionCacheSettings,
+        ops: TokenOps,
+        run: RunFacts,
+        trace: Trace,
+        on_call: Callable[[Trace], None] | None = None,
+    ) -> None:
+        self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
+        self._looked_at: object = None
+        self._compiled: nn.Module | None = None
+        self._maps = PendingMaps()
+        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._reached, self._closed, self._on_call = False, False, on_call
+        self._started = time.perf_counter()
+        steps = len(run.step_sigmas)
+        if run.declined:
+            trace.decline(run.declined)
+        elif 0 < steps <= FEW_STEPS:
+            trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
+        elif settings.compute_budget > 0 and not steps:
+            trace.decline(because("budget_without_steps", budget=settings.compute_budget))
+        elif settings.reuse_threshold == 0:
+            trace.decline(because("threshold_zero"))
+        elif 0 < steps <= LITTLE_REUSE:
+            trace.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
+        if settings.compute_budget > 0 and not trace.reason:
+            _check_budget(settings, run, trace)
+        self._off = trace.reason
+        trace.part, trace.windows = run.part, tuple(run.windows)
+        self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
+        self._spent = 0
+
+    def evaluate(self, call: ModelCall) -> Tensor:
+        """Run the network, dense, in part or not at all; returns what it would return.
+
+        Raises:
+            CacheShapeError: the latent is not a video, or the model's tokens are not its grid's.
+            SettingsError: the settings do not fit a diffusion-forcing run.
+            UnsupportedModelError: no adapter knows the network.
+        """
+        adapter, declined = find_adapter(call.network)
+        why = self._run.declined or declined or decline_reason(adapter, call)
+        if not self._off:
+            why = why or self._clips.decline_reason(adapter, call)
+        if why and call.causal:
+            raise UnsupportedModelError(
+                f"block-causal attention is not possible here: {why}. Set attention to "
+                "'bidirectional' in the diffusion-forcing sampler"
+            )
+        reason = self._off or why
+        if reason:
+            self._trace.decline(reason)
+        if reason and not call.causal:
+            return self._pass_through(call)
+        if self._spent >= _PATIENCE:
+            return self._pass_through(call, SPENT)
+        try:
+            return self._cached(adapter, call)
+        except torch.OutOfMemoryError:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+        # only now, as the traceback held what had been made
+        self._clips.give_up_kv()
+        self._spent += 1
+        log.warning("MotionCache - %s.", SPENT)
+        return self._pass_through(call, SPENT)
+
+    def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
+        clip = self._clips.find(adapter, call)
+        evaluation = Evaluation(
+            lambda x, vec: clip.plan(call, x, vec),
+            self._ops,
+            clip.layout.tokens,
+            clip.facts.blocks,
+            adapter.attention_call,
+            self._compiled_part(call.network),
+        )
+        options = evaluation.options(call.options, adapter.block_type)
+        watch = Stopwatch(call.x.device)
+        out = call.run(options)
+        watch.stop()
+        if self._closed:
+            # another device's error has ended the run in the meantime
+            self._drop()
+            return out
+        self._clips.observe_memory()
+        self._called(clip.observe(call, evaluation, out), watch)
+        return out
+
+    @property
+    def reached(self) -> bool:
+        """Whether the network was called through this session."""
+        return self._reached
+
+    def close(self) -> None:
+        """Freeze the trace and drop every tensor."""
+        self._closed = True
+        self._drop()
+        # only now, as reading a watch waits for the device
+        for record, watch in self._watches:
+            record.seconds = watch.seconds()
+        self._watches.clear()
+        self._trace.seconds = time.perf_counter() - self._started
+        self._trace.finished = True
+
+    def _drop(self) -> None:
+        self._clips.drop()
+        self._looked_at = self._compiled = None
+        self._maps.freeze()
+
+    def _compiled_part(self, network: object) -> nn.Module | None:
+        # a large network has thousands of modules to look through
+        if self._looked_at is not network:
+            self._looked_at, self._compiled = network, find_compiled(network)
+        return self._compiled
+
+    def _pass_through(self, call: ModelCall, note: str = "") -> Tensor:
+        watch = Stopwatch(call.x.device)
+        out = call.run(dict(call.options))
+        watch.stop()
+        record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
+        record.note = note
+        self._trace.declined_calls.append(record)
+        self._called(record, watch)
+        return out
+
+    def _called(self, record: CallRecord, watch: Stopwatch) -> None:
+        self._reached = True
+        self._watches.append((record, watch))
+        if self._on_call is None:
+            return
+        while self._watches and self._watches[0][1].ready():
+            done, stopped = self._watches.popleft()
+            done.seconds = stopped.seconds()
+        self._on_call(self._trace)
+
+
+def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
+    """Why a call of a known network has to run untouched; None if it need not."""
+    options = call.options
+    if options.get("context_window") is not None and call.window is None:
+        return because("windows_unknown", kind="not over frames")
+    for name in ("double_block", "attn1_patch", "attn2_patch"):
+        if options.get("patches", {}).get(name):
+            return because("block_patch", name=name)
+    rows, branches = call.x.shape[0], len(call.branches)
+    if rows % branches:
+        return because("uneven_batch", rows=rows, branches=branches)
+    return adapter.decline_call(call.arguments, options)
+
+
+def _check_budget(settings: MotionCacheSettings, run: RunFacts, trace: Trace) -> None:
+    free, enough = evaluations_left(settings, run)
+    if free > 0 and enough <= 0:
+        steps = len(set(run.step_sigmas))
+        budget = settings.compute_budget
+        trace.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

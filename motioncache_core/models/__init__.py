@@ -1,0 +1,1 @@
+"""What the engine has to know of a model family, and which families there are."""

@@ -1,0 +1,293 @@
+"""What ComfyUI is told and asked: attach to a model, live as long as one sampling run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_sampling
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ...motioncache_core import (
+    CacheShapeError,
+    CalibratedProfile,
+    Chosen,
+    DeviceSessions,
+    ForcingCall,
+    ModelCall,
+    Trace,
+    TraceHandle,
+    UnsupportedModelError,
+    find_adapter,
+    resolve,
+)
+from ...motioncache_core.common.host_transfer import upload
+from ...motioncache_core.common.reasons import Reason
+from ...motioncache_core.report.report_text import line, progress
+from .compiled import (
+    COMPILE_ARGUMENTS,
+    COMPILE_KEY,
+    FULLGRAPH,
+    STATIC,
+    WHOLE,
+    argument,
+    compiled_as_a_whole,
+    plain,
+)
+from .conflicts import check_conflicts, check_recording
+from .devices import on_devices
+from .live_text import LiveText
+from .profiles import profile_for
+from .run_facts import run_facts, window_of
+
+log = logging.getLogger(__name__)
+
+KEY = "motioncache"
+SESSION = "motioncache_session"
+FORCING = "motioncache_forcing"
+_PROFILE = "motioncache_profile"
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """What the patcher leaves on a model: read-only, shared by all its clones."""
+
+    chosen: Chosen
+    handle: TraceHandle
+    node_id: str | None = None
+
+
+def attach(model: Any, chosen: Chosen, handle: TraceHandle, node_id: str | None = None) -> Any:
+    """A clone of the model that caches; the model itself is not changed.
+
+    Models of a supported family whose class is declined come back unpatched, with a warning and
+    the reason in the trace.
+
+    Args:
+        chosen: settings, or a preset that becomes settings when a run's length is known.
+        node_id: the node that shows how a run goes.
+
+    Raises:
+        UnsupportedModelError: the model's family is not known.
+        ConflictError: another cache is on the model already.
+    """
+    adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
+    check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    check_recording(model.model_options)
+    clone = model.clone()
+    if declined is not None:
+        log.warning("MotionCache - %s.", declined)
+        LiveText(node_id).show(declined)
+        settings = chosen.settings.as_dict()
+        handle.runs.append(
+            Trace(settings, adapter.name, preset=chosen.preset, reason=declined, finished=True)
+        )
+        return clone
+    options = clone.model_options.setdefault("transformer_options", {})
+    options[KEY] = PatchConfig(chosen, handle, node_id)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
+    clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
+    return clone
+
+
+def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
+         **kwargs: Any) -> Tensor:  # fmt: skip
+    """OUTER_SAMPLE: one session from the first to the last step of a sampling run."""
+    guider = executor.class_obj
+    outer = guider.model_options
+    options = outer["transformer_options"]
+    config: PatchConfig = options[KEY]
+    # a cache that was added behind this node shows only now
+    check_conflicts(outer, already=False)
+    check_recording(outer)
+    if noise.ndim != 5:
+        raise CacheShapeError(
+            f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
+            "frames, height, width). Connect an empty video latent."
+        )
+    levels = [s for s in sigmas.tolist()[:-1] if s > 0]
+    preset = config.chosen.preset
+    chosen = config.chosen if preset is None else resolve(preset, len(levels))
+    settings = chosen.settings
+    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
+    live = LiveText(config.node_id)
+    facts = run_facts(
+        guider,
+        noise,
+        sigmas,
+        settings.end_percent,
+        options.get(_PROFILE),
+        compiled_reason(guider.model_patcher, outer),
+    )
+    profile, note = profile_for(guider.model_patcher, preset, levels)
+    trace.advise(note)
+    facts = facts if profile is None else replace(facts, profile=profile)
+    session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
+    for remark in trace.remarks:
+        log.warning("MotionCache - %s.", remark)
+    if not trace.reason and argument(outer, "dynamic") is False:
+        trace.remark(STATIC)
+        log.warning("MotionCache - %s.", STATIC)
+    guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
+    try:
+        result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options = outer
+        session.close()
+    if not trace.calls() and COMPILE_ARGUMENTS in outer:
+        trace.decline(WHOLE)
+    config.handle.runs.append(trace)
+    live.show(progress(trace))
+    log.info("MotionCache - %s", line(trace))
+    return result
+
+
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> Reason | None:
+    """Why a compiled model cannot be helped; None if it can, or is not compiled."""
+    if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
+        return WHOLE
+    return FULLGRAPH if argument(model_options, "fullgraph") else None
+
+
+def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """DIFFUSION_MODEL: one call of the network, by the session of its run."""
+    if torch.compiler.is_compiling():
+        # the network is compiled as a whole, and code of this call would serve all others
+        traced: Tensor = executor(x, timestep, *args, **kwargs)
+        return traced
+    options = next(
+        (a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "sigmas" in a), None
+    )
+    session: DeviceSessions | None = None if options is None else options.get(SESSION)
+    if session is None or options is None:
+        # called outside of a sampler that was wrapped
+        out: Tensor = executor(x, timestep, *args, **kwargs)
+        return out
+    network = executor.class_obj
+    adapter, _ = find_adapter(network)
+    forcing: ForcingCall | None = options.get(FORCING)
+    if forcing is not None:
+        levels = upload(forcing.sigmas, x.device) * adapter.timestep_scale
+        timestep = levels.expand(x.shape[0], -1)
+
+    def run(ours: dict[str, Any]) -> Tensor:
+        swapped = [ours if a is options else a for a in args]
+        named = {k: ours if a is options else a for k, a in kwargs.items()}
+        result: Tensor = executor(x, timestep, *swapped, **named)
+        return result
+
+    arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
+    branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
+    velocity = session.evaluate(
+        ModelCall(
+            network, run, x, timestep, branches, options, arguments, forcing, window_of(options)
+        )
+    )
+    return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
+
+
+def _as_seen_by_host(velocity: Tensor, forcing: ForcingCall) -> Tensor:
+    """The velocity that makes `x - level * velocity` the prediction of every frame.
+
+    The host knows one noise level. Frames that are not being denoised are told to stay.
+    """
+    share = upload(forcing.active_sigmas, velocity.device) / forcing.level
+    share = share[:, None, None]
+    return torch.where(share > 0, velocity.float() * share, 0.0)
+
+
+def load_demo_model(
+    weights: dict[str, Tensor], profile: CalibratedProfile | None, shift: float
+) -> Any:
+    """The demo model through ComfyUI's own loader, with its noise schedule and its profile."""
+    model = comfy.sd.load_diffusion_model_state_dict(weights)
+    if model is None:
+        raise RuntimeError(
+            "ComfyUI did not recognise the demo model as a Wan 2.1 model; this ComfyUI is older "
+            "than the pack's requires-comfyui"
+        )
+
+    class FlowSampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    sampling = FlowSampling(model.model.model_config)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    model.add_object_patch("model_sampling", sampling)
+    if profile is not None:
+        model.model_options.setdefault("transformer_options", {})[_PROFILE] = profile
+    return model
+
+
+def to_model_space(samples: Tensor) -> Tensor:
+    """Latents as samplers return them to the normalised space the Wan network works in."""
+    latents: Tensor = comfy.latent_formats.Wan21().process_in(samples.float())
+    return latents
+
+
+def from_model_space(latents: Tensor) -> Tensor:
+    """The inverse of `to_model_space`."""
+    samples: Tensor = comfy.latent_formats.Wan21().process_out(latents)
+    return samples
+
+
+def intermediate_device() -> torch.device:
+    """Where ComfyUI keeps latents and images between nodes."""
+    device: torch.device = comfy.model_management.intermediate_device()
+    return device
+
+
+def diffusion_model_names() -> list[str]:
+    """The files of ComfyUI's `diffusion_models` folders (and `unet`, their older name)."""
+    import folder_paths
+
+    names: list[str] = folder_paths.get_filename_list("diffusion_models")
+    return names
+
+
+# how ComfyUI's own loader is told what it offers under these names
+WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+def load_wan_file(
+    name: str, weight_dtype: str, prepare: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+) -> Any:
+    """A file of the `diffusion_models` folders as a model, its tensors passed through `prepare`.
+
+    Raises:
+        UnsupportedModelError: this ComfyUI does not know the model.
+    """
+    import folder_paths
+
+    path = folder_paths.get_full_path_or_raise("diffusion_models", name)
+
+    def load(**options: Any) -> Any:
+        tensors, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
+        model = comfy.sd.load_diffusion_model_state_dict(
+            prepare(tensors),
+            model_options=dict(WEIGHT_DTYPES[weight_dtype]),
+            metadata=metadata,
+            **options,
+        )
+        if model is None:
+            raise UnsupportedModelError(
+                f"{name} has the tensors of a Wan model, but this ComfyUI does not know the kind. "
+                "Update ComfyUI, or use a file in another format"
+            )
+        # compiling, hooks and several GPUs load the file again, and need the same tensors
+        model.cached_patcher_init = (load, ())
+        return model
+
+    return load()

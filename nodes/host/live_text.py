@@ -1,0 +1,47 @@
+"""Text on a node while the sampler behind it runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+from ...motioncache_core import Trace
+from ...motioncache_core.report.report_text import progress
+
+log = logging.getLogger(__name__)
+
+# seconds from one text to the next
+INTERVAL = 0.3
+
+
+class LiveText:
+    """Says on a node how the run of its model goes; does nothing where no page can show it.
+
+    Args:
+        node_id: of the node; None shows nothing.
+    """
+
+    def __init__(self, node_id: str | None) -> None:
+        self._node_id = node_id
+        self._shown = float("-inf")
+
+    def on_call(self, trace: Trace) -> None:
+        """Show the progress, unless that was done a moment ago."""
+        now = time.monotonic()
+        if self._node_id is not None and now - self._shown >= INTERVAL:
+            self._shown = now
+            self.show(progress(trace))
+
+    def show(self, words: str) -> None:
+        """Send a text to the page."""
+        # where ComfyUI has no server this module is not loaded, and importing it would load one
+        server = getattr(sys.modules.get("server"), "PromptServer", None)
+        send = getattr(getattr(server, "instance", None), "send_progress_text", None)
+        if send is None or self._node_id is None:
+            return
+        try:
+            send(words, self._node_id)
+        except Exception as error:
+            # a page that went away must not cost the run
+            log.debug("MotionCache - no text was shown: %s", error)

@@ -1,0 +1,98 @@
+"""Where profiles of models are kept, and which one is a model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ...motioncache_core import (
+    CalibratedProfile,
+    ModelProfile,
+    ProfileError,
+    find_adapter,
+    fingerprint,
+)
+from ...motioncache_core.preset import FIXED
+from .compiled import plain
+
+_NETWORK = "diffusion_model"
+
+
+def folder() -> Path:
+    """`motioncache` in ComfyUI's models folder; need not exist."""
+    import folder_paths
+
+    return Path(folder_paths.models_dir) / "motioncache"
+
+
+def identify(patcher: Any) -> str:
+    """The fingerprint of a model as it was loaded, whatever LoRA is on it."""
+    return fingerprint(_loaded_weights(patcher))
+
+
+def _loaded_weights(patcher: Any) -> dict[str, Tensor]:
+    """Parameters of the network by name. Where a patch has been written into one, what stood there
+    before: the host keeps it."""
+    kept = {name: entry.weight for name, entry in getattr(patcher, "backup", {}).items()}
+    hooked = {name: entry[0] for name, entry in getattr(patcher, "hook_backup", {}).items()}
+    network = plain(patcher.get_model_object(_NETWORK))
+    found = {}
+    for name, weight in network.named_parameters():
+        key = f"{_NETWORK}.{name}"
+        found[name] = kept.get(key, hooked.get(key, weight))
+    return found
+
+
+def place_of(patcher: Any, mark: str) -> Path:
+    """Where the profile of the model with this fingerprint is, or would be."""
+    known = _files(mark)
+    if known:
+        return known[0]
+    return folder() / f"{_sized(patcher, 'x')}-{mark}.json".replace(" ", "-").lower()
+
+
+def describe(patcher: Any) -> str:
+    """Family and size of a model, for people."""
+    return _sized(patcher, " wide, ") + " blocks"
+
+
+def _sized(patcher: Any, between: str) -> str:
+    network = plain(patcher.get_model_object(_NETWORK))
+    adapter, _ = find_adapter(network)
+    facts = adapter.facts(network)
+    return f"{adapter.name} {facts.width}{between}{facts.blocks}"
+
+
+def _files(mark: str) -> list[Path]:
+    found = sorted(folder().glob(f"*{mark}.json"))
+    if len(found) > 1:
+        names = ", ".join(map(str, found))
+        raise ProfileError(f"this model has {len(found)} profiles: {names}. Keep one of them")
+    return found
+
+
+def profile_for(
+    patcher: Any, preset: str | None, sigmas: Sequence[float]
+) -> tuple[CalibratedProfile | None, str | None]:
+    """The measure to use for a run at these noise levels, where one was recorded, and what to say
+    of it.
+
+    Raises:
+        ProfileError: the model's file is corrupt, of another version or of another model.
+    """
+    if not any(folder().glob("*.json")):
+        return None, None
+    mark = identify(patcher)
+    found = _files(mark)
+    if not found:
+        return None, None
+    profile = ModelProfile.load(found[0], mark)
+    if preset in FIXED:
+        return None, f"the profile {profile.name} is not used: preset {preset} is as published"
+    beyond = profile.uncovered(sigmas) if sigmas else None
+    if beyond:
+        return None, f"the profile is not used: {beyond}. Calibrate again with this sampler"
+    return profile.distance(), f"the profile {profile.name}, found by the model's weights"
