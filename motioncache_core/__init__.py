@@ -20,20 +20,19 @@ from .models.weight_fingerprint import fingerprint
 from .policy.distance import CalibratedProfile
 from .policy.map_exchange import MapExchange
 from .policy.model_profile import ModelProfile
-from .preset import Chosen, resolve
 from .report.trace import Trace, TraceHandle
 from .sampling.forcing import sample_forcing
-from .sampling.model_call import ContextWindow, ForcingCall, ModelCall, RunFacts, SchedulePart
+from .sampling.model_call import ForcingCall, ModelCall
 from .sampling.options import ForcingOptions
+from .sampling.run_facts import ContextWindow, RunFacts, SchedulePart
 from .sampling.schedule import forcing_schedule
-from .settings import PRESETS, MotionCacheSettings
+from .settings import PRESETS, MotionCacheSettings, RunSettings, settings_for_run
 
 __all__ = [
     "ADAPTERS",
     "PRESETS",
     "CacheShapeError",
     "CalibratedProfile",
-    "Chosen",
     "ConflictError",
     "ContextWindow",
     "DeviceSessions",
@@ -48,6 +47,7 @@ __all__ = [
     "ProfileError",
     "Recorder",
     "RunFacts",
+    "RunSettings",
     "SchedulePart",
     "Session",
     "SettingsError",
@@ -57,7 +57,7 @@ __all__ = [
     "find_adapter",
     "fingerprint",
     "forcing_schedule",
-    "resolve",
     "sample_forcing",
+    "settings_for_run",
     "takes_frame_levels",
 ]

@@ -6,7 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import PRESETS, Chosen, MotionCacheSettings, TraceHandle, resolve
+from ..motioncache_core import (
+    PRESETS,
+    MotionCacheSettings,
+    RunSettings,
+    TraceHandle,
+    settings_for_run,
+)
 from .host import attach
 from .types import CATEGORY, SettingsSocket, TraceSocket
 
@@ -66,7 +72,7 @@ class MotionCachePatcher(io.ComfyNode):
         cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
         handle = TraceHandle()
-        chosen = resolve(preset, steps=0) if settings is None else Chosen(settings)
+        chosen = settings_for_run(preset, steps=0) if settings is None else RunSettings(settings)
         # there are no hidden values where the class is not run by the host's executor
         node_id = getattr(cls.hidden, "unique_id", None)
         return io.NodeOutput(attach(model, chosen, handle, node_id), handle)

@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..motioncache_core import TraceHandle
-from ..motioncache_core.report.report_text import as_json, text
+from ..motioncache_core.report.report_json import as_json
+from ..motioncache_core.report.report_text import text
 from .host.attach import intermediate_device
 from .pictures.timeline import labelled_timeline
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest

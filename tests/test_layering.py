@@ -14,6 +14,10 @@ ALLOWED = {
     "nodes": TENSORS | {"comfy_api", "PIL"},
 }
 BELOW = {"kernels": set(), "motioncache_core": set(), "nodes": {"motioncache_core", "kernels"}}
+# the rooms of motioncache_core: an import may only go down this list, or stay in its room
+ROOMS = (
+    "demo", "engine", "models", "policy", "cache", "report", "sampling", "settings", "common",
+)  # fmt: skip
 # ComfyUI's own modules; `nodes` as an absolute name is ComfyUI's, tqdm comes with it
 HOST_FOLDER = "nodes/host/"
 HOST = {"comfy", "comfy_execution", "folder_paths", "latent_preview", "nodes", "tqdm"}
@@ -53,6 +57,32 @@ def violations(path, source):
         if not fine:
             found.append(f"{path}:{line}: {'.' * level}{name}")
     return found
+
+
+def room_violations(path, source):
+    """Imports of a file of motioncache_core that go up the list of rooms."""
+    parts = PurePosixPath(path).with_suffix("").parts[1:]
+    if parts == ("__init__",):
+        # the package's own names, from every room
+        return []
+    here, found = ROOMS.index(parts[0]), []
+    for line, level, name in imports(ast.parse(source)):
+        if level == 0:
+            continue
+        target = [*parts[: len(parts) - level], *name.split(".")]
+        if ROOMS.index(target[0]) < here:
+            found.append(f"{path}:{line}: {'.' * level}{name}")
+    return found
+
+
+def test_imports_go_down_the_rooms(root):
+    core = root / "motioncache_core"
+    rooms = {p.stem for p in core.iterdir() if p.suffix in ("", ".py")} - {"__init__"}
+    assert rooms - {"__pycache__"} == set(ROOMS)
+    found = []
+    for file in sorted(core.rglob("*.py")):
+        found += room_violations(file.relative_to(root).as_posix(), file.read_text("utf-8"))
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))

@@ -4,7 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS, resolve
+from motioncache_pack.motioncache_core import PRESETS, settings_for_run
 from motioncache_pack.tests.support.user_workflows import infos, node, one_model, two_experts
 
 
@@ -102,8 +102,8 @@ def test_quality_and_fast_are_other_policies_at_other_budgets(bench):
     for name, same in (("quality", replace(ours, policy="chunk")), ("fast", ours)):
         assert replace(PRESETS[name], compute_budget=ours.compute_budget) == same
         assert (name in policies.WHOLE) == (same.policy == "chunk")
-        assert resolve(name, 13).settings == PRESETS[name]
-        assert resolve(name, 12).settings != PRESETS[name]
+        assert settings_for_run(name, 13).settings == PRESETS[name]
+        assert settings_for_run(name, 12).settings != PRESETS[name]
 
 
 @pytest.mark.parametrize(("value", "given"), [(None, 0.2), (0.05, 0.05)])

@@ -2,112 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from ..sampling.model_call import BranchKey
 from .kv_placement import CPU, usable
 from .kv_store import KVStore
 from .residual_placement import moved_to_host, settle
 
-BranchKey = Hashable
 T = TypeVar("T")
-
-_LEVEL_ROUNDING = 1e-4
-
-
-@dataclass(slots=True)
-class ChunkState:
-    """What the policy remembers of one chunk.
-
-    Attributes:
-        rows: the chunk's token rows.
-        frames: its latent frames.
-        evaluations: evaluations seen, the current one included.
-        updates: full updates in the uniform phase.
-        accumulated: change since the last update while all tokens are treated alike.
-        waited: reuses since the last update while all tokens are treated alike.
-        accumulator, stale: the same per token `(N,)`, fp32 and int32, from the motion phase on.
-        weights: motion weights `(N,)` fp32; None before the first motion map.
-        signal: what the distance measure kept of the last evaluation.
-        sigma, sigma_before: noise levels of the last evaluation and of the one before it.
-        seen: whether the chunk was in an evaluation, computed or not.
-    """
-
-    rows: slice
-    frames: int
-    device: torch.device
-    evaluations: int = 0
-    updates: int = 0
-    accumulated: float = 0.0
-    waited: int = 0
-    accumulator: Tensor | None = None
-    stale: Tensor | None = None
-    weights: Tensor | None = None
-    signal: Tensor | None = None
-    sigma: float | None = None
-    sigma_before: float | None = None
-    seen: bool = False
-
-    @property
-    def tokens(self) -> int:
-        return int(self.rows.stop - self.rows.start)
-
-    def restarts_at(self, sigma: float) -> bool:
-        """Whether new noise was added since the last evaluation (ours). Solvers that evaluate
-        within a step go back up too, but not above the two levels that they come from."""
-        known = [s for s in (self.sigma, self.sigma_before) if s is not None]
-        return bool(known) and sigma > max(known) * (1 + _LEVEL_ROUNDING)
-
-    def nbytes(self) -> int:
-        """Bytes of the per-token arrays and of the signal."""
-        kept = (self.accumulator, self.stale, self.weights, self.signal)
-        return sum(int(t.nbytes) for t in kept if t is not None)
-
-
-@dataclass(slots=True)
-class ForecastClock:
-    """When each token was last computed, `(L,)` fp32 in units of sigma.
-
-    Attributes:
-        computed: sigma of the last computation.
-        interval: change of sigma between the last two computations, 0 before there were two.
-    """
-
-    computed: Tensor
-    interval: Tensor
-
-    @classmethod
-    def start(cls, sigma: Tensor) -> ForecastClock:
-        return cls(sigma.clone(), torch.zeros_like(sigma))
-
-    def gain(self, sigma: Tensor, forecast: float) -> Tensor:
-        """`forecast * (sigma - computed) / max(1, horizon)`; 0 where no slope is known (ours)."""
-        ahead = sigma - self.computed
-        horizon = (ahead / self.interval).abs().nan_to_num(posinf=1.0).clamp_min(1.0)
-        return torch.where(self.interval == 0, 0.0, forecast * ahead / horizon)
-
-    def inverse_interval(self, sigma: Tensor) -> Tensor:
-        """1 / (sigma - computed), 0 where sigma did not move."""
-        ahead = sigma - self.computed
-        return torch.where(ahead == 0, 0.0, 1.0 / ahead)
-
-    def slide(self, rows: int, tokens: int, sigma: float) -> None:
-        """The first rows leave; rows at noise level `sigma` join up to `tokens`."""
-        joining = tokens - (len(self.computed) - rows)
-        level = self.computed.new_full((joining,), sigma)
-        self.computed = torch.cat((self.computed[rows:], level))
-        self.interval = torch.cat((self.interval[rows:], torch.zeros_like(level)))
-
-    def advance(self, sigma: Tensor, active: Tensor | None) -> None:
-        """Tokens in the boolean mask (None: all) were computed at `sigma`."""
-        ahead = sigma - self.computed
-        moved = ahead != 0 if active is None else (ahead != 0) & active
-        self.interval = torch.where(moved, ahead, self.interval)
-        self.computed = torch.where(moved, sigma, self.computed)
 
 
 @dataclass(slots=True)

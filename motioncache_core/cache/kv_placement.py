@@ -15,7 +15,7 @@ from .kv_blocks.kinds import FORECASTING
 
 log = logging.getLogger(__name__)
 
-GPU, EIGHT, CPU = "gpu", "gpu_fp8", "cpu"
+GPU, GPU_FP8, CPU = "gpu", "gpu_fp8", "cpu"
 # share of the device's free memory that may be taken; the host keeps the rest for its estimates
 _MEMORY_SHARE = 0.8
 _HALF = ", half of it for their forecast"
@@ -27,22 +27,22 @@ FreeMemory = Callable[[], int]
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """The places that a device has for keys and values of this dtype, best first."""
+    """The tiers that a device has for keys and values of this dtype, best first."""
     if device.type == "mps":
         # its memory is the host's, and it lacks some of the types
         return (GPU,)
     known = dtype in (torch.float32, torch.bfloat16, torch.float16)
-    return (GPU, EIGHT, CPU) if known else (GPU, CPU)
+    return (GPU, GPU_FP8, CPU) if known else (GPU, CPU)
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class KVBytes:
     """Bytes of one block's keys and values, of all branches.
 
     Attributes:
         full: in the model's dtype.
-        coded: in 8 bits with its scales.
-        places: what the model's device has, best first.
+        quantized: in 8 bits with its scales.
+        tiers: what the model's device has, best first.
         forecast: whether their slopes are wanted besides, which take as much again.
         largest: of `full`, what one call of the model reads; all of it unless the clip is cut into
             context windows.
@@ -50,8 +50,8 @@ class Need:
 
     blocks: int
     full: int
-    coded: int
-    places: tuple[str, ...] = (GPU, EIGHT, CPU)
+    quantized: int
+    tiers: tuple[str, ...] = (GPU, GPU_FP8, CPU)
     forecast: bool = False
     largest: int | None = None
 
@@ -64,7 +64,7 @@ class Need:
         rows: int,
         windows: Sequence[int] = (),
         forecast: bool = False,
-    ) -> Need:
+    ) -> KVBytes:
         """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches.
 
         Args:
@@ -76,40 +76,40 @@ class Need:
         total = sum(lengths)
         full = 2 * rows * total * width * x.element_size()
         # a code for each number and a scale, fp32, for each head
-        coded = 2 * rows * total * (width + 4 * heads)
+        quantized = 2 * rows * total * (width + 4 * heads)
         largest = full // total * max(lengths)
-        return cls(blocks, full, coded, usable(x.device, x.dtype), forecast, largest)
+        return cls(blocks, full, quantized, usable(x.device, x.dtype), forecast, largest)
 
-    def kept(self, place: str) -> int:
-        """Bytes that are kept of all blocks in one place."""
-        slopes = 2 if self.forecast and place in FORECASTING else 1
-        return slopes * self.blocks * (self.coded if place == EIGHT else self.full)
+    def kept(self, tier: str) -> int:
+        """Bytes that are kept of all blocks in one tier."""
+        slopes = 2 if self.forecast and tier in FORECASTING else 1
+        return slopes * self.blocks * (self.quantized if tier == GPU_FP8 else self.full)
 
-    def forecasting(self, place: str) -> int:
-        """Bytes on the device with all blocks and their slopes in one place: what is kept, and of
+    def forecasting(self, tier: str) -> int:
+        """Bytes on the device with all blocks and their slopes in one tier: what is kept, and of
         one block zeros to add to, what attention reads, and both read back from 8 bits."""
-        halves = 7 if place == EIGHT else 3
-        return self.kept(place) + halves * self._read // 2
+        halves = 7 if tier == GPU_FP8 else 3
+        return self.kept(tier) + halves * self._read // 2
 
     def on_device(self, quantized: int) -> int:
         """Bytes on the device with so many blocks in 8 bits and the others on the host: what is
         kept, one block read back, two slots to read the host's through."""
         back = self._read if quantized else 0
         slots = 2 * self._read if quantized < self.blocks else 0
-        return quantized * self.coded + back + slots
+        return quantized * self.quantized + back + slots
 
     @property
     def _read(self) -> int:
         return self.full if self.largest is None else self.largest
 
-    def taken(self, places: tuple[str, ...], forecast: bool = False) -> tuple[int, int]:
-        """Bytes on the device and on the host that blocks in these places take, with slopes if
+    def taken(self, tiers: tuple[str, ...], forecast: bool = False) -> tuple[int, int]:
+        """Bytes on the device and on the host that blocks in these tiers take, with slopes if
         they are forecast."""
         if forecast:
-            return self.forecasting(places[0]), 0
-        if CPU not in places and EIGHT not in places:
-            return len(places) * self.full, 0
-        return self.on_device(places.count(EIGHT)), places.count(CPU) * self.full
+            return self.forecasting(tiers[0]), 0
+        if CPU not in tiers and GPU_FP8 not in tiers:
+            return len(tiers) * self.full, 0
+        return self.on_device(tiers.count(GPU_FP8)), tiers.count(CPU) * self.full
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,12 @@ class Placement:
     """Where keys and values go, how many bytes that takes, and why.
 
     Attributes:
-        places: place of each block; empty where nothing is kept.
-        nbytes: kept in all places.
+        tiers: tier of each block; empty where nothing is kept.
+        nbytes: kept in all tiers.
         forecast: whether slopes are kept besides.
     """
 
-    places: tuple[str, ...]
+    tiers: tuple[str, ...]
     nbytes: int
     reason: str
     forecast: bool = False
@@ -130,7 +130,7 @@ class Placement:
     @property
     def store(self) -> bool:
         """Whether anything is kept."""
-        return bool(self.places)
+        return bool(self.tiers)
 
 
 def nothing(reason: Reason) -> Placement:
@@ -138,9 +138,9 @@ def nothing(reason: Reason) -> Placement:
     return Placement((), 0, reason)
 
 
-def place(
+def choose_placement(
     kv_cache: str,
-    need: Need,
+    need: KVBytes,
     policy: str,
     free_memory: FreeMemory | None,
     free_host_memory: FreeMemory | None = None,
@@ -172,9 +172,9 @@ def place(
     return nothing(because("kv_no_room", tried=tried))
 
 
-def place_causal(
+def choose_causal_placement(
     kv_cache: str,
-    need: Need,
+    need: KVBytes,
     free_memory: FreeMemory | None,
     free_host_memory: FreeMemory | None = None,
     make_room: Callable[[int], None] | None = None,
@@ -182,7 +182,7 @@ def place_causal(
     """Block-causal attention always keeps keys and values; says so where they may not fit.
 
     Args:
-        kv_cache: as in `place`; "off" turns off what they are not needed for.
+        kv_cache: as in `choose_placement`; "off" turns off what they are not needed for.
         need: once every chunk has started.
 
     Raises:
@@ -195,26 +195,26 @@ def place_causal(
     found, tried = _fitting(need, free_memory, free_host_memory, make_room)
     if found is not None:
         placement = replace(found, reason=f"{found.reason}, at most; {why}")
-        if set(found.places) != {GPU}:
+        if set(found.tiers) != {GPU}:
             log.warning("MotionCache - keys and values: %s.", placement.reason)
         return placement
-    last = EIGHT if EIGHT in need.places else GPU
+    last = GPU_FP8 if GPU_FP8 in need.tiers else GPU
     reason = f"{tried}; {why}: set window_frames or kv_keep if memory runs out"
     log.warning("MotionCache - keys and values: %s.", reason)
     bare = replace(need, forecast=False)
     return Placement((last,) * need.blocks, bare.kept(last), reason)
 
 
-def _forced(kv_cache: str, need: Need) -> Placement:
-    if kv_cache not in need.places:
+def _forced(kv_cache: str, need: KVBytes) -> Placement:
+    if kv_cache not in need.tiers:
         raise SettingsError(
             f"kv_cache is {kv_cache!r}, which the model's device or dtype does not have; it has "
-            f"{', '.join(map(repr, need.places))}. Use one of these, 'auto' or 'off'"
+            f"{', '.join(map(repr, need.tiers))}. Use one of these, 'auto' or 'off'"
         )
     size, forecast = mib(need.kept(kv_cache)), need.forecast and kv_cache in FORECASTING
     where = {
         GPU: f"{size} on the model's device",
-        EIGHT: f"{size} on the model's device in 8 bits",
+        GPU_FP8: f"{size} on the model's device in 8 bits",
         CPU: f"{size} in the host's memory",
     }
     reason = where[kv_cache]
@@ -223,22 +223,22 @@ def _forced(kv_cache: str, need: Need) -> Placement:
     return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), reason, forecast)
 
 
-def _forecasting(need: Need, free_memory: FreeMemory, tried: list[str]) -> Placement | None:
+def _forecasting(need: KVBytes, free_memory: FreeMemory, tried: list[str]) -> Placement | None:
     """All blocks with their slopes on the device: in 8 bits too, as these round off far less than
     the forecast mends (ours; `test_kv_forecast.py` holds it)."""
     free = free_memory()
-    for place in (p for p in FORECASTING if p in need.places):
-        nbytes = need.kept(place)
-        if need.forecasting(place) <= _MEMORY_SHARE * free:
-            bits = " in 8 bits" if place == EIGHT else ""
+    for tier in (p for p in FORECASTING if p in need.tiers):
+        nbytes = need.kept(tier)
+        if need.forecasting(tier) <= _MEMORY_SHARE * free:
+            bits = " in 8 bits" if tier == GPU_FP8 else ""
             reason = f"{mib(nbytes)}{bits} of {mib(free)} free{_HALF}"
-            return Placement((place,) * need.blocks, nbytes, reason, True)
-        tried.append(mib(need.forecasting(place)))
+            return Placement((tier,) * need.blocks, nbytes, reason, True)
+        tried.append(mib(need.forecasting(tier)))
     return None
 
 
 def _fitting(
-    need: Need,
+    need: KVBytes,
     free_memory: FreeMemory | None,
     free_host_memory: FreeMemory | None,
     make_room: Callable[[int], None] | None,
@@ -267,16 +267,16 @@ def _fitting(
     if full <= room:
         return Placement((GPU,) * blocks, full, f"{mib(full)} {has}"), ""
     tried = f"{mib(full)}, {mib(free)} are free"
-    if EIGHT in need.places and need.on_device(blocks) <= room:
-        kept = need.kept(EIGHT)
+    if GPU_FP8 in need.tiers and need.on_device(blocks) <= room:
+        kept = need.kept(GPU_FP8)
         return Placement(
-            (EIGHT,) * blocks, kept, f"{mib(kept)} in 8 bits {has}; exact, {tried}"
+            (GPU_FP8,) * blocks, kept, f"{mib(kept)} in 8 bits {has}; exact, {tried}"
         ), ""
-    if CPU not in need.places or free_host_memory is None:
+    if CPU not in need.tiers or free_host_memory is None:
         return None, tried
     host = free_host_memory()
     quantized = 0
-    if EIGHT in need.places:
+    if GPU_FP8 in need.tiers:
         quantized = max((n for n in range(blocks) if need.on_device(n) <= room), default=0)
     offloaded = (blocks - quantized) * need.full
     tried += f", {mib(host)} in the host's memory"
@@ -284,15 +284,15 @@ def _fitting(
         return None, tried
     reason = f"{mib(offloaded)} of {mib(host)} free in the host's memory"
     if quantized:
-        kept = quantized * need.coded
+        kept = quantized * need.quantized
         reason = f"{quantized} of {blocks} blocks in 8 bits, {mib(kept)} {has}; the others {reason}"
-    return Placement(_spread(blocks, quantized), quantized * need.coded + offloaded, reason), ""
+    return Placement(_spread(blocks, quantized), quantized * need.quantized + offloaded, reason), ""
 
 
 def _spread(blocks: int, quantized: int) -> tuple[str, ...]:
     """Blocks of both kinds in turn, so that each copy has as much work as possible beside it."""
     return tuple(
-        EIGHT if (i + 1) * quantized // blocks > i * quantized // blocks else CPU
+        GPU_FP8 if (i + 1) * quantized // blocks > i * quantized // blocks else CPU
         for i in range(blocks)
     )
 

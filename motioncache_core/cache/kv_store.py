@@ -10,18 +10,19 @@ from operator import methodcaller
 import torch
 from torch import Tensor
 
-from .kv_blocks.block import BlockKV, Form
-from .kv_blocks.forecast import Steps, carry_on, cleared, for_fewer, learn, no_slopes
-from .kv_blocks.kinds import FORECASTING, PLACES
+from .kv_blocks.block import BlockKV, KVShape
+from .kv_blocks.forecast import carry_on, cleared, for_fewer, learn, no_slopes
+from .kv_blocks.kinds import FORECASTING, TIERS
 from .kv_compress import Finished, compress_kv
-from .kv_tiers import Home
+from .kv_tiers import KVTiers
+from .row_update import RowUpdates
 
 
 @dataclass(slots=True)
 class KVStore:
-    """Post-rotary keys and values `(B, L, C)` per block, in the places that `home` names.
+    """Post-rotary keys and values `(B, L, C)` per block, in the tiers that `tiers` names.
 
-    Where memory runs out, the block and all behind it go to the next place, and the work is done
+    Where memory runs out, the block and all behind it go to the next tier, and the work is done
     again. Where there is none, everything is dropped and nothing is kept from then on, or, if it
     cannot be done without, `torch.OutOfMemoryError` is raised.
 
@@ -31,7 +32,7 @@ class KVStore:
     """
 
     blocks: int
-    home: Home
+    tiers: KVTiers
     entries: dict[int, BlockKV] = field(default_factory=dict)
     slopes: dict[int, BlockKV] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
@@ -48,7 +49,7 @@ class KVStore:
         """Whether the last full evaluation stored every block."""
         return len(self.fresh) == self.blocks
 
-    def put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None = None) -> None:
+    def put(self, block: int, k: Tensor, v: Tensor, steps: RowUpdates | None = None) -> None:
         """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
         without a copy, when they own their memory; partial evaluations then write into them.
 
@@ -57,7 +58,7 @@ class KVStore:
         """
         self.finished.pop(block, None)
         self.fresh.discard(block)
-        while not self.home.lost:
+        while not self.tiers.lost:
             try:
                 self._put(block, k, v, steps)
                 self.fresh.add(block)
@@ -73,7 +74,7 @@ class KVStore:
         v: Tensor,
         rows: Tensor,
         length: int,
-        steps: Steps | None = None,
+        steps: RowUpdates | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
         rows `(B, length, C)`, in the model's dtype on its device; the others forecast where
@@ -84,7 +85,7 @@ class KVStore:
             except torch.OutOfMemoryError:
                 pass
             self._step_down(block)
-            self.home.check_kept()
+            self.tiers.check_kept()
 
     def shift(self, block: int) -> int:
         """Row of the store minus row of the clip."""
@@ -96,20 +97,20 @@ class KVStore:
 
     def grow(self, block: int, like: Tensor, end: int) -> None:
         """Make room for the clip's rows up to `end`. New memory is not written to."""
-        self.home.check_kept()
+        self.tiers.check_kept()
         size = end + self.shift(block)
         while block not in self.entries:
             batch, _, width = like.shape
-            form = Form(batch, size, width, like.dtype, like.device)
+            form = KVShape(batch, size, width, like.dtype, like.device)
             try:
-                self.entries[block] = self._kind(block).empty(self.home.shared, form)
+                self.entries[block] = self._kind(block).empty(self.tiers.shared, form)
                 self._begin_slopes(block)
             except torch.OutOfMemoryError:
                 pass
             else:
                 break
             self._step_down(block)
-            self.home.check_kept()
+            self.tiers.check_kept()
         self.fresh.add(block)
         if self.entries[block].form.rows < size:
             before = self.entries[block].form.rows
@@ -158,15 +159,15 @@ class KVStore:
         return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
 
     def make_room(self) -> bool:
-        """Move everything one place down, because the model ran out of memory.
+        """Move everything one tier down, because the model ran out of memory.
 
         Returns:
             whether there is more room now.
         """
         before = self.nbytes()[0]
-        if before == 0 or self.home.lost:
+        if before == 0 or self.tiers.lost:
             return False
-        forecast = self.home.forecast
+        forecast = self.tiers.forecast
         self._step_down(min(self.entries))
         if forecast and self.nbytes()[0] == before:
             # no slopes were there yet
@@ -176,13 +177,13 @@ class KVStore:
     def drop(self) -> None:
         """Keep nothing."""
         self.entries, self.slopes, self.fresh, self.finished = {}, {}, set(), {}
-        self.home.shared.release()
+        self.tiers.shared.release()
 
     def rows(self, rows: slice) -> KVStore:
         """A view of some batch rows."""
         return KVStore(
             self.blocks,
-            self.home,
+            self.tiers,
             {i: entry.part(rows) for i, entry in self.entries.items()},
             {i: slopes.part(rows) for i, slopes in self.slopes.items()},
             set(self.fresh),
@@ -201,7 +202,7 @@ class KVStore:
         first = parts[0]
         joined = cls(
             first.blocks,
-            first.home,
+            first.tiers,
             {i: first.entries[i] for i in common},
             {i: first.slopes[i] for i in common if all(i in p.slopes for p in parts)},
             set(common),
@@ -214,19 +215,19 @@ class KVStore:
         return joined
 
     def _kind(self, block: int) -> type[BlockKV]:
-        return PLACES[self.home.places[block]]
+        return TIERS[self.tiers.tiers[block]]
 
-    def _put(self, block: int, k: Tensor, v: Tensor, steps: Steps | None) -> None:
+    def _put(self, block: int, k: Tensor, v: Tensor, steps: RowUpdates | None) -> None:
         old, slopes = self.entries.get(block), self._slopes(block)
-        if old is not None and slopes and steps and old.form == Form.of(k):
+        if old is not None and slopes and steps and old.form == KVShape.of(k):
             learn(old, slopes, k, v, steps.parts)
             return
         self.slopes.pop(block, None)
-        self.entries[block] = self._kind(block).keeping(self.home.shared, k, v, old)
+        self.entries[block] = self._kind(block).keeping(self.tiers.shared, k, v, old)
         self._begin_slopes(block)
 
     def _update(
-        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: Steps | None
+        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: RowUpdates | None
     ) -> tuple[Tensor, Tensor]:
         entry, slopes = self.entries[block], self._slopes(block)
         if slopes and steps:
@@ -240,14 +241,14 @@ class KVStore:
 
     def _slopes(self, block: int) -> BlockKV | None:
         """A block's slopes, as long as slopes are kept."""
-        if not self.home.forecast:
+        if not self.tiers.forecast:
             self.slopes.clear()
         return self.slopes.get(block)
 
     def _begin_slopes(self, block: int) -> None:
         kind = self._kind(block)
-        if self.home.forecast and kind.place in FORECASTING:
-            self.slopes[block] = no_slopes(self.home.shared, kind, self.entries[block].form)
+        if self.tiers.forecast and kind.tier in FORECASTING:
+            self.slopes[block] = no_slopes(self.tiers.shared, kind, self.entries[block].form)
 
     def _replace_slopes(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
         slopes = self._slopes(block)
@@ -262,7 +263,7 @@ class KVStore:
 
     def _prefetch_behind(self, block: int, length: int) -> None:
         """The next block on the host is copied while this one and those between compute."""
-        following = (i for i in range(block + 1, self.blocks) if self.home.places[i] == "cpu")
+        following = (i for i in range(block + 1, self.blocks) if self.tiers.tiers[i] == "cpu")
         entry = self.entries.get(next(following, -1))
         if entry is not None and entry.form.rows >= length:
             entry.prefetch(length)
@@ -278,10 +279,10 @@ class KVStore:
             self._step_down(block)
 
     def _step_down(self, block: int) -> None:
-        """Slopes are dropped, or from this block on everything goes one place down, what is stored
+        """Slopes are dropped, or from this block on everything goes one tier down, what is stored
         included."""
-        forecast = self.home.forecast
-        if not self.home.step_down(block):
+        forecast = self.tiers.forecast
+        if not self.tiers.step_down(block):
             self.drop()
             return
         if forecast:
@@ -303,6 +304,6 @@ class KVStore:
         kind = self._kind(block)
         if type(entry) is kind:
             return entry
-        new = kind.empty(self.home.shared, entry.form)
+        new = kind.empty(self.tiers.shared, entry.form)
         new.write(*(t[:, : entry.form.rows] for t in entry.read(entry.form.rows)))
         return new

@@ -1,4 +1,4 @@
-"""Where a run keeps keys and values: the place of each block, and what to do without memory."""
+"""Where a run keeps keys and values: the tier of each block, and what to do without memory."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass, field
 import torch
 
 from ..common.reasons import Reason, because
-from .kv_blocks.block import Resources
-from .kv_blocks.kinds import PLACES
+from .kv_blocks.block import TierResources
+from .kv_blocks.kinds import TIERS
 
 log = logging.getLogger(__name__)
 
-_ORDER = list(PLACES)
+_ORDER = list(TIERS)
 
 
 @dataclass(slots=True)
-class Home:
+class KVTiers:
     """Shared by all branches of a clip on one device.
 
     Attributes:
-        places: place of each block, one of `PLACES`.
+        tiers: tier of each block, one of `TIERS`.
         required: whether the run cannot go on without, as under block-causal attention.
-        usable: places that the device has.
+        usable: tiers that the device has.
         forecast: whether slopes of keys and values are kept. They are the first to go.
-        lost: whether memory ran out in the last place, and nothing is kept any more.
+        lost: whether memory ran out in the last tier, and nothing is kept any more.
         notes: what had to be changed in mid-run.
     """
 
-    shared: Resources
-    places: list[str]
+    shared: TierResources
+    tiers: list[str]
     required: bool = False
     usable: tuple[str, ...] = tuple(_ORDER)
     forecast: bool = False
@@ -38,10 +38,10 @@ class Home:
     notes: list[Reason] = field(default_factory=list)
 
     def step_down(self, block: int) -> bool:
-        """Memory ran out at a block: slopes go, or it and all behind it go one place down.
+        """Memory ran out at a block: slopes go, or it and all behind it go one tier down.
 
         Returns:
-            whether there is a place left.
+            whether there is a tier left.
 
         Raises:
             torch.OutOfMemoryError: there is none, and it cannot be done without.
@@ -50,16 +50,16 @@ class Home:
             self.forecast = False
             self._tell(because("kv_forecast_lost", block=block))
             return True
-        at = _ORDER.index(self.places[block])
+        at = _ORDER.index(self.tiers[block])
         below = [p for p in _ORDER[at + 1 :] if p in self.usable]
         if below:
-            self.places[block:] = [max(p, below[0], key=_ORDER.index) for p in self.places[block:]]
+            self.tiers[block:] = [max(p, below[0], key=_ORDER.index) for p in self.tiers[block:]]
             self._tell(because("kv_step_down", block=block, place=below[0]))
             return True
         if self.required:
             raise torch.OutOfMemoryError(
                 f"keys and values: out of memory at block {block}, also in the last place "
-                f"({self.places[block]}). Block-causal attention needs them: set window_frames or "
+                f"({self.tiers[block]}). Block-causal attention needs them: set window_frames or "
                 "kv_keep in the diffusion-forcing sampler, or use a smaller video"
             )
         self.lost = True

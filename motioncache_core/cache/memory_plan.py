@@ -12,11 +12,21 @@ from ..common.protocols import TokenOps
 from ..common.reasons import because, prefixed
 from ..common.token_layout import TokenLayout
 from ..models.adapter import ModelFacts
-from ..sampling.model_call import ModelCall, RunFacts
+from ..sampling.model_call import ModelCall
+from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
-from .kv_blocks.block import Resources
-from .kv_placement import GPU, FreeMemory, Need, Placement, nothing, place, place_causal, usable
-from .kv_tiers import Home
+from .kv_blocks.block import TierResources
+from .kv_placement import (
+    GPU,
+    FreeMemory,
+    KVBytes,
+    Placement,
+    choose_causal_placement,
+    choose_placement,
+    nothing,
+    usable,
+)
+from .kv_tiers import KVTiers
 from .residual_placement import ResidualPlacement, place_residuals, residual_tensors
 
 
@@ -25,7 +35,7 @@ def still(settings: MotionCacheSettings, frames: int) -> bool:
     return frames == 1 and settings.policy in ("motion", "random")
 
 
-class KVHomes:
+class MemoryPlan:
     """Where keys, values and residuals live, on every device: for one clip, or for all context
     windows.
 
@@ -48,9 +58,9 @@ class KVHomes:
         self._keys = keys
         self._placement: Placement | None = None
         self.residuals = ResidualPlacement(GPU, 0, "")
-        self.homes: dict[torch.device, Home] = {}
+        self.tiers: dict[torch.device, KVTiers] = {}
 
-    def home(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> Home:
+    def tiers_for(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> KVTiers:
         """Where the keys and values of tokens `x` `(B, L, C)` go.
 
         Raises:
@@ -58,31 +68,31 @@ class KVHomes:
         """
         if self._placement is None:
             self._placement, self.residuals = self._place(call, layout, x)
-        if x.device not in self.homes:
-            shared = Resources(self._facts.heads, self._ops)
-            places = usable(x.device, x.dtype)
+        if x.device not in self.tiers:
+            shared = TierResources(self._facts.heads, self._ops)
+            tiers = usable(x.device, x.dtype)
             placement = self._placement
-            self.homes[x.device] = Home(
-                shared, list(placement.places), call.causal, places, placement.forecast
+            self.tiers[x.device] = KVTiers(
+                shared, list(placement.tiers), call.causal, tiers, placement.forecast
             )
-        return self.homes[x.device]
+        return self.tiers[x.device]
 
     @property
     def stored(self) -> bool:
         """Whether anything is kept."""
-        return any(home.places and not home.lost for home in self.homes.values())
+        return any(tiers.tiers and not tiers.lost for tiers in self.tiers.values())
 
     @property
     def reasons(self) -> list[str]:
         """Where keys and values are kept and why, and what was changed in mid-run."""
         if self._placement is None:
             return []
-        notes = (note for home in self.homes.values() for note in home.notes)
+        notes = (note for tiers in self.tiers.values() for note in tiers.notes)
         return [self._placement.reason, *notes]
 
     def nbytes(self) -> int:
         """Bytes on the devices that belong to no clip."""
-        return sum(home.shared.nbytes() for home in self.homes.values())
+        return sum(tiers.shared.nbytes() for tiers in self.tiers.values())
 
     def _place(
         self, call: ModelCall, layout: TokenLayout, x: Tensor
@@ -92,7 +102,7 @@ class KVHomes:
         moving = [n * layout.spatial for n in frames if not still(self._settings, n)]
         rows = call.samples * max(run.branches, len(call.branches))
         heads, wanted = self._facts.heads, self._settings.kv_forecast > 0
-        need = Need.of(x, self._facts.blocks, heads, rows, moving, wanted)
+        need = KVBytes.of(x, self._facts.blocks, heads, rows, moving, wanted)
         tokens = rows * sum(frames) * layout.spatial
         nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
         if not moving and not call.causal:
@@ -106,16 +116,16 @@ class KVHomes:
         return kv, place_residuals(nbytes, need, kv, *memory)
 
     def _place_kv(
-        self, call: ModelCall, layout: TokenLayout, need: Need, residuals: int
+        self, call: ModelCall, layout: TokenLayout, need: KVBytes, residuals: int
     ) -> Placement:
         run, kv_cache = self._run, self._settings.kv_cache
         if call.causal:
-            return place_causal(
+            return choose_causal_placement(
                 kv_cache, need, run.free_memory, run.free_host_memory, run.make_room
             )
         if not self._keys:
             return nothing(because("out_of_memory"))
-        return place(
+        return choose_placement(
             kv_cache,
             need,
             self._settings.policy,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..settings import MotionCacheSettings
 from .kv_blocks.host_memory import allocate_alike
-from .kv_placement import CPU, GPU, Need, Placement, mib, usable
+from .kv_placement import CPU, GPU, KVBytes, Placement, mib, usable
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def residual_tensors(settings: MotionCacheSettings) -> int:
 
 def place_residuals(
     nbytes: int,
-    need: Need,
+    need: KVBytes,
     kv: Placement,
     free_memory: Callable[[], int] | None,
     free_host_memory: Callable[[], int] | None = None,
@@ -53,12 +53,12 @@ def place_residuals(
         nbytes: residuals and slopes of all branches.
         need: of keys and values.
         kv: where these go. They are not there yet.
-        free_memory, free_host_memory, make_room: see `kv_place.place`.
+        free_memory, free_host_memory, make_room: see `choose_placement`.
     """
     size = mib(nbytes)
     if free_memory is None:
         return ResidualPlacement(GPU, nbytes, f"{size} on the model's device")
-    on_device, on_host = need.taken(kv.places, kv.forecast)
+    on_device, on_host = need.taken(kv.tiers, kv.forecast)
     wanted = (on_device + nbytes) / _MEMORY_SHARE
     if make_room is not None and wanted > free_memory():
         make_room(int(wanted) + 1)
@@ -67,7 +67,7 @@ def place_residuals(
     if wanted <= free:
         return ResidualPlacement(GPU, nbytes, f"{size} of {mib(free)} free{beside}")
     tried = f"{mib(free)} are free on the device{beside}"
-    if CPU not in need.places:
+    if CPU not in need.tiers:
         return ResidualPlacement(GPU, nbytes, f"{size} on the model's device; {tried}")
     host = 0 if free_host_memory is None else free_host_memory()
     if on_host + nbytes > _HOST_SHARE * host:

@@ -18,7 +18,7 @@ PIECE = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ResidualPiece:
     """Residual and slope of some rows, on the model's device.
 
     Attributes:
@@ -40,7 +40,7 @@ def reuse(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor) -> Tensor
     def work() -> Tensor:
         y = None
         for part in plan.parts:
-            for h in _held(state, part, x):
+            for h in _pieces(state, part, x):
                 slope = None if h.gain is None else h.slope
                 gain = None if slope is None else h.gain
                 y = _put(y, x, h, ops.reuse_residual(_of(x, h), h.residual, slope, gain))
@@ -64,7 +64,7 @@ def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tens
         for part, answer in zip(plan.parts, answers, strict=True):
             told, first = _told(part, state), part.rows.indices(x.shape[0])[0]
             inverse = inverse_rows(part, x.shape[1], x.device) if told is None else told.inverse
-            for h in _held(state, part, x, write=True):
+            for h in _pieces(state, part, x, write=True):
                 known = h.slope is not None and h.gain is not None
                 start, stop, _ = h.batch.indices(x.shape[0])
                 rate = h.rate if told is None else told.inverse_interval[h.rows]
@@ -114,7 +114,7 @@ def _features(state: BranchRows, part: Part, x: Tensor) -> Tensor:
     """What tells the part's tokens apart, `(b, L, FEATURES)`: how their residuals change, or what
     they are where no slope is kept."""
     out = x.new_empty((*x.shape[:2], FEATURES), dtype=torch.float32)
-    for h in _held(state, part, x):
+    for h in _pieces(state, part, x):
         out[h.batch, h.rows] = features(h.residual if h.slope is None else h.slope)
     return out[part.rows]
 
@@ -125,7 +125,7 @@ def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor
 
     def work() -> None:
         for part in plan.parts:
-            for h in _held(state, part, x, write=True):
+            for h in _pieces(state, part, x, write=True):
                 learned = state.filled and h.slope is not None and h.rate is not None
                 ops.store_residual(
                     _of(x, h),
@@ -139,7 +139,9 @@ def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor
     state.filled = True
 
 
-def _held(state: BranchRows, part: Part, x: Tensor, write: bool = False) -> Iterator[Held]:
+def _pieces(
+    state: BranchRows, part: Part, x: Tensor, write: bool = False
+) -> Iterator[ResidualPiece]:
     """The part's rows, in as many pieces as it takes.
 
     Args:
@@ -148,7 +150,7 @@ def _held(state: BranchRows, part: Part, x: Tensor, write: bool = False) -> Iter
     gain, rate = part.plan.gain, part.plan.inverse_interval
     if state.device is None:
         slope = None if state.slope is None else state.slope[part.rows]
-        yield Held(part.rows, slice(None), state.residual[part.rows], slope, gain, rate)
+        yield ResidualPiece(part.rows, slice(None), state.residual[part.rows], slope, gain, rate)
         return
     batch, length, width = x.shape
     step = max(1, PIECE // (width * x.element_size()))
@@ -161,7 +163,7 @@ def _held(state: BranchRows, part: Part, x: Tensor, write: bool = False) -> Iter
             _copy(there, here)
             slope = here[1] if len(here) > 1 else None
             factors = (None if f is None else f[rows] for f in (gain, rate))
-            yield Held(one, rows, here[0], slope, *factors)
+            yield ResidualPiece(one, rows, here[0], slope, *factors)
             if write:
                 _copy(here, there)
 
@@ -171,11 +173,11 @@ def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         here.copy_(there, non_blocking=True)
 
 
-def _of(x: Tensor, held: Held) -> Tensor:
+def _of(x: Tensor, held: ResidualPiece) -> Tensor:
     return x[held.batch, held.rows]
 
 
-def _put(whole: Tensor | None, x: Tensor, held: Held, piece: Tensor) -> Tensor:
+def _put(whole: Tensor | None, x: Tensor, held: ResidualPiece, piece: Tensor) -> Tensor:
     """The piece in its place in a result like `x`; itself if it is all of that."""
     if piece.shape == x.shape:
         return piece

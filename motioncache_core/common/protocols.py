@@ -96,3 +96,32 @@ class TokenOps(Protocol):
         dtype: torch.dtype,
         length: int | None = None,
     ) -> tuple[Tensor, Tensor]: ...
+
+
+Distance = Tensor | float
+
+
+class DistanceMeasure(Protocol):
+    """What the session needs of a measure."""
+
+    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+        """What is remembered of a call.
+
+        Args:
+            tokens: `(B, N, C)` rows of one chunk before the first block.
+            modulation: `(T, 6, C)` timestep modulation of the chunk's frames, T of 1 or frames.
+            sigma: the chunk's noise level, 1 (noise) to 0 (clean), 0-d on the device.
+        """
+
+    def between(self, previous: Tensor, current: Tensor) -> Distance:
+        """Distance between two calls: a number, or a 0-d tensor on the model's device."""
+
+
+class DistanceSource(Protocol):
+    """A measure before it is known where the model runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    def to(self, device: torch.device) -> DistanceMeasure:
+        """The measure, with whatever tables it has on this device."""

@@ -13,8 +13,9 @@ from ..common.protocols import TokenOps
 from ..engine.session import Session
 from ..report.trace import Trace
 from ..sampling.forcing import Progress, WindowCall, sample_forcing
-from ..sampling.model_call import ForcingCall, ModelCall, RunFacts
+from ..sampling.model_call import ForcingCall, ModelCall
 from ..sampling.options import ForcingOptions
+from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .sampler import Evaluator
 from .wan import DemoWan

@@ -13,7 +13,8 @@ from torch import Tensor
 from ..common.protocols import TokenOps
 from ..engine.session import Session
 from ..report.trace import Trace
-from ..sampling.model_call import ModelCall, RunFacts
+from ..sampling.model_call import ModelCall
+from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .wan import DemoWan
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache.kv_blocks.forecast import Steps
 from ..cache.kv_store import KVStore
+from ..cache.row_update import RowUpdates
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def block_causal(
     block: int,
     qkv: tuple[Tensor, Tensor, Tensor],
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
-    steps: Steps | None = None,
+    steps: RowUpdates | None = None,
 ) -> Tensor:
     """Self-attention of the active rows, one call per segment.
 

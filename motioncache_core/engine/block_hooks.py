@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ..cache import residuals
 from ..cache.branches import BranchRows
+from ..common.decision_kinds import DENSE, REUSE
 from ..common.errors import CacheShapeError, UnsupportedModelError
 from ..common.protocols import TokenOps
 from ..common.reasons import because
-from ..policy.chunk_decision import DENSE, REUSE
 from .block_causal import block_causal
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -34,7 +34,7 @@ BlockPatch = Callable[[dict[str, Any], dict[str, BlockFunction]], dict[str, Any]
 BYPASSED = because("attention_bypassed")
 
 
-class Evaluation:
+class BlockHooks:
     """The hooks of one call. Made for the call and dropped after it.
 
     Args:
@@ -270,7 +270,7 @@ class Evaluation:
         return func(*args, **kwargs)
 
 
-_RUNNING: ContextVar[Evaluation | None] = ContextVar("motioncache_evaluation", default=None)
+_RUNNING: ContextVar[BlockHooks | None] = ContextVar("motioncache_evaluation", default=None)
 
 
 def _attend(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

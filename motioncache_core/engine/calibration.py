@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cache.branches import BranchKey
 from ..common.errors import UnsupportedModelError
 from ..common.host_transfer import joined, read
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter
 from ..policy.model_profile import MIN_LEVELS, Changes
-from ..sampling.model_call import ModelCall
+from ..sampling.model_call import BranchKey, ModelCall
 from .block_hooks import modulation_row
 from .devices import THREAD_DEVICE
 from .session import decline_reason

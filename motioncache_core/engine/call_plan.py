@@ -3,84 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..cache.branches import BranchRows
-from ..cache.correction import Correction
-from ..cache.kv_blocks.forecast import Step, Steps
-from ..common.protocols import TokenOps
+from ..cache.row_update import RowUpdate, RowUpdates
+from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.reasons import because
 from ..common.token_layout import TokenLayout
-from ..policy.chunk_decision import DENSE, PARTIAL, REUSE, Decision
-from ..sampling.schedule import ACTIVE, CLEAN, DONE, Iteration
+from ..policy.chunk_decision import Decision
+from ..policy.evaluation_plan import EvaluationPlan
+from ..report.trace import CallRecord
+from ..sampling.model_call import ModelCall
+from ..sampling.schedule import ACTIVE, CLEAN, DONE, UNSTARTED, Iteration
 from .block_causal import CausalPlan, Compression, Segment
-
-
-@dataclass(slots=True)
-class ScopePlan:
-    """The decision of one evaluation.
-
-    Attributes:
-        chunks: rows to compute in each chunk.
-        rows: active rows `(n,)` int32 ascending; None unless partial.
-        inverse: slot of each row or -1, `(1, L)` int32; None unless partial.
-        gain, inverse_interval: forecast factors `(L,)` fp32, None without a forecast.
-        kv_gain, kv_inverse_interval: the factors for keys and values, which are not corrected. The
-            gain is 0 in finished chunks, which are computed once more at the level at which they
-            stay.
-        correction: of the forecast of tokens that are not computed; None without one.
-        whole: whether every chunk is computed as a whole or not at all.
-    """
-
-    kind: str
-    chunks: tuple[int, ...]
-    rows: Tensor | None = None
-    inverse: Tensor | None = None
-    gain: Tensor | None = None
-    inverse_interval: Tensor | None = None
-    kv_gain: Tensor | None = None
-    kv_inverse_interval: Tensor | None = None
-    correction: Correction | None = None
-    whole: bool = False
-
-    @property
-    def active(self) -> int:
-        """Rows to compute."""
-        return sum(self.chunks)
-
-    def without_slope(self, gain: Tensor | None) -> ScopePlan:
-        """This plan for rows whose forecast slope is not to be learned from this evaluation."""
-        return replace(
-            self,
-            gain=gain,
-            inverse_interval=None if gain is None else torch.zeros_like(gain),
-            kv_gain=None,
-            kv_inverse_interval=None,
-            correction=None,
-        )
-
-
-def scope_plan(
-    layout: TokenLayout, decisions: Sequence[Decision], ops: TokenOps, device: torch.device
-) -> ScopePlan:
-    """The chunks' decisions as one row list."""
-    kinds = {d.kind for d in decisions}
-    active = tuple(d.active for d in decisions)
-    if kinds == {DENSE} or kinds == {REUSE}:
-        return ScopePlan(kinds.pop(), active, whole=True)
-    mask = torch.zeros(layout.tokens, dtype=torch.uint8, device=device)
-    for rows, decision in zip(layout.chunk_rows(), decisions, strict=True):
-        if decision.kind == DENSE:
-            mask[rows] = 1
-        elif decision.due is not None:
-            mask[rows] = decision.due
-    rows_, inverse, _ = ops.compact_rows(mask)
-    return ScopePlan(
-        PARTIAL, active, rows_[: sum(active)], inverse[None], whole=PARTIAL not in kinds
-    )
 
 
 @dataclass(slots=True)
@@ -88,7 +26,7 @@ class Part:
     """Batch rows of a call that follow one plan."""
 
     rows: slice
-    plan: ScopePlan
+    plan: EvaluationPlan
 
 
 @dataclass(slots=True)
@@ -116,7 +54,7 @@ class CallPlan:
     causal: CausalPlan | None = None
     pairs: int = 0
     frames: tuple[slice, ...] | None = None
-    steps: Steps | None = None
+    steps: RowUpdates | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
@@ -241,12 +179,40 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
     return torch.full((1, tokens), -1, dtype=torch.int32, device=device)
 
 
-def kv_steps(plan: CallPlan, tokens: int, device: torch.device) -> Steps | None:
+def kv_updates(plan: CallPlan, tokens: int, device: torch.device) -> RowUpdates | None:
     """What the forecast of keys and values needs to know of a call, where it is on."""
     steps = []
     for p in plan.parts:
         gain, rate = p.plan.kv_gain, p.plan.kv_inverse_interval
         if gain is None or rate is None:
             return None
-        steps.append(Step(p.rows, inverse_rows(p, tokens, device), gain, rate))
-    return Steps(steps)
+        steps.append(RowUpdate(p.rows, inverse_rows(p, tokens, device), gain, rate))
+    return RowUpdates(steps)
+
+
+def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int) -> CallRecord:
+    """The record of one call, without its time.
+
+    Args:
+        blocks: how often an original block was called.
+    """
+    tokens = layout.tokens
+    needed, pairs, kind = tokens, tokens * tokens, plan.kind
+    if call.forcing is not None and call.causal:
+        wanted = as_computed(layout, call.forcing.iteration, UNSTARTED, DONE)
+        spans = layout.chunk_rows()
+        needed = sum(d.active for d in wanted)
+        pairs = sum(d.active * r.stop for d, r in zip(wanted, spans, strict=True))
+        kind = DENSE if plan.computed >= needed else kind
+    return CallRecord(
+        kind,
+        len(call.branches),
+        call.x.shape[0],
+        plan.computed,
+        blocks,
+        note=plan.note,
+        needed=needed,
+        pairs=plan.pairs,
+        needed_pairs=pairs,
+        window=tokens,
+    )

@@ -9,39 +9,41 @@ from torch import Tensor
 
 from ..cache.branches import BranchRows, BranchTable
 from ..cache.kv_store import KVStore
-from ..cache.kv_tiers import Home
-from ..cache.memory_plan import KVHomes, still
+from ..cache.kv_tiers import KVTiers
+from ..cache.memory_plan import MemoryPlan, still
 from ..cache.residual_placement import new_residuals, residual_tensors
+from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.reasons import because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..policy.chunk_decision import REUSE
-from ..policy.decider import Decider, PendingMaps
+from ..policy.decider import Decider
 from ..policy.distance import advice
+from ..policy.evaluation_plan import evaluation_plan
 from ..policy.motion_weights import rate_of_change, token_patches
 from ..report.trace import CallRecord, Trace
-from ..sampling.model_call import ForcingCall, ModelCall, RunFacts
+from ..report.trace_recorder import PendingMaps
+from ..sampling.model_call import ForcingCall, ModelCall
+from ..sampling.run_facts import RunFacts
 from ..sampling.schedule import UNSTARTED
 from ..settings import MotionCacheSettings
-from .block_hooks import Evaluation
+from .block_hooks import BlockHooks
 from .call_plan import (
     CallPlan,
     Part,
     as_computed,
     call_plan,
+    call_record,
     causal_call_plan,
     compression,
-    kv_steps,
-    scope_plan,
+    kv_updates,
 )
-from .recording import call_record
 
 log = logging.getLogger(__name__)
 
 
-class Clip:
+class ClipCache:
     """States and decisions for one token layout. A new size makes a new one.
 
     Args:
@@ -60,7 +62,7 @@ class Clip:
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
-        homes: KVHomes,
+        homes: MemoryPlan,
         *,
         reuse: bool = True,
         forcing: ForcingCall | None = None,
@@ -116,7 +118,7 @@ class Clip:
                 f"from a grid of {grid}"
             )
         table = self._tables.setdefault(x.device, BranchTable())
-        home = self._homes.home(call, self.layout, x)
+        home = self._homes.tiers_for(call, self.layout, x)
         self._still = not call.causal and still(self._settings, self.layout.frames)
         if home.lost:
             table.forget_kv()
@@ -145,7 +147,7 @@ class Clip:
             for g in groups:
                 g.scope.computed_in_full()
         if state.filled and state.kv is not None:
-            plan.steps = kv_steps(plan, x.shape[1], x.device)
+            plan.steps = kv_updates(plan, x.shape[1], x.device)
         return plan, state
 
     def _causal_plan(
@@ -156,9 +158,9 @@ class Clip:
             raise CacheShapeError("block-causal attention without a store for keys and values")
         note: str = ""
         if not state.filled or not state.kv.complete:
-            state.kv = KVStore(self.facts.blocks, state.kv.home)
+            state.kv = KVStore(self.facts.blocks, state.kv.tiers)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
-            plan = scope_plan(self.layout, present, self._ops, x.device)
+            plan = evaluation_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
                 note = because("new_branch")
             # there is no residual to learn a slope from either
@@ -177,7 +179,7 @@ class Clip:
             note=note,
         )
 
-    def observe(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> CallRecord:
+    def observe(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
         groups = self._decider.groups(call, self.layout)
         plan, record = evaluation.plan, groups[0].scope.record
@@ -214,7 +216,7 @@ class Clip:
         """Whether single tokens may be computed."""
         return self._homes.stored and not self._still and self._settings.kv_cache != "off"
 
-    def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
+    def _maps(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
         if self._settings.motion_source != "residual":
             return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
@@ -225,7 +227,7 @@ class Clip:
         # residuals may be in the host's memory
         return rates.to(call.x.device)
 
-    def _motion_features(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor:
+    def _motion_features(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
         if self._settings.motion_source == "features" and evaluation.output is not None:
             shape = (call.x.shape[0], self.layout.frames, self.layout.spatial, -1)
@@ -235,8 +237,8 @@ class Clip:
         x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, home: Home) -> BranchRows:
-        keeps = home.places and not home.lost and not self._still
+    def _new_rows(self, call: ModelCall, x: Tensor, home: KVTiers) -> BranchRows:
+        keeps = home.tiers and not home.lost and not self._still
         kv = KVStore(self.facts.blocks, home) if keeps else None
         # rows of chunks that have not started are read before they are written
         count, place = residual_tensors(self._settings), self._homes.residuals.place

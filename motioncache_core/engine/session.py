@@ -17,20 +17,17 @@ from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter
 from ..policy.compute_budget import evaluations_left
-from ..policy.decider import PendingMaps
 from ..report.trace import CallRecord, Trace
-from ..sampling.model_call import ModelCall, RunFacts
-from ..settings import MotionCacheSettings
-from .block_hooks import Evaluation
+from ..report.trace_recorder import PendingMaps
+from ..sampling.model_call import ModelCall
+from ..sampling.run_facts import RunFacts
+from ..settings import FEW_STEPS, LITTLE_REUSE, MotionCacheSettings
+from .block_hooks import BlockHooks
 from .compiled_blocks import find_compiled
-from .window_caches import Clips
+from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
 
-# at this many steps or fewer warm-up and the last step leave nothing to reuse
-FEW_STEPS = 8
-# up to this many they leave little
-LITTLE_REUSE = 14
 # after as many calls in which the cache ran out of memory, the rest of a run goes without it
 _PATIENCE = 2
 SPENT = because("out_of_memory")
@@ -76,7 +73,7 @@ class Session:
             _check_budget(settings, run, trace)
         self._off = trace.reason
         trace.part, trace.windows = run.part, tuple(run.windows)
-        self._clips = Clips(settings, ops, run, trace, self._maps, reuse=not self._off)
+        self._clips = WindowCaches(settings, ops, run, trace, self._maps, reuse=not self._off)
         self._spent = 0
 
     def evaluate(self, call: ModelCall) -> Tensor:
@@ -117,7 +114,7 @@ class Session:
 
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
-        evaluation = Evaluation(
+        evaluation = BlockHooks(
             lambda x, vec: clip.plan(call, x, vec),
             self._ops,
             clip.layout.tokens,

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..cache.branches import BranchKey
 from ..cache.kv_placement import CPU
-from ..cache.memory_plan import KVHomes, residual_bytes
+from ..cache.memory_plan import MemoryPlan, residual_bytes
 from ..common.errors import SettingsError
 from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..policy.compute_budget import spread
-from ..policy.decider import PendingMaps
 from ..report.trace import Trace
-from ..sampling.model_call import ContextWindow, ModelCall, RunFacts
+from ..report.trace_recorder import PendingMaps
+from ..sampling.model_call import BranchKey, ModelCall
+from ..sampling.run_facts import ContextWindow, RunFacts
 from ..settings import MotionCacheSettings
-from .clip_cache import Clip
+from .clip_cache import ClipCache
 
 MOVED = "out of memory: moved to the host's memory"
 
@@ -25,7 +25,7 @@ MOVED = "out of memory: moved to the host's memory"
 _RESIDUAL_SHARE = 0.6
 
 
-class Clips:
+class WindowCaches:
     """Finds the states that a call goes on with. Nothing is shared between context windows but
     where their keys and values go; another network, size or place starts afresh.
 
@@ -47,11 +47,11 @@ class Clips:
         )
         self._ops, self._run, self._trace, self._maps = ops, run, trace, maps
         self._reuse, self._keys = reuse, True
-        self._clips: dict[tuple[ModelFacts, ContextWindow | None], Clip] = {}
-        self._homes: dict[ModelFacts, KVHomes] = {}
+        self._clips: dict[tuple[ModelFacts, ContextWindow | None], ClipCache] = {}
+        self._homes: dict[ModelFacts, MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
-        self.latest: Clip | None = None
+        self.latest: ClipCache | None = None
 
     def decline_reason(self, adapter: Adapter, call: ModelCall) -> Reason | None:
         """Why a call in a context window has to pass through."""
@@ -66,7 +66,7 @@ class Clips:
             return None
         return because("windows_no_room", windows=len(self._run.windows))
 
-    def find(self, adapter: Adapter, call: ModelCall) -> Clip:
+    def find(self, adapter: Adapter, call: ModelCall) -> ClipCache:
         """The clip of this call, made now if it is new.
 
         Raises:
@@ -83,7 +83,7 @@ class Clips:
         elif clip is None or clip.layout != layout or forcing is not None:
             # another size or window: nothing that was stored fits
             if facts not in self._homes or call.window is None:
-                self._homes[facts] = KVHomes(
+                self._homes[facts] = MemoryPlan(
                     self._settings, self._ops, self._run, facts, self._keys
                 )
             self._clips.pop(key, None)
@@ -93,12 +93,12 @@ class Clips:
 
     def _new(
         self, adapter: Adapter, facts: ModelFacts, layout: TokenLayout, call: ModelCall
-    ) -> Clip:
+    ) -> ClipCache:
         position = 0 if call.window is None else self._run.windows.index(call.window)
         settings, run = self._settings, self._run
         if self._reuse:
             settings, run = spread(settings, run)
-        return Clip(
+        return ClipCache(
             settings, self._ops, run, self._trace, self._maps, adapter, facts, layout,
             self._homes[facts], reuse=self._reuse, forcing=call.forcing,
             position=position, label="" if call.window is None else f"window {position}",

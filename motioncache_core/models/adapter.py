@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.protocols import DistanceSource
 from ..common.reasons import Reason
 from ..common.token_layout import TokenLayout
-from ..policy.distance import DistanceSource
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..common.errors import CacheShapeError
+from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..demo.wan import DemoWan
-from ..policy.distance import DistanceSource, wan_distance
+from ..policy.distance import InputChange, TimestepPolynomial
 from .adapter import Adapter, ModelFacts
+
+# highest power first; ret = fitted on the modulation that enters every block
+_WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
+    "Wan 2.1 T2V 1.3B": (
+        -5.21862437e04, 9.23041404e03, -5.28275948e02, 1.36987616e01, -4.99875664e-02,
+    ),
+    "Wan 2.1 T2V 14B": (
+        -3.03318725e05, 4.90537029e04, -2.65530556e03, 5.87365115e01, -3.15583525e-01,
+    ),
+    "Wan 2.1 I2V 14B 480P": (
+        2.57151496e05, -3.54229917e04, 1.40286849e03, -1.35890334e01, 1.32517977e-01,
+    ),
+    "Wan 2.1 I2V 14B 720P": (
+        8.10705460e03, 2.13393892e03, -3.72934672e02, 1.66203073e01, -4.17769401e-02,
+    ),
+}  # fmt: skip
+
+
+# the 480P fit is used up to this many tokens a frame: halfway between 832x480 and 1280x720
+_I2V_480P_TOKENS = 2580
 
 
 def _facts(network: Any) -> ModelFacts:
@@ -38,6 +59,26 @@ def _layout(facts: ModelFacts, x: Tensor) -> TokenLayout:
         -(-size // step) for size, step in zip(x.shape[2:], facts.patch, strict=True)
     )
     return TokenLayout(frames, height, width)
+
+
+def wan_distance(
+    width: int, image_to_video: bool, frame_tokens: int, clamp: bool
+) -> DistanceSource:
+    """The measure for a Wan model of this width and kind; other sizes use `InputChange`."""
+    name = {(1536, False): "Wan 2.1 T2V 1.3B", (5120, False): "Wan 2.1 T2V 14B"}.get(
+        (width, image_to_video)
+    )
+    if width == 5120 and image_to_video:
+        size = "480P" if frame_tokens <= _I2V_480P_TOKENS else "720P"
+        name = f"Wan 2.1 I2V 14B {size}"
+    if name is None:
+        return InputChange()
+    return TimestepPolynomial(name, _WAN_POLYNOMIALS[name], clamp)
+
+
+def polynomial_names() -> Sequence[str]:
+    """Models that have coefficients."""
+    return tuple(_WAN_POLYNOMIALS)
 
 
 def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceSource:

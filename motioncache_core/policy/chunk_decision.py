@@ -14,13 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache.branches import ChunkState
+from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.host_transfer import upload
-from ..common.protocols import TokenOps
+from ..common.protocols import Distance, TokenOps
 from ..settings import MotionCacheSettings
-from .distance import Distance
-
-DENSE, PARTIAL, REUSE = "dense", "partial", "reuse"
+from .chunk_state import ChunkState
 
 
 @dataclass(frozen=True, slots=True)

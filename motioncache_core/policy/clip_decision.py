@@ -8,22 +8,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..cache.branches import BranchKey, ChunkState, ForecastClock
 from ..cache.correction import correction
+from ..cache.forecast_clock import ForecastClock
+from ..common.decision_kinds import DENSE, REUSE
 from ..common.errors import CacheShapeError
-from ..common.protocols import TokenOps
+from ..common.protocols import Distance, DistanceMeasure, TokenOps
 from ..common.token_layout import TokenLayout
-from ..engine.call_plan import ScopePlan, scope_plan
 from ..report.trace import ChunkRecord, EvaluationRecord
+from ..sampling.model_call import BranchKey
 from ..sampling.schedule import ACTIVE, CLEAN, UNSTARTED, Iteration
 from ..settings import MotionCacheSettings
-from .chunk_decision import DENSE, REUSE, Decision, Proposal, decide, propose
-from .distance import Distance, DistanceMeasure
+from .chunk_decision import Decision, Proposal, decide, propose
+from .chunk_state import ChunkState
+from .evaluation_plan import EvaluationPlan, evaluation_plan
 from .motion_weights import change_weights, merge_maps, motion_weights
 
 
 @dataclass(slots=True)
-class Scope:
+class ClipDecision:
     """Decision state of one clip.
 
     Attributes:
@@ -46,13 +48,13 @@ class Scope:
     kv_clock: ForecastClock | None = None
     sigmas: tuple[float, ...] = ()
     levels: Tensor | None = None
-    plan: ScopePlan | None = None
+    plan: EvaluationPlan | None = None
     record: EvaluationRecord | None = None
     served: set[BranchKey] = field(default_factory=set)
     maps: dict[BranchKey, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, label: str, layout: TokenLayout, device: torch.device) -> Scope:
+    def start(cls, label: str, layout: TokenLayout, device: torch.device) -> ClipDecision:
         """Fresh state for a clip."""
         ranges = zip(layout.chunk_rows(), layout.chunks, strict=True)
         return cls(label, layout, [ChunkState(rows, n, device) for rows, n in ranges])
@@ -75,7 +77,7 @@ class Scope:
         """
         device = self.chunks[0].device
         kept = [c for c in self.chunks if c.rows.start >= rows]
-        fresh = Scope.start(self.label, layout, device).chunks
+        fresh = ClipDecision.start(self.label, layout, device).chunks
         for chunk, place in zip(kept, fresh, strict=False):
             chunk.rows = place.rows
         self.chunks, self.layout = kept + fresh[len(kept) :], layout
@@ -121,7 +123,7 @@ class Scope:
 
 
 def measure(
-    scope: Scope,
+    scope: ClipDecision,
     distance: DistanceMeasure,
     tokens: Tensor,
     modulation: Tensor,
@@ -176,7 +178,7 @@ class Circumstances:
 
 
 def prepare(
-    scope: Scope,
+    scope: ClipDecision,
     settings: MotionCacheSettings,
     distances: Sequence[Distance | None],
     levels: Tensor,
@@ -201,7 +203,7 @@ def prepare(
 
 
 def advance(
-    scope: Scope,
+    scope: ClipDecision,
     settings: MotionCacheSettings,
     proposals: Sequence[Proposal],
     numbers: Iterator[float],
@@ -235,14 +237,14 @@ def advance(
             decisions.append(Decision(REUSE, role, 0))
         chunk.seen = True
     scope.sigmas = sigmas
-    scope.plan = scope_plan(scope.layout, decisions, ops, scope.chunks[0].device)
+    scope.plan = evaluation_plan(scope.layout, decisions, ops, scope.chunks[0].device)
     scope.computed += scope.plan.kind != REUSE
     if settings.keeps_slope or settings.kv_forecast > 0 or settings.correction > 0:
         _forecast(scope, scope.plan, settings, ops)
     return decisions
 
 
-def _roles(scope: Scope, iteration: Iteration | None) -> list[str]:
+def _roles(scope: ClipDecision, iteration: Iteration | None) -> list[str]:
     if iteration is None:
         return [ACTIVE] * len(scope.chunks)
     return [step.role for step in iteration.steps]
@@ -269,7 +271,9 @@ def _decide(
     return decide(settings, chunk, proposal, numbers, forced=forced, repeated=repeated)
 
 
-def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings, ops: TokenOps) -> None:
+def _forecast(
+    scope: ClipDecision, plan: EvaluationPlan, settings: MotionCacheSettings, ops: TokenOps
+) -> None:
     sigma = scope.token_levels()
     if scope.clock is None or scope.kv_clock is None:
         scope.clock = scope.kv_clock = ForecastClock.start(sigma)
@@ -304,7 +308,7 @@ def _forecast(scope: Scope, plan: ScopePlan, settings: MotionCacheSettings, ops:
         kv_clock.advance(sigma, active)
 
 
-def records(scope: Scope, decisions: Sequence[Decision]) -> tuple[ChunkRecord, ...]:
+def records(scope: ClipDecision, decisions: Sequence[Decision]) -> tuple[ChunkRecord, ...]:
     """The decisions as numbers for the trace."""
     return tuple(
         ChunkRecord(d.kind, d.phase, d.active, chunk.tokens, d.distance)

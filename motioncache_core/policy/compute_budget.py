@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..sampling.model_call import RunFacts
+from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .distance import CalibratedProfile
 

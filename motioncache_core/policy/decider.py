@@ -6,55 +6,32 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.branches import BranchKey
 from ..common.errors import CacheShapeError
 from ..common.host_transfer import joined, read, upload
-from ..common.protocols import TokenOps
+from ..common.protocols import DistanceMeasure, DistanceSource, TokenOps
 from ..common.token_layout import TokenLayout
 from ..engine.block_hooks import modulation_row
 from ..report.trace import EvaluationRecord, Trace
-from ..sampling.model_call import ForcingCall, ModelCall, RunFacts
+from ..report.trace_recorder import PendingMaps
+from ..sampling.model_call import BranchKey, ForcingCall, ModelCall
+from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .chunk_decision import Decision
-from .clip_decision import Circumstances, Scope, advance, measure, prepare, records
-from .distance import DistanceMeasure, DistanceSource
+from .clip_decision import Circumstances, ClipDecision, advance, measure, prepare, records
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class DecisionGroup:
     """Batch rows and branches of a call that follow one decision."""
 
-    scope: Scope
+    scope: ClipDecision
     rows: slice
     keys: tuple[BranchKey, ...]
-
-
-class PendingMaps:
-    """Masks and weights of a run's evaluations, on the device until the run is over."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
-
-    def add(self, record: EvaluationRecord, weight: Tensor | None, active: Tensor | None) -> None:
-        """Keep motion weights `(L,)` fp32 and the mask of active rows `(L,)` for a record."""
-        if weight is not None:
-            weight = (weight * 255).round().to(torch.uint8)
-        self._entries.append((record, weight, active))
-
-    def freeze(self) -> None:
-        """Fill the records. Waits for the device."""
-        for record, weight, active in self._entries:
-            if weight is not None:
-                record.weight = weight.cpu().numpy().copy()
-            if active is not None:
-                record.active = np.packbits(active.cpu().numpy().astype(bool))
-        self._entries.clear()
 
 
 class Decider:
@@ -85,12 +62,12 @@ class Decider:
         self._position, self._label = position, label
         self._scale, self._reuse = timestep_scale, reuse
         self._measures: dict[torch.device, DistanceMeasure] = {}
-        self._scopes: dict[tuple[torch.device, BranchKey], Scope] = {}
+        self._scopes: dict[tuple[torch.device, BranchKey], ClipDecision] = {}
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
         shared = run.exchange is not None and settings.cfg_mask == "shared"
         self._lane = run.exchange.lane() if run.exchange is not None and shared else None
 
-    def groups(self, call: ModelCall, layout: TokenLayout) -> list[Group]:
+    def groups(self, call: ModelCall, layout: TokenLayout) -> list[DecisionGroup]:
         """The call's parts, with the states that decide for them."""
         n = call.samples
         if self._settings.cfg_mask == "shared":
@@ -98,7 +75,9 @@ class Decider:
         else:
             parts = [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
         device = call.x.device
-        return [Group(self._scope(device, keys, layout), rows, keys) for rows, keys in parts]
+        return [
+            DecisionGroup(self._scope(device, keys, layout), rows, keys) for rows, keys in parts
+        ]
 
     def decide(
         self,
@@ -107,7 +86,7 @@ class Decider:
         x: Tensor,
         vec: Tensor,
         allow_partial: bool,
-    ) -> list[Group]:
+    ) -> list[DecisionGroup]:
         """Make the plans of an evaluation when its first call reaches the first block.
 
         All that the host has to know is read together, the noise level included.
@@ -153,13 +132,13 @@ class Decider:
             g.scope.served.update(g.keys)
         return groups
 
-    def left(self, scope: Scope) -> None:
+    def left(self, scope: ClipDecision) -> None:
         """The scope has got maps of the current evaluation; other devices may want them."""
         if self._lane is not None:
             self._lane.leave(scope.maps)
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
-        """`Scope.slide` for all states."""
+        """`ClipDecision.slide` for all states."""
         for scope in self._scopes.values():
             scope.slide(rows, layout, sigma)
 
@@ -208,17 +187,19 @@ class Decider:
             self._measures[device] = self._source.to(device)
         return self._measures[device]
 
-    def _scope(self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout) -> Scope:
+    def _scope(
+        self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout
+    ) -> ClipDecision:
         separate = self._settings.cfg_mask == "separate"
         scope_key = (device, keys[0] if separate else None)
         if scope_key not in self._scopes:
             branch = f"branch {len(self._scopes)}" if separate else "all branches"
             names = [self._label] * bool(self._label) + [branch] * (separate or not self._label)
-            self._scopes[scope_key] = Scope.start(", ".join(names), layout, device)
+            self._scopes[scope_key] = ClipDecision.start(", ".join(names), layout, device)
         return self._scopes[scope_key]
 
     def _record(
-        self, scope: Scope, decisions: Sequence[Decision], forcing: ForcingCall | None
+        self, scope: ClipDecision, decisions: Sequence[Decision], forcing: ForcingCall | None
     ) -> None:
         record = EvaluationRecord(
             len(self._trace.evaluations), max(scope.sigmas), scope.label, records(scope, decisions)

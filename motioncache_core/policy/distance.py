@@ -14,49 +14,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ..common.errors import SettingsError
 from ..common.host_transfer import upload, widest
+from ..common.protocols import Distance, DistanceSource
 
 log = logging.getLogger(__name__)
 
-Distance = Tensor | float
 
 _EPS = 1e-8
 _SIGNAL_ROWS = 4096
-
-
-class DistanceMeasure(Protocol):
-    """What the session needs of a measure."""
-
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
-        """What is remembered of a call.
-
-        Args:
-            tokens: `(B, N, C)` rows of one chunk before the first block.
-            modulation: `(T, 6, C)` timestep modulation of the chunk's frames, T of 1 or frames.
-            sigma: the chunk's noise level, 1 (noise) to 0 (clean), 0-d on the device.
-        """
-
-    def between(self, previous: Tensor, current: Tensor) -> Distance:
-        """Distance between two calls: a number, or a 0-d tensor on the model's device."""
-
-
-class DistanceSource(Protocol):
-    """A measure before it is known where the model runs."""
-
-    @property
-    def name(self) -> str: ...
-
-    def to(self, device: torch.device) -> DistanceMeasure:
-        """The measure, with whatever tables it has on this device."""
 
 
 @dataclass(frozen=True)
@@ -170,25 +142,6 @@ class InputChange:
         return change / (previous.float().abs().mean() + _EPS)
 
 
-# highest power first; ret = fitted on the modulation that enters every block
-_WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
-    "Wan 2.1 T2V 1.3B": (
-        -5.21862437e04, 9.23041404e03, -5.28275948e02, 1.36987616e01, -4.99875664e-02,
-    ),
-    "Wan 2.1 T2V 14B": (
-        -3.03318725e05, 4.90537029e04, -2.65530556e03, 5.87365115e01, -3.15583525e-01,
-    ),
-    "Wan 2.1 I2V 14B 480P": (
-        2.57151496e05, -3.54229917e04, 1.40286849e03, -1.35890334e01, 1.32517977e-01,
-    ),
-    "Wan 2.1 I2V 14B 720P": (
-        8.10705460e03, 2.13393892e03, -3.72934672e02, 1.66203073e01, -4.17769401e-02,
-    ),
-}  # fmt: skip
-# the 480P fit is used up to this many tokens a frame: halfway between 832x480 and 1280x720
-_I2V_480P_TOKENS = 2580
-
-
 def advice(source: DistanceSource) -> str | None:
     """What to say of a measure whose thresholds mean something else than the presets' do.
 
@@ -202,23 +155,3 @@ def advice(source: DistanceSource) -> str | None:
         "the model's answer, and only the change of its input is known here. MotionCache Calibrate "
         "measures the answer once, and later runs use that"
     )
-
-
-def wan_distance(
-    width: int, image_to_video: bool, frame_tokens: int, clamp: bool
-) -> DistanceSource:
-    """The measure for a Wan model of this width and kind; other sizes use `InputChange`."""
-    name = {(1536, False): "Wan 2.1 T2V 1.3B", (5120, False): "Wan 2.1 T2V 14B"}.get(
-        (width, image_to_video)
-    )
-    if width == 5120 and image_to_video:
-        size = "480P" if frame_tokens <= _I2V_480P_TOKENS else "720P"
-        name = f"Wan 2.1 I2V 14B {size}"
-    if name is None:
-        return InputChange()
-    return TimestepPolynomial(name, _WAN_POLYNOMIALS[name], clamp)
-
-
-def polynomial_names() -> Sequence[str]:
-    """Models that have coefficients."""
-    return tuple(_WAN_POLYNOMIALS)

@@ -10,8 +10,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
-from ..cache.branches import BranchKey
 from ..common.token_layout import TokenLayout
+from ..sampling.model_call import BranchKey
 
 Maps = dict[BranchKey, Tensor]
 
@@ -26,17 +26,17 @@ class MapExchange:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.lanes: WeakSet[Lane] = WeakSet()
+        self.lanes: WeakSet[DeviceMaps] = WeakSet()
 
-    def lane(self) -> Lane:
+    def lane(self) -> DeviceMaps:
         """For what decides on one device. Goes when it is dropped."""
-        lane = Lane(self)
+        lane = DeviceMaps(self)
         with self.lock:
             self.lanes.add(lane)
         return lane
 
 
-class Lane:
+class DeviceMaps:
     """One device's side of the exchange, for one clip."""
 
     def __init__(self, exchange: MapExchange) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..policy.chunk_decision import REUSE
-from .motion_map import colourise
+from ..common.decision_kinds import REUSE
+from .colours import colourise
 from .trace import EvaluationRecord, Trace
 
 BACK = (0.13, 0.13, 0.15)

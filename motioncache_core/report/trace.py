@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..common.reasons import Reason
 from ..common.token_layout import TokenLayout
-from ..sampling.model_call import ContextWindow, SchedulePart
+from ..sampling.run_facts import ContextWindow, SchedulePart
 from ..sampling.schedule import DONE, UNSTARTED
 
 Bytes = npt.NDArray[np.uint8]

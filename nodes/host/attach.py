@@ -19,15 +19,15 @@ from torch import Tensor
 from ...motioncache_core import (
     CacheShapeError,
     CalibratedProfile,
-    Chosen,
     DeviceSessions,
     ForcingCall,
     ModelCall,
+    RunSettings,
     Trace,
     TraceHandle,
     UnsupportedModelError,
     find_adapter,
-    resolve,
+    settings_for_run,
 )
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason
@@ -60,12 +60,12 @@ _PROFILE = "motioncache_profile"
 class PatchConfig:
     """What the patcher leaves on a model: read-only, shared by all its clones."""
 
-    chosen: Chosen
+    chosen: RunSettings
     handle: TraceHandle
     node_id: str | None = None
 
 
-def attach(model: Any, chosen: Chosen, handle: TraceHandle, node_id: str | None = None) -> Any:
+def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     Models of a supported family whose class is declined come back unpatched, with a warning and
@@ -115,7 +115,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
-    chosen = config.chosen if preset is None else resolve(preset, len(levels))
+    chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
     settings = chosen.settings
     trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
     live = LiveText(config.node_id)

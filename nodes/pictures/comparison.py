@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import MotionCacheError
-from ...motioncache_core.report.motion_map import colourise
+from ...motioncache_core.report.colours import colourise
 from ...motioncache_core.report.timeline import BACK
 from ...motioncache_core.report.video_quality import Comparison, error_map, headline, told
 from .timeline import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font

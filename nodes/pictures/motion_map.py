@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import Trace
+from ...motioncache_core.report.colours import colourise
 from ...motioncache_core.report.motion_map import (
     Scale,
-    colourise,
     first_frame,
     mapped_steps,
     oldest_at,

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...motioncache_core import NoMapError, Trace
+from ...motioncache_core.report.colours import anchors
 from ...motioncache_core.report.motion_map import (
     VIEWS,
-    anchors,
     first_frame,
     frames_below,
     mapped_steps,

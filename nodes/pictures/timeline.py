@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...motioncache_core import Trace
-from ...motioncache_core.policy.chunk_decision import PARTIAL
+from ...motioncache_core.common.decision_kinds import PARTIAL
 from ...motioncache_core.report.report_text import line
 from ...motioncache_core.report.timeline import BACK, REUSED, Cell, cells, shade, size, timeline
 

@@ -20,10 +20,10 @@ from motioncache_pack.motioncache_core import (  # noqa: E402
     Session,
     Trace,
 )
+from motioncache_pack.motioncache_core.common.decision_kinds import PARTIAL  # noqa: E402
 from motioncache_pack.motioncache_core.demo.forcing import forcing_sample  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas  # noqa: E402
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.policy.chunk_decision import PARTIAL  # noqa: E402
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile  # noqa: E402
 from motioncache_pack.motioncache_core.report.trace import CallRecord  # noqa: E402
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions  # noqa: E402

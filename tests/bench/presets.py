@@ -35,7 +35,7 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     sample,
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.report.report_text import compute_share  # noqa: E402
+from motioncache_pack.motioncache_core.report.compute_share import compute_share  # noqa: E402
 
 FRAMES = 9
 

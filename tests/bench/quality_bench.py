@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common import ROOT, environment
-from motioncache_pack.motioncache_core.engine.session import FEW_STEPS
+from motioncache_pack.motioncache_core.settings import FEW_STEPS
 from quality_analysis import Sweep
 from quality_cases import (
     FORCING,

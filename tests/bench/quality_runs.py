@@ -25,7 +25,7 @@ from torch import Tensor
 
 load_pack()
 
-from motioncache_pack.motioncache_core.report.report_text import (  # noqa: E402
+from motioncache_pack.motioncache_core.report.compute_share import (  # noqa: E402
     compute_share,
     engine_share,
     flops_share,

@@ -19,7 +19,7 @@ from torch import Tensor
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core.engine.clip_cache import Clip  # noqa: E402
+from motioncache_pack.motioncache_core.engine.clip_cache import ClipCache  # noqa: E402
 from motioncache_pack.motioncache_core.policy.motion_weights import token_patches  # noqa: E402
 from motioncache_pack.motioncache_core.sampling import forcing  # noqa: E402
 from motioncache_pack.motioncache_core.sampling.schedule import CLEAN, DONE  # noqa: E402
@@ -70,12 +70,12 @@ class SecondOrder(Recorder):
         return out + (ahead * (ahead + interval) * bend).to(out.dtype)
 
 
-def _latents(self: Clip, call: Any, evaluation: Any, out: Tensor) -> Tensor:
+def _latents(self: ClipCache, call: Any, evaluation: Any, out: Tensor) -> Tensor:
     seen = call.x[:, : self.facts.out_channels].float()
     return token_patches(seen, self.facts.patch).contiguous()
 
 
-def _since_last(self: Clip, call: Any, evaluation: Any, out: Tensor) -> Tensor | None:
+def _since_last(self: ClipCache, call: Any, evaluation: Any, out: Tensor) -> Tensor | None:
     """How much the predicted clean video changed since the evaluation before."""
     now = self._motion_features(call, evaluation, out)
     kept = self.__dict__.setdefault("_predicted", {})
@@ -105,9 +105,9 @@ def variant(kind: str) -> Iterator[Any]:
     the pack as it is."""
     patch: Any = None
     if kind == LATENTS:
-        patch = mock.patch.object(Clip, "_motion_features", _latents)
+        patch = mock.patch.object(ClipCache, "_motion_features", _latents)
     elif kind == LAST:
-        patch = mock.patch.object(Clip, "_maps", _since_last)
+        patch = mock.patch.object(ClipCache, "_maps", _since_last)
     elif kind == UNCLEAN:
         patch = mock.patch.object(forcing, "forcing_schedule", _unclean(forcing.forcing_schedule))
     ops = SecondOrder() if kind == ORDER else Recorder()

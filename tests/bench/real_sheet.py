@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 load_pack()
 
 from motioncache_pack.motioncache_core.report import video_quality as quality  # noqa: E402
-from motioncache_pack.motioncache_core.report.motion_map import colourise  # noqa: E402
+from motioncache_pack.motioncache_core.report.colours import colourise  # noqa: E402
 
 # an error of one part in GAIN is the brightest colour
 GAIN = 8

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import environment
 from presets import Clips
 
-from motioncache_pack.motioncache_core import PRESETS, resolve  # isort: skip
+from motioncache_pack.motioncache_core import PRESETS, settings_for_run  # isort: skip
 from motioncache_pack.motioncache_core.demo import checkpoint  # isort: skip
-from motioncache_pack.motioncache_core.preset import FIXED  # isort: skip
+from motioncache_pack.motioncache_core.settings import FIXED
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         clips = Clips(model, steps, args.seeds)
         count = len(clips.plain)
         for name in PRESETS:
-            written, resolved = PRESETS[name], resolve(name, steps).settings
+            written, resolved = PRESETS[name], settings_for_run(name, steps).settings
             if name in FIXED or written == resolved:
                 continue
             for label, settings in (("written", written), ("resolved", resolved)):

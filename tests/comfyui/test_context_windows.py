@@ -175,7 +175,7 @@ def test_partial_evaluations_inside_a_window_equal_dense_ones(
     """On unchanged input: the second evaluation of every window has the first one's."""
     model = windows(pack.wan())
     outputs, inputs = [], {}
-    original = engine.Evaluation._run_block
+    original = engine.BlockHooks._run_block
 
     def frozen(self, index, args, run):
         # what entered a window's first block in the first evaluation enters in the second too
@@ -189,7 +189,7 @@ def test_partial_evaluations_inside_a_window_equal_dense_ones(
             outputs.append(out["img"].clone())
         return out
 
-    monkeypatch.setattr(engine.Evaluation, "_run_block", frozen)
+    monkeypatch.setattr(engine.BlockHooks, "_run_block", frozen)
     frames = [3, 4, 4]
     rows = [[0, 5], [1, 2, 9, 15], [3, 4, 7]]
     # 9 steps: dense, partial, then reuse

@@ -4,8 +4,8 @@ index tells them apart, and each has its thread, its copy of the network and its
 import pytest
 import torch
 from motioncache_pack.motioncache_core.engine.devices import THREAD_DEVICE, DeviceSessions
-from motioncache_pack.motioncache_core.policy.map_exchange import Lane
-from motioncache_pack.motioncache_core.report.report_text import summary
+from motioncache_pack.motioncache_core.policy.map_exchange import DeviceMaps
+from motioncache_pack.motioncache_core.report.report_json import summary
 from motioncache_pack.tests.support.node_runs import (  # noqa: F401
     LAYERS,
     STEPS,
@@ -79,7 +79,7 @@ def test_both_devices_decide_alike_and_like_one(pack, split, served, order):  # 
 
 
 def test_without_the_others_maps_devices_decide_apart(pack, split, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(Lane, "joined", lambda self, own, device: dict(own))
+    monkeypatch.setattr(DeviceMaps, "joined", lambda self, own, device: dict(own))
     model, handle = pack.patch(split(pack.wan()), motion_sensitivity=1.0)
     pack.sample(model)
     scopes = {e.scope for e in handle.latest.evaluations}

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.report.report_text import summary
+from motioncache_pack.motioncache_core.report.report_json import summary
 from motioncache_pack.tests.support.node_runs import (  # noqa: F401
     LAYERS,
     decisions,

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.cache.branches import ChunkState
 from motioncache_pack.motioncache_core.common.protocols import TokenOps
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from motioncache_pack.motioncache_core.policy.chunk_decision import Decision, decide, propose
+from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import ContextWindow, ModelCall, RunFacts
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
+from motioncache_pack.motioncache_core.sampling.run_facts import ContextWindow, RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from torch import Tensor
 

@@ -11,8 +11,8 @@ from motioncache_pack.motioncache_core.policy.compute_budget import (
     placed,
     spread,
 )
-from motioncache_pack.motioncache_core.report.report_text import compute_share
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.cache import residual_placement as residual_place
-from motioncache_pack.motioncache_core.cache.kv_placement import Need, Placement, place
+from motioncache_pack.motioncache_core.cache.kv_placement import (
+    KVBytes,
+    Placement,
+    choose_placement,
+)
 from motioncache_pack.motioncache_core.cache.residual_placement import (
     ResidualPlacement,
     place_residuals,
@@ -65,9 +69,9 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
         2 if forecast else 1
     )
     # what had been computed before the run
-    need = Need.of(one, blocks, heads, batch)
-    planned = place(kv_cache, need, "motion", None)
-    on_device, on_host = need.taken(planned.places)
+    need = KVBytes.of(one, blocks, heads, batch)
+    planned = choose_placement(kv_cache, need, "motion", None)
+    on_device, on_host = need.taken(planned.tiers)
     assert trace.kv_host_bytes == on_host
     # in 8 bits a block is also read back while it is in use
     back = need.full if kv_cache == "gpu_fp8" else 0
@@ -78,7 +82,7 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
 
 
 # 10 blocks of 10 MiB; residuals of 4 MiB
-NEED = Need(10, 10 * MIB, 6 * MIB)
+NEED = KVBytes(10, 10 * MIB, 6 * MIB)
 EVERYWHERE = Placement(("gpu",) * 10, 100 * MIB, "")
 NOWHERE = Placement((), 0, "")
 MIXED = Placement(("gpu_fp8", "cpu") * 5, 80 * MIB, "")
@@ -121,7 +125,7 @@ def test_the_host_is_asked_for_room_before_residuals_leave():
 
 
 def test_a_device_that_shares_the_hosts_memory_keeps_them():
-    need = replace(NEED, places=("gpu",))
+    need = replace(NEED, tiers=("gpu",))
     found = place_residuals(4 * MIB, need, EVERYWHERE, lambda: MIB, lambda: 1000 * MIB)
     assert found.place == "gpu"
 

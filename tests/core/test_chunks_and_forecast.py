@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.cache.branches import ForecastClock
+from motioncache_pack.motioncache_core.cache.forecast_clock import ForecastClock
 from motioncache_pack.motioncache_core.common.errors import CacheShapeError
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip

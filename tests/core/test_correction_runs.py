@@ -8,7 +8,7 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, scenes
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import PRESETS, MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import CASES

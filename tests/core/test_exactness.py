@@ -11,7 +11,7 @@ from motioncache_pack.motioncache_core.demo.sampler import (
     flow_sigmas,
     sample,
 )
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run, Steady, dictate

@@ -3,15 +3,11 @@
 import pytest
 import torch
 from motioncache_pack import kernels
+from motioncache_pack.motioncache_core.common.decision_kinds import PARTIAL
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
-from motioncache_pack.motioncache_core.engine.block_hooks import Evaluation
-from motioncache_pack.motioncache_core.engine.call_plan import (
-    CallPlan,
-    Part,
-    ScopePlan,
-    active_frames,
-)
-from motioncache_pack.motioncache_core.policy.chunk_decision import PARTIAL
+from motioncache_pack.motioncache_core.engine.block_hooks import BlockHooks
+from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part, active_frames
+from motioncache_pack.motioncache_core.policy.evaluation_plan import EvaluationPlan
 from torch import Tensor
 
 FRAMES, SPATIAL, WIDTH, BLOCKS = 4, 3, 5, 3
@@ -36,9 +32,9 @@ class CountedOps:
 def handed_over(rows: Tensor, sides, frames=None):
     """The arguments of each block of one partial call, and its gathers."""
     ops = CountedOps()
-    plan = CallPlan(PARTIAL, [Part(slice(0, 2), ScopePlan(PARTIAL, ()))], rows, rows.shape[1])
+    plan = CallPlan(PARTIAL, [Part(slice(0, 2), EvaluationPlan(PARTIAL, ()))], rows, rows.shape[1])
     plan.frames = frames
-    evaluation = Evaluation(lambda x, vec: (plan, None), ops, TOKENS, BLOCKS + 1, 1)
+    evaluation = BlockHooks(lambda x, vec: (plan, None), ops, TOKENS, BLOCKS + 1, 1)
     # the block is asked directly: neither attention nor the last block matters here
     seen = []
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.errors import MotionCacheError
+from motioncache_pack.motioncache_core.report.colours import COLORMAPS, colourise
 from motioncache_pack.motioncache_core.report.motion_map import (
-    COLORMAPS,
     VIEWS,
     Scale,
-    colourise,
     mapped_steps,
     oldest_at,
     render,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
-from motioncache_pack.motioncache_core.cache.kv_blocks.forecast import Step, Steps
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import TierResources
 from motioncache_pack.motioncache_core.cache.kv_store import Finished, KVStore
-from motioncache_pack.motioncache_core.cache.kv_tiers import Home
+from motioncache_pack.motioncache_core.cache.kv_tiers import KVTiers
+from motioncache_pack.motioncache_core.cache.row_update import RowUpdate, RowUpdates
 from motioncache_pack.motioncache_core.common.reasons import because
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, dictate
@@ -38,15 +38,17 @@ def step(rows, levels, batch=slice(None), gain=1.0):
     ahead = levels[-1] - levels[-2]
     inverse = torch.full((1, ROWS), -1, dtype=torch.int32)
     inverse[0, rows] = torch.arange(len(rows), dtype=torch.int32)
-    return Step(batch, inverse, torch.full((ROWS,), gain * ahead), torch.full((ROWS,), 1 / ahead))
+    return RowUpdate(
+        batch, inverse, torch.full((ROWS,), gain * ahead), torch.full((ROWS,), 1 / ahead)
+    )
 
 
 def filled(line, place_="gpu", forecast_=True):
     """A store after full evaluations at the first two levels."""
-    kv = KVStore(1, Home(Resources(HEADS, ops), [place_], forecast=forecast_))
+    kv = KVStore(1, KVTiers(TierResources(HEADS, ops), [place_], forecast=forecast_))
     kv.put(0, *line.at(LEVELS[0]))
     kv.begin_dense()
-    kv.put(0, *line.at(LEVELS[1]), Steps([step(range(ROWS), LEVELS[:2])]))
+    kv.put(0, *line.at(LEVELS[1]), RowUpdates([step(range(ROWS), LEVELS[:2])]))
     return kv
 
 
@@ -67,7 +69,9 @@ def test_what_changes_at_a_constant_rate_is_forecast_exactly(place_):
     line = Line()
     kv, wanted = filled(line, place_), line.at(LEVELS[2])
     stale = line.at(LEVELS[1])
-    got = kv.update(0, *some(wanted, ACTIVE), listed(ACTIVE), ROWS, Steps([step(ACTIVE, LEVELS)]))
+    got = kv.update(
+        0, *some(wanted, ACTIVE), listed(ACTIVE), ROWS, RowUpdates([step(ACTIVE, LEVELS)])
+    )
     for name, g, w, s in zip("kv", got, wanted, stale, strict=True):
         assert torch.equal(g[:, ACTIVE], w[:, ACTIVE])
         if place_ == "gpu":
@@ -82,7 +86,7 @@ def test_what_is_stored_stays_as_it_was_computed(place_):
     kv = filled(line, place_)
     before = [t.clone() for t in kv.entries[0].read(ROWS)]
     new = some(line.at(LEVELS[2]), ACTIVE)
-    kv.update(0, *new, listed(ACTIVE), ROWS, Steps([step(ACTIVE, LEVELS)]))
+    kv.update(0, *new, listed(ACTIVE), ROWS, RowUpdates([step(ACTIVE, LEVELS)]))
     resting = [i for i in range(ROWS) if i not in ACTIVE]
     for held, was, fresh in zip(kv.entries[0].read(ROWS), before, new, strict=True):
         assert torch.equal(held[:, resting], was[:, resting])
@@ -96,7 +100,11 @@ def test_a_partial_evaluation_learns_the_slopes_of_its_rows():
     # from here on twice as fast
     bent.start = line.start + (line.rate - bent.rate) * LEVELS[1]
     kv.update(
-        0, *some(bent.at(LEVELS[2]), ACTIVE), listed(ACTIVE), ROWS, Steps([step(ACTIVE, LEVELS)])
+        0,
+        *some(bent.at(LEVELS[2]), ACTIVE),
+        listed(ACTIVE),
+        ROWS,
+        RowUpdates([step(ACTIVE, LEVELS)]),
     )
     for rates, wanted, before in zip(kv.slopes[0].read(ROWS), bent.rate, line.rate, strict=True):
         assert_close("learned", wanted[:, ACTIVE], rates[:, ACTIVE])
@@ -106,7 +114,7 @@ def test_a_partial_evaluation_learns_the_slopes_of_its_rows():
 def test_batch_rows_follow_their_own_steps():
     line = Line()
     kv, wanted = filled(line), line.at(LEVELS[2])
-    steps = Steps([step([1, 2], LEVELS, slice(0, 1)), step([], LEVELS, slice(1, 2), gain=0.0)])
+    steps = RowUpdates([step([1, 2], LEVELS, slice(0, 1)), step([], LEVELS, slice(1, 2), gain=0.0)])
     rows = torch.tensor([[1, 2], [-1, -1]], dtype=torch.int32)
     got = kv.update(0, *some(wanted, [1, 2]), rows, ROWS, steps)
     for g, w, stale in zip(got, wanted, line.at(LEVELS[1]), strict=True):
@@ -119,7 +127,7 @@ def test_a_block_that_was_passed_over_learns_nothing():
     kv = filled(line)
     kv.begin_dense()
     kv.begin_dense()
-    kv.put(0, *line.at(LEVELS[2]), Steps([step(range(ROWS), LEVELS)]))
+    kv.put(0, *line.at(LEVELS[2]), RowUpdates([step(range(ROWS), LEVELS)]))
     assert all(not t.any() for t in kv.slopes[0].tensors)
 
 
@@ -141,7 +149,7 @@ def test_compressed_rows_are_not_forecast_and_the_others_keep_their_places(place
     kv.compress(0, torch.randn(BATCH, 2, WIDTH, generator=rng), 3, 2, HEADS)
     assert kv.finished[0] == Finished(3, 2)
     front = [t[:, :2].clone() for t in kv.entries[0].read(6)]
-    got = kv.update(0, *some(wanted, [6]), listed([5]), 6, Steps([step([6], LEVELS)]))
+    got = kv.update(0, *some(wanted, [6]), listed([5]), 6, RowUpdates([step([6], LEVELS)]))
     for g, w, f, stale in zip(got, wanted, front, line.at(LEVELS[1]), strict=True):
         assert torch.equal(g[:, :2], f)
         assert torch.equal(g[:, 5], w[:, 6])
@@ -188,10 +196,10 @@ def test_out_of_memory_drops_the_slopes_first_and_the_work_is_done_again(monkeyp
 
     monkeypatch.setattr(ops, op, once)
     kv = filled(line, place_)
-    got = kv.update(0, *new, listed(ACTIVE), ROWS, Steps([step(ACTIVE, LEVELS)]))
-    assert not kv.home.forecast
-    assert (kv.slopes, kv.home.places, kv.home.lost) == ({}, [place_], False)
-    assert kv.home.notes == [because("kv_forecast_lost", block=0)]
+    got = kv.update(0, *new, listed(ACTIVE), ROWS, RowUpdates([step(ACTIVE, LEVELS)]))
+    assert not kv.tiers.forecast
+    assert (kv.slopes, kv.tiers.tiers, kv.tiers.lost) == ({}, [place_], False)
+    assert kv.tiers.notes == [because("kv_forecast_lost", block=0)]
     wanted = filled(line, place_, forecast_=False).update(0, *new, listed(ACTIVE), ROWS)
     for g, w in zip(got, wanted, strict=True):
         assert_same("keys or values", w, g)
@@ -201,15 +209,15 @@ def test_slopes_are_the_first_to_make_room_for_the_model():
     kv = filled(Line())
     both = kv.nbytes()[0]
     assert kv.make_room()
-    assert (kv.nbytes()[0], kv.home.places) == (both // 2, ["gpu"])
+    assert (kv.nbytes()[0], kv.tiers.tiers) == (both // 2, ["gpu"])
     assert kv.make_room()
-    assert kv.home.places == ["gpu_fp8"]
+    assert kv.tiers.tiers == ["gpu_fp8"]
     # nothing was learned yet
-    kv = KVStore(1, Home(Resources(HEADS, ops), ["gpu"], forecast=True))
+    kv = KVStore(1, KVTiers(TierResources(HEADS, ops), ["gpu"], forecast=True))
     kv.put(0, *Line().at(1.0))
     kv.slopes.clear()
     assert kv.make_room()
-    assert kv.home.places == ["gpu_fp8"]
+    assert kv.tiers.tiers == ["gpu_fp8"]
 
 
 def keys_of(settings, case, decisions, monkeypatch):

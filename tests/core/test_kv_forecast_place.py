@@ -1,11 +1,15 @@
 """Where slopes of keys and values go, by setting and by free memory."""
 
 import pytest
-from motioncache_pack.motioncache_core.cache.kv_placement import Need, place, place_causal
+from motioncache_pack.motioncache_core.cache.kv_placement import (
+    KVBytes,
+    choose_causal_placement,
+    choose_placement,
+)
 
 MIB = 2**20
 # 10 blocks of 10 MiB, of 6 MiB in 8 bits; slopes take as much again
-NEED = Need(10, 10 * MIB, 6 * MIB, forecast=True)
+NEED = KVBytes(10, 10 * MIB, 6 * MIB, forecast=True)
 
 
 def free(mib):
@@ -27,15 +31,15 @@ def free(mib):
         ("cpu", 500, "cpu", False, 100, "they are not forecast, as they have to be on the model's"),
     ],
 )
-@pytest.mark.parametrize("choose", [place, place_causal])
+@pytest.mark.parametrize("choose", [choose_placement, choose_causal_placement])
 def test_where_slopes_go(choose, kv_cache, device, where, forecast_, kept, reason):
-    told = (NEED, "motion") if choose is place else (NEED,)
+    told = (NEED, "motion") if choose is choose_placement else (NEED,)
     placed = choose(kv_cache, *told, free(device), free(1000))
-    assert placed.places == (where,) * 10
+    assert placed.tiers == (where,) * 10
     assert (placed.forecast, placed.nbytes) == (forecast_, kept * MIB)
     assert reason in placed.reason
 
 
 def test_where_nothing_fits_block_causal_attention_keeps_no_slopes():
-    placed = place_causal("auto", NEED, free(1), free(1))
+    placed = choose_causal_placement("auto", NEED, free(1), free(1))
     assert (placed.store, placed.forecast, placed.nbytes) == (True, False, 60 * MIB)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
-from motioncache_pack.motioncache_core.cache.kv_blocks.kinds import PLACES
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import TierResources
+from motioncache_pack.motioncache_core.cache.kv_blocks.kinds import TIERS
 from motioncache_pack.motioncache_core.cache.kv_blocks.offloaded import Offloaded
 from motioncache_pack.motioncache_core.cache.kv_blocks.quantized import Quantized
 from motioncache_pack.motioncache_core.cache.kv_blocks.resident import Resident
 from motioncache_pack.motioncache_core.cache.kv_store import KVStore
-from motioncache_pack.motioncache_core.cache.kv_tiers import Home
+from motioncache_pack.motioncache_core.cache.kv_tiers import KVTiers
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.engine.session import SPENT
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
@@ -40,7 +40,7 @@ class Scarce:
     """
 
     def __init__(self, monkeypatch, fails):
-        self.fails, self.counts = fails, dict.fromkeys(PLACES, 0)
+        self.fails, self.counts = fails, dict.fromkeys(TIERS, 0)
         for kind in (Resident, Quantized, Offloaded):
             self._watch(monkeypatch, kind, "empty")
             self._watch(monkeypatch, kind, "update")
@@ -48,7 +48,7 @@ class Scarce:
 
     def _watch(self, monkeypatch, kind, name):
         original = getattr(kind, name)
-        place, bound = kind.place, name != "update"
+        place, bound = kind.tier, name != "update"
 
         def watched(*args):
             at = self.counts[place]
@@ -126,7 +126,7 @@ def test_at_each_allocation_the_run_goes_on(monkeypatch, place):
 
 
 def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
-    kv = KVStore(4, Home(Resources(1, ops), ["gpu"] * 4))
+    kv = KVStore(4, KVTiers(TierResources(1, ops), ["gpu"] * 4))
     fresh = [torch.randn(2, 5, 8) for _ in range(4)]
     for block, k in enumerate(fresh):
         kv.put(block, k.clone(), -k)
@@ -137,18 +137,18 @@ def test_each_step_goes_to_the_next_place_and_the_blocks_before_stay():
         (1, ["gpu", "cpu", "cpu", "cpu"]),
     ):
         kv._step_down(start)
-        assert kv.home.places == wanted
-        assert [kv.entries[i].place for i in range(4)] == wanted
+        assert kv.tiers.tiers == wanted
+        assert [kv.entries[i].tier for i in range(4)] == wanted
         assert kv.complete
     for block, k in enumerate(fresh):
         got = kv.entries[block].read(5)[0]
         assert error(got, k) < (1e-7 if block == 0 else 0.04)
-    assert [(note.code, note.partition(". ")[0]) for note in kv.home.notes] == [
+    assert [(note.code, note.partition(". ")[0]) for note in kv.tiers.notes] == [
         ("kv_step_down", f"out of memory at block {block}: {place} from there on")
         for block, place in ((2, "gpu_fp8"), (3, "cpu"), (1, "gpu_fp8"), (1, "cpu"))
     ]
     kv._step_down(1)
-    assert kv.home.lost
+    assert kv.tiers.lost
     assert kv.nbytes() == (0, 0)
 
 

@@ -7,7 +7,12 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError
 from motioncache_pack.motioncache_core.cache import kv_placement as kv_place
-from motioncache_pack.motioncache_core.cache.kv_placement import Need, place, place_causal, usable
+from motioncache_pack.motioncache_core.cache.kv_placement import (
+    KVBytes,
+    choose_causal_placement,
+    choose_placement,
+    usable,
+)
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import CASES
@@ -15,7 +20,7 @@ from motioncache_pack.tests.support.assert_close import assert_close
 
 MIB = 2**20
 # 10 blocks of 10 MiB, of 6 MiB in 8 bits
-NEED = Need(10, 10 * MIB, 6 * MIB)
+NEED = KVBytes(10, 10 * MIB, 6 * MIB)
 
 
 def free(mib):
@@ -37,9 +42,9 @@ def free(mib):
     ],
 )
 def test_whether_keys_and_values_are_kept(kv_cache, policy, device, chunks, store, reason):
-    placed = place(kv_cache, NEED, policy, free(device), chunks=chunks)
+    placed = choose_placement(kv_cache, NEED, policy, free(device), chunks=chunks)
     assert placed.store is store
-    assert placed.places == (("gpu",) * 10 if store else ())
+    assert placed.tiers == (("gpu",) * 10 if store else ())
     assert placed.nbytes == (100 * MIB if store else 0)
     assert reason in placed.reason
 
@@ -66,8 +71,8 @@ def test_whether_keys_and_values_are_kept(kv_cache, policy, device, chunks, stor
     ],
 )
 def test_what_does_not_fit_goes_one_place_down(device, host, places, kept, reason):
-    placed = place("auto", NEED, "motion", free(device), free(host))
-    assert Counter(placed.places) == places
+    placed = choose_placement("auto", NEED, "motion", free(device), free(host))
+    assert Counter(placed.tiers) == places
     assert placed.nbytes == kept * MIB
     assert reason in placed.reason
 
@@ -81,7 +86,7 @@ def test_what_does_not_fit_goes_one_place_down(device, host, places, kept, reaso
     ],
 )
 def test_what_fits_nowhere_is_not_kept(device, host, reason):
-    placed = place("auto", NEED, "motion", free(device), free(host))
+    placed = choose_placement("auto", NEED, "motion", free(device), free(host))
     assert not placed.store
     assert reason in placed.reason
 
@@ -105,27 +110,27 @@ def test_the_host_is_asked_for_room_first():
         free[0] = 125 * MIB
 
     for _ in range(2):
-        placed = place("auto", NEED, "motion", lambda: free[0], None, make_room)
-        assert placed.places == ("gpu",) * 10
+        placed = choose_placement("auto", NEED, "motion", lambda: free[0], None, make_room)
+        assert placed.tiers == ("gpu",) * 10
     assert asked == [125 * MIB + 1]
 
 
 @pytest.mark.parametrize("kv_cache, kept", [("gpu", 100), ("gpu_fp8", 60), ("cpu", 100)])
 def test_a_place_that_is_asked_for_is_taken_whatever_is_free(kv_cache, kept):
-    placed = place(kv_cache, NEED, "motion", free(1), free(1))
-    assert placed.places == (kv_cache,) * 10
+    placed = choose_placement(kv_cache, NEED, "motion", free(1), free(1))
+    assert placed.tiers == (kv_cache,) * 10
     assert placed.nbytes == kept * MIB
     assert f"{kept} MiB" in placed.reason
 
 
-@pytest.mark.parametrize("choose", [place, place_causal])
+@pytest.mark.parametrize("choose", [choose_placement, choose_causal_placement])
 def test_a_place_that_the_device_lacks_is_refused(choose):
-    need = Need(10, 10 * MIB, 6 * MIB, usable(torch.device("mps"), torch.float16))
-    more = ("motion",) if choose is place else ()
+    need = KVBytes(10, 10 * MIB, 6 * MIB, usable(torch.device("mps"), torch.float16))
+    more = ("motion",) if choose is choose_placement else ()
     for kv_cache in ("gpu_fp8", "cpu"):
         with pytest.raises(SettingsError, match=f"kv_cache is '{kv_cache}'.*Use one of these"):
             choose(kv_cache, need, *more, None)
-    assert set(choose("auto", need, *more, free(200)).places) == {"gpu"}
+    assert set(choose("auto", need, *more, free(200)).tiers) == {"gpu"}
     assert usable(torch.device("cuda"), torch.float64) == ("gpu", "cpu")
 
 
@@ -142,9 +147,9 @@ def test_a_place_that_the_device_lacks_is_refused(choose):
     ],
 )
 def test_block_causal_attention_always_keeps_them(kv_cache, device, host, places, reason):
-    placed = place_causal(kv_cache, NEED, free(device), free(host))
-    assert set(placed.places) == places
-    assert len(placed.places) == 10
+    placed = choose_causal_placement(kv_cache, NEED, free(device), free(host))
+    assert set(placed.tiers) == places
+    assert len(placed.tiers) == 10
     assert reason in placed.reason
 
 
@@ -160,10 +165,10 @@ def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
     x, t, context, _ = case.inputs(0)
     for name in ("u", "c"):
         run.call(x, t, context, (name,))
-    place = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
+    choose_placement = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
     # two slots for a block of the branch that is called
     slots = 2 * 2 * case.tokens * 256 * 4
-    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[place]
+    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[choose_placement]
     assert (run.trace.kv_bytes, run.trace.kv_host_bytes) == kept
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.cache.branches import BranchRows, BranchTable
-from motioncache_pack.motioncache_core.cache.kv_blocks.block import Resources
+from motioncache_pack.motioncache_core.cache.kv_blocks.block import TierResources
 from motioncache_pack.motioncache_core.cache.kv_store import KVStore
-from motioncache_pack.motioncache_core.cache.kv_tiers import Home
+from motioncache_pack.motioncache_core.cache.kv_tiers import KVTiers
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import CASES, TEXT_DIM, TEXT_TOKENS, small_wan
@@ -15,7 +15,7 @@ places = pytest.mark.parametrize("place", ["gpu", "gpu_fp8", "cpu"])
 
 
 def empty(blocks=1, place="gpu"):
-    return KVStore(blocks, Home(Resources(3, ops), [place] * blocks))
+    return KVStore(blocks, KVTiers(TierResources(3, ops), [place] * blocks))
 
 
 def store(blocks=2, batch=2, tokens=4, channels=6, seed=0, place="gpu"):

@@ -11,7 +11,8 @@ from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.report.motion_map import mapped_steps, values
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import ModelCall, RunFacts
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from scipy.stats import rankdata, spearmanr
 
 FRAMES, STEPS, TOKENS = 7, 16, 8

@@ -12,8 +12,9 @@ from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile, TimestepPolynomial
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall, RunFacts
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import Film, apart, together
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core.cache.branches import ChunkState
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.policy.chunk_decision import row_multiple
+from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.policy.clip_decision import (
     Circumstances,
-    Scope,
+    ClipDecision,
     advance,
     prepare,
 )
@@ -225,7 +225,7 @@ def advanced(scope, settings, distance, sigma, limits):
 )
 def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
     settings = dataclasses.replace(PLAIN, **changes)
-    scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
     limits = Circumstances(last_sigma=0.1, end_sigma=0.2)
     advanced(scope, settings, None, 1.0, limits)
     decisions = advanced(scope, settings, 0.0, sigma, limits)
@@ -233,7 +233,7 @@ def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
 
 
 def test_the_paper_preset_forces_no_last_evaluation():
-    scope = Scope.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
     limits = Circumstances(last_sigma=0.01)
     paper = MotionCacheSettings.preset("paper")
     levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]

@@ -4,15 +4,14 @@ import dataclasses
 import json
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS, SettingsError, resolve
-from motioncache_pack.motioncache_core.engine.session import FEW_STEPS
-from motioncache_pack.motioncache_core.preset import TUNED_STEPS
+from motioncache_pack.motioncache_core import PRESETS, SettingsError, settings_for_run
+from motioncache_pack.motioncache_core.settings import FEW_STEPS, TUNED_STEPS
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("steps", [0, 1, FEW_STEPS, TUNED_STEPS, 30, 50, 1000])
 def test_no_short_run_has_the_preset_as_it_is_written(name, steps):
-    chosen = resolve(name, steps)
+    chosen = settings_for_run(name, steps)
     assert chosen.settings == PRESETS[name] and chosen.preset == name
 
 
@@ -21,7 +20,7 @@ def test_no_short_run_has_the_preset_as_it_is_written(name, steps):
     [("balanced", 9, 1), ("quality", 12, 1), ("fast", 13, 2), ("balanced", 17, 2), ("fast", 20, 2)],
 )
 def test_a_short_run_warms_up_for_the_same_share(name, steps, warm_up):
-    chosen = resolve(name, steps)
+    chosen = settings_for_run(name, steps)
     assert chosen.settings == dataclasses.replace(PRESETS[name], warmup_steps=warm_up)
     if warm_up == PRESETS[name].warmup_steps:
         assert chosen.why == ()
@@ -33,21 +32,24 @@ def test_a_short_run_warms_up_for_the_same_share(name, steps, warm_up):
 
 @pytest.mark.parametrize("steps", [9, 16, 50])
 def test_the_published_preset_stays_as_it_is(steps):
-    chosen = resolve("paper", steps)
+    chosen = settings_for_run("paper", steps)
     assert chosen.settings == PRESETS["paper"]
     assert "as published" in chosen.why[0]
 
 
 def test_an_unknown_preset_is_told():
     with pytest.raises(SettingsError, match="preset is 'turbo'"):
-        resolve("turbo", 20)
+        settings_for_run("turbo", 20)
 
 
 def test_the_measured_runs_are_those_of_this_rule(root):
     data = json.loads((root / "tests/bench/results/short_runs.json").read_text("utf-8"))
     pairs = {}
     for row in data["rows"]:
-        written, resolved = PRESETS[row["preset"]], resolve(row["preset"], row["steps"]).settings
+        written, resolved = (
+            PRESETS[row["preset"]],
+            settings_for_run(row["preset"], row["steps"]).settings,
+        )
         wanted = written if row["settings"] == "written" else resolved
         assert row["warmup_steps"] == wanted.warmup_steps
         pairs.setdefault((row["preset"], row["steps"]), {})[row["settings"]] = row

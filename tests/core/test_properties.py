@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.common.errors import CacheShapeError, SettingsError
-from motioncache_pack.motioncache_core.report.report_text import as_json, compute_share
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
+from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.settings import CHOICES, RANGES, MotionCacheSettings
 from motioncache_pack.tests.core.by_hand import ByHand
 from motioncache_pack.tests.core.runs import Run, dictate

@@ -3,18 +3,15 @@
 import json
 
 import pytest
-from motioncache_pack.motioncache_core.report.report_text import (
-    SCHEMA,
-    as_json,
+from motioncache_pack.motioncache_core.report.compute_share import (
     block_macs,
     compute_share,
-    explain,
     flops_share,
-    line,
     seconds_saved,
-    summary,
-    text,
 )
+from motioncache_pack.motioncache_core.report.explain import explain
+from motioncache_pack.motioncache_core.report.report_json import SCHEMA, as_json, summary
+from motioncache_pack.motioncache_core.report.report_text import line, text
 from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
     ChunkRecord,

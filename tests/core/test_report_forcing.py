@@ -2,15 +2,14 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.report.motion_map import render, values
-from motioncache_pack.motioncache_core.report.report_text import (
+from motioncache_pack.motioncache_core.report.compute_share import (
     compute_share,
     engine_share,
     flops_share,
-    line,
-    summary,
-    text,
 )
+from motioncache_pack.motioncache_core.report.motion_map import render, values
+from motioncache_pack.motioncache_core.report.report_json import summary
+from motioncache_pack.motioncache_core.report.report_text import line, text
 from motioncache_pack.motioncache_core.report.timeline import BACK, timeline
 from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,

@@ -5,9 +5,9 @@ import json
 import jsonschema
 import pytest
 import torch
-from motioncache_pack.motioncache_core.report.report_text import SCHEMA, as_json
+from motioncache_pack.motioncache_core.report.report_json import SCHEMA, as_json
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -9,8 +9,9 @@ from motioncache_pack.motioncache_core.cache import residuals
 from motioncache_pack.motioncache_core.cache.branches import BranchRows
 from motioncache_pack.motioncache_core.cache.correction import correction
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
-from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part, ScopePlan, scope_plan
+from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part
 from motioncache_pack.motioncache_core.policy.chunk_decision import Decision
+from motioncache_pack.motioncache_core.policy.evaluation_plan import EvaluationPlan, evaluation_plan
 from motioncache_pack.tests.support.assert_close import assert_close
 
 B, L, C = 3, 7, 4
@@ -18,7 +19,7 @@ B, L, C = 3, 7, 4
 
 def plan(*rates):
     """A dense plan: batch row 0 follows the first of two scopes, rows 1 and 2 the second."""
-    scopes = [ScopePlan("dense", (L,), inverse_interval=rate, whole=True) for rate in rates]
+    scopes = [EvaluationPlan("dense", (L,), inverse_interval=rate, whole=True) for rate in rates]
     return CallPlan("dense", [Part(slice(1), scopes[0]), Part(slice(1, B), scopes[1])], None, L)
 
 
@@ -75,7 +76,7 @@ def test_residuals_in_the_hosts_memory_are_the_same_bits(data):
         due = torch.randint(2, (length,), generator=rng, dtype=torch.uint8)
         active = {"dense": length, "reuse": 0}.get(kind, int(due.sum()))
         decision = Decision(kind, "motion", active, due if kind == "partial" else None)
-        plan = scope_plan(layout, [decision], kernels, torch.device("cpu"))
+        plan = evaluation_plan(layout, [decision], kernels, torch.device("cpu"))
         if forecast:
             plan.gain = torch.randn(length, generator=rng)
             plan.inverse_interval = torch.randn(length, generator=rng).round(decimals=0)

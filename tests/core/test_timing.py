@@ -7,7 +7,7 @@ from motioncache_pack.motioncache_core.common import stopwatch as timing
 from motioncache_pack.motioncache_core.common.stopwatch import Stopwatch
 from motioncache_pack.motioncache_core.engine import session
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.support.toy_models import DoublingNet

@@ -6,11 +6,12 @@ import json
 import jsonschema
 import pytest
 import torch
-from motioncache_pack.motioncache_core.cache.branches import ChunkState
-from motioncache_pack.motioncache_core.cache.kv_placement import Need, place
-from motioncache_pack.motioncache_core.report.report_text import as_json, text
+from motioncache_pack.motioncache_core.cache.kv_placement import KVBytes, choose_placement
+from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
+from motioncache_pack.motioncache_core.report.report_json import as_json
+from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.report.timeline import cells, size
-from motioncache_pack.motioncache_core.sampling.model_call import (
+from motioncache_pack.motioncache_core.sampling.run_facts import (
     ContextWindow,
     RunFacts,
     SchedulePart,
@@ -129,15 +130,15 @@ def test_bytes_of_all_windows_are_told_as_placed(kv_cache):
 
 def test_what_is_read_at_once_is_one_window():
     x = torch.zeros(1, 16, 128)
-    one, three = Need.of(x, 10, 1, 2), Need.of(x, 10, 1, 2, [12, 16, 16])
+    one, three = KVBytes.of(x, 10, 1, 2), KVBytes.of(x, 10, 1, 2, [12, 16, 16])
     assert three.full == one.full * 44 // 16
-    assert three.coded == one.coded * 44 // 16
+    assert three.quantized == one.coded * 44 // 16
     assert three.largest == one.largest == one.full
     # half of the blocks in 8 bits, one block of one window read back, two to read the host's
-    assert three.on_device(5) == 5 * three.coded + 3 * one.full
+    assert three.on_device(5) == 5 * three.quantized + 3 * one.full
     room = int(three.kept("gpu") / 0.8)
-    assert set(place("auto", three, "motion", lambda: room + 9).places) == {"gpu"}
-    assert set(place("auto", three, "motion", lambda: room - 9).places) == {"gpu_fp8"}
+    assert set(choose_placement("auto", three, "motion", lambda: room + 9).tiers) == {"gpu"}
+    assert set(choose_placement("auto", three, "motion", lambda: room - 9).tiers) == {"gpu_fp8"}
 
 
 def test_residuals_that_do_not_fit_are_not_kept():

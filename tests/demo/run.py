@@ -43,10 +43,12 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     cached_sample,
     sample,
 )
+from motioncache_pack.motioncache_core.report.compute_share import compute_share  # noqa: E402
 from motioncache_pack.motioncache_core.report.motion_map import render  # noqa: E402
-from motioncache_pack.motioncache_core.report.report_text import compute_share, summary, text  # noqa: E402
+from motioncache_pack.motioncache_core.report.report_json import summary  # noqa: E402
+from motioncache_pack.motioncache_core.report.report_text import text  # noqa: E402
 from motioncache_pack.motioncache_core.report.timeline import timeline  # noqa: E402
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts  # noqa: E402
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts  # noqa: E402
 
 FORCING_FRAMES = 12
 FORCING: dict[str, Any] = {"chunk_frames": 3, "chunk_delay": 6}

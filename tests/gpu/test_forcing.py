@@ -11,8 +11,8 @@ from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.gpu.support import watch_reads

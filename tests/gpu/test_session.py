@@ -10,7 +10,7 @@ import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile
-from motioncache_pack.motioncache_core.sampling.model_call import RunFacts
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run

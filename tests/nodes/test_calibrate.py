@@ -12,7 +12,8 @@ from motioncache_pack.motioncache_core import (
     ProfileError,
     UnsupportedModelError,
 )
-from motioncache_pack.motioncache_core.report.report_text import summary, text
+from motioncache_pack.motioncache_core.report.report_json import summary
+from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.tests.support.node_runs import MIXED, STEPS, marks, network_of, options_of
 
 

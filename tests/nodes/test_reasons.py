@@ -7,8 +7,10 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import NoMapError
 from motioncache_pack.motioncache_core.common.reasons import REASONS, Reason, because, code_of
+from motioncache_pack.motioncache_core.report.explain import explain, reasons
 from motioncache_pack.motioncache_core.report.motion_map import mapped_steps
-from motioncache_pack.motioncache_core.report.report_text import as_json, explain, reasons, text
+from motioncache_pack.motioncache_core.report.report_json import as_json
+from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan

@@ -15,7 +15,7 @@ from .transfers import Transfers
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class KVShape:
     """Keys (or values) as the model's attention has them: `(batch, rows, width)`."""
 
     batch: int
@@ -25,7 +25,7 @@ class Form:
     device: torch.device
 
     @classmethod
-    def of(cls, k: Tensor) -> Form:
+    def of(cls, k: Tensor) -> KVShape:
         """The form of these keys."""
         batch, rows, width = k.shape
         return cls(batch, rows, width, k.dtype, k.device)
@@ -36,7 +36,7 @@ class Form:
 
 
 @dataclass(slots=True)
-class Resources:
+class TierResources:
     """What the blocks of all branches on one device share.
 
     Attributes:
@@ -76,14 +76,14 @@ class BlockKV(ABC):
             needed to read them.
     """
 
-    place: ClassVar[str]
+    tier: ClassVar[str]
 
-    def __init__(self, shared: Resources, form: Form, tensors: tuple[Tensor, ...]) -> None:
+    def __init__(self, shared: TierResources, form: KVShape, tensors: tuple[Tensor, ...]) -> None:
         self.shared, self.form, self.tensors = shared, form, tensors
 
     @classmethod
     @abstractmethod
-    def empty(cls, shared: Resources, form: Form) -> BlockKV:
+    def empty(cls, shared: TierResources, form: KVShape) -> BlockKV:
         """New memory that is not written to."""
 
     @abstractmethod
@@ -101,10 +101,10 @@ class BlockKV(ABC):
         them are below `length`. Returns what `read` would, with the new rows exact."""
 
     @classmethod
-    def keeping(cls, shared: Resources, k: Tensor, v: Tensor, old: BlockKV | None) -> BlockKV:
+    def keeping(cls, shared: TierResources, k: Tensor, v: Tensor, old: BlockKV | None) -> BlockKV:
         """Keep these. The memory of `old` is used again where it fits."""
-        fits = type(old) is cls and old.form == Form.of(k)
-        new = old if old is not None and fits else cls.empty(shared, Form.of(k))
+        fits = type(old) is cls and old.form == KVShape.of(k)
+        new = old if old is not None and fits else cls.empty(shared, KVShape.of(k))
         new.write(k, v)
         return new
 

@@ -9,63 +9,16 @@ rotation does not change, so the slope of rotated keys is the rotated slope.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .block import BlockKV, Form, Resources
+from ..row_update import RowUpdate
+from .block import BlockKV, KVShape, TierResources
 from .resident import Resident
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What the forecast of some batch rows needs to know of one call.
-
-    Attributes:
-        batch: the batch rows.
-        inverse: `(1, L)` int32, place of each row among those that are computed, or -1.
-        gain: `(L,)` fp32, how far along the slope the rows that are not computed are carried.
-        inverse_interval: `(L,)` fp32, 1 / change of sigma since a row was computed, or 0.
-    """
-
-    batch: slice
-    inverse: Tensor
-    gain: Tensor
-    inverse_interval: Tensor
-
-
-@dataclass(slots=True)
-class Steps:
-    """A call's steps in rows of the clip, and in rows of a store that holds others."""
-
-    parts: Sequence[Step]
-    _moved: dict[tuple[int, int, int], Sequence[Step]] = field(default_factory=dict)
-
-    def of_store(self, rows: int, kept: int, size: int) -> Sequence[Step]:
-        """For a store of `size` rows whose first `kept` stand for the clip's first `rows`."""
-        key = rows, kept, size
-        if key not in self._moved:
-            self._moved[key] = [_moved(step, *key) for step in self.parts]
-        return self._moved[key]
-
-
-def _moved(step: Step, rows: int, kept: int, size: int) -> Step:
-    if rows == kept and size == step.gain.shape[0]:
-        return step
-
-    def placed(x: Tensor, fill: int) -> Tensor:
-        out = x.new_full((*x.shape[:-1], size), fill)
-        taken = x[..., rows : rows + size - kept]
-        out[..., kept : kept + taken.shape[-1]] = taken
-        return out
-
-    return Step(
-        step.batch, placed(step.inverse, -1), placed(step.gain, 0), placed(step.inverse_interval, 0)
-    )
-
-
-def no_slopes(shared: Resources, kind: type[BlockKV], form: Form) -> BlockKV:
+def no_slopes(shared: TierResources, kind: type[BlockKV], form: KVShape) -> BlockKV:
     """Slopes of keys and values, all 0."""
     slopes = kind.empty(shared, form)
     for tensor in slopes.tensors:
@@ -85,7 +38,9 @@ def for_fewer(slopes: BlockKV, held: int, keep: int) -> BlockKV:
     return cleared(slopes.without_first(held - keep), slice(0, keep))
 
 
-def learn(entry: BlockKV, slopes: BlockKV, k: Tensor, v: Tensor, steps: Sequence[Step]) -> None:
+def learn(
+    entry: BlockKV, slopes: BlockKV, k: Tensor, v: Tensor, steps: Sequence[RowUpdate]
+) -> None:
     """Store the keys and values `(B, L, C)` of a full evaluation, and their slopes."""
     ops, (old, rates) = entry.shared.ops, _read(entry, slopes)
     zeros = entry.shared.zeros(old[0])
@@ -105,7 +60,7 @@ def carry_on(
     k: Tensor,
     v: Tensor,
     rows: Tensor,
-    steps: Sequence[Step],
+    steps: Sequence[RowUpdate],
 ) -> tuple[Tensor, Tensor]:
     """Store computed rows and their slopes.
 

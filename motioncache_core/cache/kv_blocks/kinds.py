@@ -6,7 +6,7 @@ from .quantized import Quantized
 from .resident import Resident
 
 # best first: out of memory, a block goes to the next
-PLACES: dict[str, type[BlockKV]] = {kind.place: kind for kind in (Resident, Quantized, Offloaded)}
+TIERS: dict[str, type[BlockKV]] = {kind.tier: kind for kind in (Resident, Quantized, Offloaded)}
 
 # where slopes can be kept besides
 FORECASTING = ("gpu", "gpu_fp8")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from .block import BlockKV, Form, Resources
+from .block import BlockKV, KVShape, TierResources
 from .host_memory import allocate
 from .transfers import copy_rows
 
@@ -20,12 +20,12 @@ class Offloaded(BlockKV):
             all rows that were read are written back.
     """
 
-    place = "cpu"
+    tier = "cpu"
 
     def __init__(
         self,
-        shared: Resources,
-        form: Form,
+        shared: TierResources,
+        form: KVShape,
         host: tuple[Tensor, Tensor],
         mapped: tuple[Tensor, Tensor] | None,
     ) -> None:
@@ -33,7 +33,7 @@ class Offloaded(BlockKV):
         self.host, self.mapped = host, mapped
 
     @classmethod
-    def empty(cls, shared: Resources, form: Form) -> Offloaded:
+    def empty(cls, shared: TierResources, form: KVShape) -> Offloaded:
         return cls(shared, form, *allocate(form.shape, form.dtype, form.device))
 
     def write(self, k: Tensor, v: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .block import BlockKV, Form, Resources
+from .block import BlockKV, KVShape, TierResources
 
 # what a key is off by shifts all logits of its token: fp8 rounds its large channels, which count
 # most there, far more coarsely than int8 does
@@ -16,10 +16,10 @@ class Quantized(BlockKV):
     """Codes `(B, L, C)` and a scale for each token and head `(B, L, heads)` fp32, see
     `kernels/ops_kv.py`."""
 
-    place = "gpu_fp8"
+    tier = "gpu_fp8"
 
     @classmethod
-    def empty(cls, shared: Resources, form: Form) -> Quantized:
+    def empty(cls, shared: TierResources, form: KVShape) -> Quantized:
         scales = (form.batch, form.rows, shared.heads)
         shapes = [(form.shape, KEYS), (form.shape, VALUES)] + [(scales, torch.float32)] * 2
         tensors = tuple(torch.empty(s, dtype=d, device=form.device) for s, d in shapes)

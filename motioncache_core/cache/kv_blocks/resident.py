@@ -5,24 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .block import BlockKV, Form, Resources
+from .block import BlockKV, KVShape, TierResources
 
 
 class Resident(BlockKV):
     """The very tensors that the model made, where they own their memory."""
 
-    place = "gpu"
+    tier = "gpu"
 
     @classmethod
-    def empty(cls, shared: Resources, form: Form) -> Resident:
+    def empty(cls, shared: TierResources, form: KVShape) -> Resident:
         tensors = tuple(
             torch.empty(form.shape, dtype=form.dtype, device=form.device) for _ in range(2)
         )
         return cls(shared, form, tensors)
 
     @classmethod
-    def keeping(cls, shared: Resources, k: Tensor, v: Tensor, old: BlockKV | None) -> BlockKV:
-        return cls(shared, Form.of(k), (_owned(k), _owned(v)))
+    def keeping(cls, shared: TierResources, k: Tensor, v: Tensor, old: BlockKV | None) -> BlockKV:
+        return cls(shared, KVShape.of(k), (_owned(k), _owned(v)))
 
     def write(self, k: Tensor, v: Tensor) -> None:
         for store, new in zip(self.tensors, (k, v), strict=True):

@@ -1,0 +1,62 @@
+"""The traces of one run's devices as one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import replace
+
+from .trace import EvaluationRecord, Trace
+
+_BYTES = ("residual_bytes", "residual_host_bytes", "kv_bytes", "kv_host_bytes", "deciding_bytes")
+
+
+def merge(into: Trace, trace: Trace, device: str) -> None:
+    """Add what happened on another device.
+
+    Where both have always decided alike, an evaluation gets the calls of both; else those of the
+    other device are listed as a scope of their own.
+    """
+    for name in _BYTES:
+        setattr(into, name, getattr(into, name) + getattr(trace, name))
+    if into.grid is None:
+        for name in ("model", "distance", "grid", "chunks", "blocks", "width", "ffn_width"):
+            setattr(into, name, getattr(trace, name))
+    into.decline(trace.reason)
+    into.declined_calls += trace.declined_calls
+    for remark in trace.remarks:
+        into.remark(remark)
+    for sentence in trace.why:
+        into.advise(sentence)
+    for name in ("residual_reason", "kv_reason"):
+        here, there = getattr(into, name), getattr(trace, name)
+        if there and there != here:
+            setattr(into, name, f"{here}; " * bool(here) + f"on {device}: {there}")
+    into.kv_reasons += [r for r in trace.kv_reasons if r not in into.kv_reasons]
+    alike = _by_moment(into)
+    same = into.settings.get("cfg_mask") == "shared" and all(
+        moment in alike and _decided(alike[moment]) == _decided(record)
+        for moment, record in _by_moment(trace).items()
+    )
+    for moment, record in _by_moment(trace).items():
+        if same:
+            alike[moment].calls += record.calls
+        else:
+            scope = f"{record.scope}, {device}"
+            into.evaluations.append(replace(record, index=len(into.evaluations), scope=scope))
+
+
+def _decided(record: EvaluationRecord) -> list[tuple[str, str, int]]:
+    # distances may differ in the last bits between devices
+    return [(chunk.kind, chunk.phase, chunk.active) for chunk in record.chunks]
+
+
+def _by_moment(trace: Trace) -> dict[Hashable, EvaluationRecord]:
+    """The evaluations by what names them on every device."""
+    seen: Counter[Hashable] = Counter()
+    found: dict[Hashable, EvaluationRecord] = {}
+    for record in trace.evaluations:
+        moment = (record.scope, record.sigma, record.window, record.first_frame)
+        seen[moment] += 1
+        found[(moment, seen[moment])] = record
+    return found
