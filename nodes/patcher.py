@@ -13,7 +13,7 @@ from ..motioncache_core import (
     TraceHandle,
     settings_for_run,
 )
-from .host import attach
+from .host.attach import attach
 from .types import CATEGORY, SettingsSocket, TraceSocket
 
 
