@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motioncache_core.report.video_quality import compare, text
-from .host.attach import intermediate_device
+from .host.loaders import intermediate_device
 from .pictures.comparison import MODES, ComparePictures
 from .types import CATEGORY
 

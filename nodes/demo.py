@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..motioncache_core.demo import checkpoint, clips, codec, conditions, scenes
-from .host.attach import from_model_space, intermediate_device, load_demo_model, to_model_space
+from .host.loaders import from_model_space, intermediate_device, load_demo_model, to_model_space
 from .types import CATEGORY
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..motioncache_core.models.skyreels import describe, fold_fps, inspect
-from .host.attach import WEIGHT_DTYPES, diffusion_model_names, load_wan_file
+from .host.loaders import WEIGHT_DTYPES, diffusion_model_names, load_wan_file
 from .types import CATEGORY
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..motioncache_core import MotionCacheError, NoMapError, TraceHandle
 from ..motioncache_core.report.colours import COLORMAPS
 from ..motioncache_core.report.motion_map import UPSCALES, VIEWS, render
-from .host.attach import intermediate_device
+from .host.loaders import intermediate_device
 from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
 from .pictures.scrubber import KEY, scrub_data
 from .pictures.timeline import notice

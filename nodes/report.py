@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..motioncache_core import TraceHandle
 from ..motioncache_core.report.report_json import as_json
 from ..motioncache_core.report.report_text import text
-from .host.attach import intermediate_device
+from .host.loaders import intermediate_device
 from .pictures.timeline import labelled_timeline
 from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
 

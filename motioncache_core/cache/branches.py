@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +12,6 @@ from ..sampling.model_call import BranchKey
 from .kv_placement import CPU, usable
 from .kv_store import KVStore
 from .residual_placement import moved_to_host, settle
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -29,6 +26,7 @@ class BranchRows:
         kv: keys and values, None where none are kept.
         filled: whether a full evaluation has stored residuals.
         iteration: number of the last evaluation that the branches took part in.
+        around: rows around the video's in the keys.
         device: the model's, where residual and slope are in the host's memory; else None.
     """
 
@@ -40,6 +38,7 @@ class BranchRows:
     filled: bool = False
     iteration: int = -1
     device: torch.device | None = None
+    around: int = 0
 
     def take_part(self, evaluation: int, least: int) -> None:
         """The branches are called in this evaluation. Ones that were last called before `least`
@@ -52,24 +51,23 @@ class BranchRows:
                 self.slope.zero_()
         self.iteration = evaluation
 
-    def fits(self, x: Tensor) -> bool:
-        """Whether the cache was made for tokens like `x`."""
+    def fits(self, x: Tensor, around: int) -> bool:
+        """Whether the cache was made for tokens like `x`, with so many rows around them."""
         r = self.residual
-        return (r.shape, r.dtype, self.device or r.device) == (x.shape, x.dtype, x.device)
+        own = r.shape, r.dtype, self.device or r.device, self.around
+        return own == (x.shape, x.dtype, x.device, around)
 
-    def with_room(self, work: Callable[[], T]) -> T:
-        """What `work` returns; where it runs out of memory, once more after what is stored has
-        given some. It may have been broken off anywhere."""
-        while True:
-            try:
-                return work()
-            except torch.OutOfMemoryError as error:
-                if self.device is not None and not (self.kv and self.kv.entries):
-                    raise
-                # what had been made is held by the traceback until this clause ends
-                message = str(error)
-            if not self.to_host() and not (self.kv and self.kv.make_room()):
-                raise torch.OutOfMemoryError(message)
+    def has_room_to_give(self) -> bool:
+        """Whether anything that is stored can still go elsewhere."""
+        return self.device is None or bool(self.kv and self.kv.entries)
+
+    def give_room(self) -> bool:
+        """Residuals go to the host's memory, then keys and values one tier down.
+
+        Returns:
+            whether there is more room now.
+        """
+        return self.to_host() or bool(self.kv and self.kv.make_room())
 
     def to_host(self) -> bool:
         """Residual and slope move to the host's memory.
@@ -127,6 +125,7 @@ class BranchRows:
                     self.filled,
                     self.iteration,
                     self.device,
+                    self.around,
                 )
             )
         return parts
@@ -151,6 +150,7 @@ class BranchRows:
             all(p.filled for p in parts),
             min(p.iteration for p in parts),
             device,
+            parts[0].around,
         )
         if device is not None:
             joined._hold(moved_to_host(joined._held(), device))
@@ -163,22 +163,22 @@ class BranchTable:
 
     entries: dict[BranchKey, BranchRows] = field(default_factory=dict)
 
-    def find(self, keys: tuple[BranchKey, ...], x: Tensor) -> BranchRows | None:
+    def find(self, keys: tuple[BranchKey, ...], x: Tensor, around: int = 0) -> BranchRows | None:
         """The cache of these branches in this order; None if one is new or of another shape."""
         owners = [self.entries.get(key) for key in keys]
         if any(owner is None for owner in owners):
             return None
         found = [owner for owner in owners if owner is not None]
         if found[0].keys == keys:
-            return found[0] if found[0].fits(x) else None
+            return found[0] if found[0].fits(x, around) else None
         for owner in {id(o): o for o in found}.values():
             for part in owner.split():
                 self.entries[part.keys[0]] = part
         parts = [self.entries[key] for key in keys]
-        if len({(p.samples, p.residual.shape[1:]) for p in parts}) > 1:
+        if len({(p.samples, p.residual.shape[1:], p.around) for p in parts}) > 1:
             return None
         joined = parts[0] if len(parts) == 1 else BranchRows.join(parts)
-        if not joined.fits(x):
+        if not joined.fits(x, around):
             return None
         self.put(joined)
         return joined

@@ -61,6 +61,7 @@ class KVBytes:
         x: Tensor,
         blocks: int,
         heads: int,
+        width: int,
         rows: int,
         windows: Sequence[int] = (),
         forecast: bool = False,
@@ -68,11 +69,11 @@ class KVBytes:
         """For tokens `x` `(B, L, C)` in `rows` batch rows of all branches.
 
         Args:
+            width: channels of a key, all heads together.
             windows: token rows of every context window that keeps keys of its own; L is one of
                 them.
         """
-        _, length, width = x.shape
-        lengths = windows or (length,)
+        lengths = windows or (x.shape[1],)
         total = sum(lengths)
         full = 2 * rows * total * width * x.element_size()
         # a code for each number and a scale, fp32, for each head

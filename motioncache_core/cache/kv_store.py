@@ -49,18 +49,18 @@ class KVStore:
         """Whether the last full evaluation stored every block."""
         return len(self.fresh) == self.blocks
 
-    def put(self, block: int, k: Tensor, v: Tensor, steps: RowUpdates | None = None) -> None:
+    def put(self, block: int, k: Tensor, v: Tensor, updates: RowUpdates | None = None) -> None:
         """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
         without a copy, when they own their memory; partial evaluations then write into them.
 
         Args:
-            steps: of the forecast, where there is something to learn a slope from.
+            updates: of the forecast, where there is something to learn a slope from.
         """
         self.finished.pop(block, None)
         self.fresh.discard(block)
         while not self.tiers.lost:
             try:
-                self._put(block, k, v, steps)
+                self._put(block, k, v, updates)
                 self.fresh.add(block)
                 return
             except torch.OutOfMemoryError:
@@ -74,14 +74,14 @@ class KVStore:
         v: Tensor,
         rows: Tensor,
         length: int,
-        steps: RowUpdates | None = None,
+        updates: RowUpdates | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
         rows `(B, length, C)`, in the model's dtype on its device; the others forecast where
-        `steps` are given and there are slopes."""
+        `updates` are given and there are slopes."""
         while True:
             try:
-                return self._update(block, k, v, rows, length, steps)
+                return self._update(block, k, v, rows, length, updates)
             except torch.OutOfMemoryError:
                 pass
             self._step_down(block)
@@ -217,22 +217,28 @@ class KVStore:
     def _kind(self, block: int) -> type[BlockKV]:
         return TIERS[self.tiers.tiers[block]]
 
-    def _put(self, block: int, k: Tensor, v: Tensor, steps: RowUpdates | None) -> None:
+    def _put(self, block: int, k: Tensor, v: Tensor, updates: RowUpdates | None) -> None:
         old, slopes = self.entries.get(block), self._slopes(block)
-        if old is not None and slopes and steps and old.form == KVShape.of(k):
-            learn(old, slopes, k, v, steps.parts)
+        if old is not None and slopes and updates and old.form == KVShape.of(k):
+            learn(old, slopes, k, v, updates.parts)
             return
         self.slopes.pop(block, None)
         self.entries[block] = self._kind(block).keeping(self.tiers.shared, k, v, old)
         self._begin_slopes(block)
 
     def _update(
-        self, block: int, k: Tensor, v: Tensor, rows: Tensor, length: int, steps: RowUpdates | None
+        self,
+        block: int,
+        k: Tensor,
+        v: Tensor,
+        rows: Tensor,
+        length: int,
+        updates: RowUpdates | None,
     ) -> tuple[Tensor, Tensor]:
         entry, slopes = self.entries[block], self._slopes(block)
-        if slopes and steps:
+        if slopes and updates:
             done = self.finished.get(block, Finished())
-            known = steps.of_store(done.rows, done.kept, entry.form.rows)
+            known = updates.of_store(done.rows, done.kept, entry.form.rows)
             return carry_on(entry, slopes, k, v, rows, known)
         # both before the rows are written back, which can wait
         entry.prefetch(length)

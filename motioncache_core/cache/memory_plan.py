@@ -11,7 +11,6 @@ from torch import Tensor
 from ..common.protocols import TokenOps
 from ..common.reasons import because, prefixed
 from ..common.token_layout import TokenLayout
-from ..models.adapter import ModelFacts
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
@@ -43,6 +42,8 @@ class MemoryPlan:
     out in one of them, the others follow.
 
     Args:
+        sites: attention calls whose keys are kept, of one model call.
+        heads, key_width: attention heads, and channels of a key, all heads together.
         keys: False keeps no keys and values, after memory ran out.
     """
 
@@ -51,25 +52,30 @@ class MemoryPlan:
         settings: MotionCacheSettings,
         ops: TokenOps,
         run: RunFacts,
-        facts: ModelFacts,
+        sites: int,
+        heads: int,
+        key_width: int,
         keys: bool = True,
     ) -> None:
-        self._settings, self._ops, self._run, self._facts = settings, ops, run, facts
+        self._settings, self._ops, self._run = settings, ops, run
+        self._sites, self._heads, self._key_width = sites, heads, key_width
         self._keys = keys
         self._placement: Placement | None = None
         self.residuals = ResidualPlacement(GPU, 0, "")
         self.tiers: dict[torch.device, KVTiers] = {}
 
-    def tiers_for(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> KVTiers:
+    def tiers_for(
+        self, call: ModelCall, layout: TokenLayout, x: Tensor, around: int = 0
+    ) -> KVTiers:
         """Where the keys and values of tokens `x` `(B, L, C)` go.
 
         Raises:
             SettingsError: the device cannot do what `kv_cache` asks for.
         """
         if self._placement is None:
-            self._placement, self.residuals = self._place(call, layout, x)
+            self._placement, self.residuals = self._place(call, layout, x, around)
         if x.device not in self.tiers:
-            shared = TierResources(self._facts.heads, self._ops)
+            shared = TierResources(self._heads, self._ops)
             tiers = usable(x.device, x.dtype)
             placement = self._placement
             self.tiers[x.device] = KVTiers(
@@ -95,14 +101,14 @@ class MemoryPlan:
         return sum(tiers.shared.nbytes() for tiers in self.tiers.values())
 
     def _place(
-        self, call: ModelCall, layout: TokenLayout, x: Tensor
+        self, call: ModelCall, layout: TokenLayout, x: Tensor, around: int
     ) -> tuple[Placement, ResidualPlacement]:
         run, windows = self._run, self._run.windows
         frames = [w.length for w in windows] if call.window else [layout.frames]
-        moving = [n * layout.spatial for n in frames if not still(self._settings, n)]
+        moving = [n * layout.spatial + around for n in frames if not still(self._settings, n)]
         rows = call.samples * max(run.branches, len(call.branches))
-        heads, wanted = self._facts.heads, self._settings.kv_forecast > 0
-        need = KVBytes.of(x, self._facts.blocks, heads, rows, moving, wanted)
+        heads, wanted = self._heads, self._settings.kv_forecast > 0
+        need = KVBytes.of(x, self._sites, heads, self._key_width, rows, moving, wanted)
         tokens = rows * sum(frames) * layout.spatial
         nbytes = residual_bytes(self._settings, tokens, x.shape[2], x.element_size())
         if not moving and not call.causal:

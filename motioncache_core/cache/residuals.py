@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
-from ..engine.call_plan import CallPlan, Part, inverse_rows
 from .branches import BranchRows
 from .correction import FEATURES, Correction, features
+from .row_update import RowUpdate
 
 # bytes of a residual that are on the device at a time, where it is kept in the host's memory
 PIECE = 64 * 2**20
@@ -34,127 +35,124 @@ class ResidualPiece:
     rate: Tensor | None
 
 
-def reuse(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor) -> Tensor:
+def reuse(ops: TokenOps, updates: Sequence[RowUpdate], state: BranchRows, x: Tensor) -> Tensor:
     """`x + r` for all rows of `x` `(B, L, C)`, with the forecast where there is one."""
 
-    def work() -> Tensor:
-        y = None
-        for part in plan.parts:
-            for h in _pieces(state, part, x):
-                slope = None if h.gain is None else h.slope
-                gain = None if slope is None else h.gain
-                y = _put(y, x, h, ops.reuse_residual(_of(x, h), h.residual, slope, gain))
-        return x if y is None else y
-
-    return state.with_room(work)
+    y = None
+    for update in updates:
+        for h in _pieces(state, update, x):
+            slope = None if h.gain is None else h.slope
+            gain = None if slope is None else h.gain
+            y = _put(y, x, h, ops.reuse_residual(_of(x, h), h.residual, slope, gain))
+    return x if y is None else y
 
 
-def scatter(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> Tensor:
-    """Full-length output `(B, L, C)` from the active rows' `y` `(B, n, C)`.
+def scatter(
+    ops: TokenOps,
+    updates: Sequence[RowUpdate],
+    state: BranchRows,
+    x: Tensor,
+    found: Sequence[Tensor],
+) -> Tensor:
+    """Full-length output `(B, L, C)` from the `answers` of the active rows.
 
     Active rows' residuals (and slopes) are updated; the others are reused, and corrected where the
-    plan says so. Done again after it broke off, rows that were done have a slope of 0, which is no
-    forecast.
+    update says so. Done again after it broke off, rows that were done have a slope of 0, which is
+    no forecast.
     """
-    # from residuals that are not updated yet
-    answers = state.with_room(lambda: _answers(ops, plan, state, x, y))
-
-    def work() -> Tensor:
-        out = None
-        for part, answer in zip(plan.parts, answers, strict=True):
-            told, first = _told(part, state), part.rows.indices(x.shape[0])[0]
-            inverse = inverse_rows(part, x.shape[1], x.device) if told is None else told.inverse
-            for h in _pieces(state, part, x, write=True):
-                known = h.slope is not None and h.gain is not None
-                start, stop, _ = h.batch.indices(x.shape[0])
-                rate = h.rate if told is None else told.inverse_interval[h.rows]
-                merged = ops.scatter_residual(
-                    _of(x, h),
-                    answer[start - first : stop - first],
-                    inverse[:, h.rows],
-                    h.residual,
-                    h.slope if known else None,
-                    h.gain if known else None,
-                    rate if known else None,
-                )
-                out = _put(out, x, h, merged)
-        return x if out is None else out
-
-    out = state.with_room(work)
-    state.filled = True
-    return out
+    out = None
+    for update, answer in zip(updates, found, strict=True):
+        correction, first = _correction(update, state), update.batch.indices(x.shape[0])[0]
+        inverse = update.inverse if correction is None else correction.inverse
+        if inverse is None:
+            raise CacheShapeError("a partial evaluation without the list of computed rows")
+        for h in _pieces(state, update, x, write=True):
+            known = h.slope is not None and h.gain is not None
+            start, stop, _ = h.batch.indices(x.shape[0])
+            rate = h.rate if correction is None else correction.inverse_interval[h.rows]
+            merged = ops.scatter_residual(
+                _of(x, h),
+                answer[start - first : stop - first],
+                inverse[:, h.rows],
+                h.residual,
+                h.slope if known else None,
+                h.gain if known else None,
+                rate if known else None,
+            )
+            out = _put(out, x, h, merged)
+    return x if out is None else out
 
 
-def _told(part: Part, state: BranchRows) -> Correction | None:
-    return part.plan.correction if state.filled else None
+def _correction(update: RowUpdate, state: BranchRows) -> Correction | None:
+    return update.correction if state.filled else None
 
 
-def _answers(
-    ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor
+def answers(
+    ops: TokenOps, updates: Sequence[RowUpdate], state: BranchRows, x: Tensor, y: Tensor
 ) -> list[Tensor]:
-    """Each part's computed rows, and behind them the rows that these correct."""
-    answers, forecast = [], None
-    for part in plan.parts:
-        told, rows, computed = _told(part, state), part.plan.rows, y[part.rows]
-        if told is None or rows is None:
-            answers.append(computed)
+    """Each update's computed rows of `y` `(B, n, C)`, and behind them the rows that these correct:
+    for `scatter`, from residuals that are not updated yet."""
+    found, forecast = [], None
+    for update in updates:
+        correction, rows, computed = _correction(update, state), update.rows, y[update.batch]
+        if correction is None or rows is None:
+            found.append(computed)
             continue
         if forecast is None:
-            forecast = reuse(ops, plan, state, x)
+            forecast = reuse(ops, updates, state, x)
         computed = computed[:, : len(rows)].contiguous()
-        weights = told.weights(_features(state, part, x), rows)
+        weights = correction.weights(_features(state, update, x), rows)
         others = ops.correct_rows(
-            forecast[part.rows], computed, rows, told.targets, told.sources, weights
+            forecast[update.batch], computed, rows, correction.targets, correction.sources, weights
         )
-        answers.append(torch.cat([computed, others], dim=1))
-    return answers
+        found.append(torch.cat([computed, others], dim=1))
+    return found
 
 
-def _features(state: BranchRows, part: Part, x: Tensor) -> Tensor:
-    """What tells the part's tokens apart, `(b, L, FEATURES)`: how their residuals change, or what
+def _features(state: BranchRows, update: RowUpdate, x: Tensor) -> Tensor:
+    """What tells the tokens apart, `(b, L, FEATURES)`: how their residuals change, or what
     they are where no slope is kept."""
     out = x.new_empty((*x.shape[:2], FEATURES), dtype=torch.float32)
-    for h in _pieces(state, part, x):
+    for h in _pieces(state, update, x):
         out[h.batch, h.rows] = features(h.residual if h.slope is None else h.slope)
-    return out[part.rows]
+    return out[update.batch]
 
 
-def store(ops: TokenOps, plan: CallPlan, state: BranchRows, x: Tensor, y: Tensor) -> None:
+def store(
+    ops: TokenOps, updates: Sequence[RowUpdate], state: BranchRows, x: Tensor, y: Tensor
+) -> None:
     """Remember the residual of a full evaluation, and its slope from the second one on."""
     y = y.contiguous()
-
-    def work() -> None:
-        for part in plan.parts:
-            for h in _pieces(state, part, x, write=True):
-                learned = state.filled and h.slope is not None and h.rate is not None
-                ops.store_residual(
-                    _of(x, h),
-                    _of(y, h),
-                    h.residual,
-                    h.slope if learned else None,
-                    h.rate if learned else None,
-                )
-
-    state.with_room(work)
-    state.filled = True
+    for update in updates:
+        for h in _pieces(state, update, x, write=True):
+            learned = state.filled and h.slope is not None and h.rate is not None
+            ops.store_residual(
+                _of(x, h),
+                _of(y, h),
+                h.residual,
+                h.slope if learned else None,
+                h.rate if learned else None,
+            )
 
 
 def _pieces(
-    state: BranchRows, part: Part, x: Tensor, write: bool = False
+    state: BranchRows, update: RowUpdate, x: Tensor, write: bool = False
 ) -> Iterator[ResidualPiece]:
-    """The part's rows, in as many pieces as it takes.
+    """The update's batch rows, in as many pieces as it takes.
 
     Args:
         write: keep what is written to them.
     """
-    gain, rate = part.plan.gain, part.plan.inverse_interval
+    gain, rate = update.gain, update.inverse_interval
     if state.device is None:
-        slope = None if state.slope is None else state.slope[part.rows]
-        yield ResidualPiece(part.rows, slice(None), state.residual[part.rows], slope, gain, rate)
+        slope = None if state.slope is None else state.slope[update.batch]
+        yield ResidualPiece(
+            update.batch, slice(None), state.residual[update.batch], slope, gain, rate
+        )
         return
     batch, length, width = x.shape
     step = max(1, PIECE // (width * x.element_size()))
-    for b in range(*part.rows.indices(batch)):
+    for b in range(*update.batch.indices(batch)):
         for first in range(0, length, step):
             # one batch row's are one range of memory
             one, rows = slice(b, b + 1), slice(first, min(first + step, length))

@@ -104,12 +104,13 @@ Distance = Tensor | float
 class DistanceMeasure(Protocol):
     """What the session needs of a measure."""
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+    def signal(self, tokens: Tensor, modulation: Tensor | None, sigma: Tensor) -> Tensor:
         """What is remembered of a call.
 
         Args:
             tokens: `(B, N, C)` rows of one chunk before the first block.
-            modulation: `(T, 6, C)` timestep modulation of the chunk's frames, T of 1 or frames.
+            modulation: `(T, 6, C)` timestep modulation of the chunk's frames, T of 1 or frames;
+                None where the family has none.
             sigma: the chunk's noise level, 1 (noise) to 0 (clean), 0-d on the device.
         """
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..common.host_transfer import upload
 from ..common.protocols import TokenOps
 from ..engine.session import Session
+from ..models.wan import WAN
 from ..report.trace import Trace
 from ..sampling.forcing import Progress, WindowCall, sample_forcing
 from ..sampling.model_call import ForcingCall, ModelCall
@@ -59,13 +60,12 @@ def forcing_sample(
         doubled = torch.cat([shown] * len(names))
         t = upload(call.sigmas, x.device).mul(1000).expand(len(doubled), -1)
 
-        def run(given: dict[str, Any]) -> Tensor:
-            out: Tensor = model(doubled, t, context, transformer_options=given)
+        def run(options: dict[str, Any]) -> Tensor:
+            out: Tensor = model(doubled, t, context, transformer_options=options)
             return out
 
-        out = session.evaluate(
-            ModelCall(model, run, doubled, t, names, forcing.options({}), forcing=forcing)
-        )
+        given = WAN.shifted({}, forcing.first_position)
+        out = session.evaluate(ModelCall(model, run, doubled, t, names, given, forcing=forcing))
         velocity = out.chunk(len(names))[-1]
         if cfg != 1:
             unconditional = out.chunk(2)[0]

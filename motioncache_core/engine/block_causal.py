@@ -74,7 +74,7 @@ def block_causal(
     block: int,
     qkv: tuple[Tensor, Tensor, Tensor],
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
-    steps: RowUpdates | None = None,
+    updates: RowUpdates | None = None,
 ) -> Tensor:
     """Self-attention of the active rows, one call per segment.
 
@@ -82,14 +82,14 @@ def block_causal(
         rows: active rows `(1 or B, n)` int32, padded with -1.
         qkv: of the active rows, `(B, n, C)` each; keys and values are stored.
         attend: the host's attention.
-        steps: of the forecast of keys and values.
+        updates: of the forecast of keys and values.
     """
     q, k, v = qkv
     kv.grow(block, k, plan.end)
     shift, gone = kv.shift(block), kv.compressed_rows(block)
     # padding stays negative; rows that are compressed already have no place of their own
     at = torch.where(rows < gone, -1, rows + shift) if shift or gone else rows
-    keys, values = kv.update(block, k, v, at, plan.end + shift, steps)
+    keys, values = kv.update(block, k, v, at, plan.end + shift, updates)
     segments = plan.segments
     if len(segments) == 1 and segments[0].queries.stop == q.shape[1]:
         end = segments[0].end + shift

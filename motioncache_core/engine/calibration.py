@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +14,10 @@ from ..models.adapter import Adapter
 from ..models.registry import find_adapter
 from ..policy.model_profile import MIN_LEVELS, Changes
 from ..sampling.model_call import BranchKey, ModelCall
-from .block_hooks import modulation_row
+from .block_probe import BlockProbe
 from .devices import THREAD_DEVICE
 from .session import decline_reason
 
-# a thin sample of rows is enough for a mean and keeps the copies small
-_ROWS = 4096
 _EPS = 1e-8
 
 
@@ -31,7 +27,7 @@ class _Seen:
     what the blocks added."""
 
     tokens: Tensor
-    modulation: Tensor
+    modulation: Tensor | None
     residual: Tensor
 
 
@@ -79,7 +75,7 @@ class Recorder:
                 "sampler such as KSampler, or bypass MotionCache Calibrate"
             )
         facts = adapter.facts(call.network)
-        probe = _Probe(adapter.block_type, facts.blocks - 1)
+        probe = BlockProbe(adapter, facts)
         out = call.run(probe.options(call.options))
         self._reached = True
         if probe.residual is not None:
@@ -107,9 +103,9 @@ class Recorder:
         """Drop every tensor."""
         self._branches.clear()
 
-    def _note(self, call: ModelCall, adapter: Adapter, probe: _Probe) -> None:
-        tokens, vec, residual = probe.tokens, probe.modulation, probe.residual
-        if tokens is None or vec is None or residual is None:
+    def _note(self, call: ModelCall, adapter: Adapter, probe: BlockProbe) -> None:
+        tokens, modulation, residual = probe.tokens, probe.modulation, probe.residual
+        if tokens is None or residual is None:
             return
         levels = call.timestep.float() / adapter.timestep_scale
         for i, key in enumerate(call.branches):
@@ -118,7 +114,7 @@ class Recorder:
             # a view would keep the whole batch
             now = _Seen(
                 tokens[rows].clone(),
-                modulation_row(vec, rows.start).float().clone(),
+                None if modulation is None else modulation(rows.start).float().clone(),
                 residual[rows].clone(),
             )
             branch.levels.append(levels[rows].amax())
@@ -143,42 +139,8 @@ def _changes(before: _Seen, now: _Seen) -> Tensor:
     return torch.stack([_relative(a, b) for a, b in pairs])
 
 
-def _relative(before: Tensor, now: Tensor) -> Tensor:
+def _relative(before: Tensor | None, now: Tensor | None) -> Tensor:
+    if before is None or now is None:
+        return torch.zeros(())
     change = (now.float() - before.float()).abs().mean()
     return change / (before.float().abs().mean() + _EPS)
-
-
-class _Probe:
-    """Looks at what enters the first block and what leaves the last, of a thin sample of rows."""
-
-    def __init__(self, block_type: str, last: int) -> None:
-        self._type, self._last = block_type, last
-        self.tokens: Tensor | None = None
-        self.modulation: Tensor | None = None
-        self.residual: Tensor | None = None
-
-    def options(self, options: Any) -> dict[str, Any]:
-        """A copy of the host's options with ours in front of the patches already there."""
-        replace = dict(options.get("patches_replace", {}))
-        blocks = dict(replace.get("dit", {}))
-        for i in {0, self._last}:
-            blocks[(self._type, i)] = self._patch(i, blocks.get((self._type, i)))
-        replace["dit"] = blocks
-        return {**options, "patches_replace": replace}
-
-    def _patch(self, index: int, previous: Any) -> Callable[..., dict[str, Any]]:
-        def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-            if index == 0:
-                self.tokens, self.modulation = _sample(args["img"]).clone(), args["vec"]
-            out: dict[str, Any] = (
-                extra["original_block"](args) if previous is None else previous(args, extra)
-            )
-            if index == self._last and self.tokens is not None:
-                self.residual = _sample(out["img"]) - self.tokens
-            return out
-
-        return patch
-
-
-def _sample(rows: Tensor) -> Tensor:
-    return rows[:, :: max(1, rows.shape[1] // _ROWS)]

@@ -43,7 +43,8 @@ class CallPlan:
         pairs: query-key pairs of a block's self-attention, of the batch row that has most.
         frames: ranges of active latent frames, where only whole frames run; they save a row list
             for whatever is the same for all tokens of a frame.
-        steps: of the forecast of keys and values; None where they are not forecast.
+        updates: of the residuals, a part each.
+        kv_updates: of keys and values; None where they are not forecast.
     """
 
     kind: str
@@ -54,7 +55,8 @@ class CallPlan:
     causal: CausalPlan | None = None
     pairs: int = 0
     frames: tuple[slice, ...] | None = None
-    steps: RowUpdates | None = None
+    updates: Sequence[RowUpdate] = ()
+    kv_updates: RowUpdates | None = None
 
 
 def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
@@ -179,15 +181,31 @@ def inverse_rows(part: Part, tokens: int, device: torch.device) -> Tensor:
     return torch.full((1, tokens), -1, dtype=torch.int32, device=device)
 
 
+def row_updates(plan: CallPlan, tokens: int, device: torch.device) -> list[RowUpdate]:
+    """What the call does to the residuals of its parts."""
+    partial = plan.kind == PARTIAL
+    return [
+        RowUpdate(
+            p.rows,
+            inverse_rows(p, tokens, device) if partial else None,
+            p.plan.gain,
+            p.plan.inverse_interval,
+            p.plan.rows,
+            p.plan.correction,
+        )
+        for p in plan.parts
+    ]
+
+
 def kv_updates(plan: CallPlan, tokens: int, device: torch.device) -> RowUpdates | None:
     """What the forecast of keys and values needs to know of a call, where it is on."""
-    steps = []
+    updates = []
     for p in plan.parts:
         gain, rate = p.plan.kv_gain, p.plan.kv_inverse_interval
         if gain is None or rate is None:
             return None
-        steps.append(RowUpdate(p.rows, inverse_rows(p, tokens, device), gain, rate))
-    return RowUpdates(steps)
+        updates.append(RowUpdate(p.rows, inverse_rows(p, tokens, device), gain, rate))
+    return RowUpdates(updates)
 
 
 def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int) -> CallRecord:
@@ -207,7 +225,7 @@ def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: in
     return CallRecord(
         kind,
         len(call.branches),
-        call.x.shape[0],
+        call.rows,
         plan.computed,
         blocks,
         note=plan.note,

@@ -14,20 +14,18 @@ from ..cache.memory_plan import MemoryPlan, still
 from ..cache.residual_placement import new_residuals, residual_tensors
 from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
-from ..common.protocols import TokenOps
 from ..common.reasons import because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
+from ..models.block_stream import BlockStream
 from ..policy.decider import Decider
 from ..policy.distance import advice
 from ..policy.evaluation_plan import evaluation_plan
 from ..policy.motion_weights import rate_of_change, token_patches
-from ..report.trace import CallRecord, Trace
-from ..report.trace_recorder import PendingMaps
+from ..policy.run_context import RunContext
+from ..report.trace import CallRecord
 from ..sampling.model_call import ForcingCall, ModelCall
-from ..sampling.run_facts import RunFacts
 from ..sampling.schedule import UNSTARTED
-from ..settings import MotionCacheSettings
 from .block_hooks import BlockHooks
 from .call_plan import (
     CallPlan,
@@ -38,6 +36,7 @@ from .call_plan import (
     causal_call_plan,
     compression,
     kv_updates,
+    row_updates,
 )
 
 log = logging.getLogger(__name__)
@@ -47,43 +46,36 @@ class ClipCache:
     """States and decisions for one token layout. A new size makes a new one.
 
     Args:
-        homes: shared with the other context windows of the run.
+        memory: shared with the other context windows of the run.
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
     """
 
     def __init__(
         self,
-        settings: MotionCacheSettings,
-        ops: TokenOps,
-        run: RunFacts,
-        trace: Trace,
-        maps: PendingMaps,
+        context: RunContext,
         adapter: Adapter,
         facts: ModelFacts,
         layout: TokenLayout,
-        homes: MemoryPlan,
+        memory: MemoryPlan,
         *,
-        reuse: bool = True,
         forcing: ForcingCall | None = None,
         position: int = 0,
         label: str = "",
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
-        self._forcing = forcing
-        self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
+        self._context, self._memory = context, memory
+        self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
+        self._forcing, self._still = forcing, False
         self._tables: dict[torch.device, BranchTable] = {}
-        self._homes, self._label, self._still = homes, label, False
-        source = run.profile or adapter.distance(facts, layout, settings.clamp_distance)
-        self._decider = Decider(
-            settings, ops, run, trace, maps, source, adapter.timestep_scale, reuse, position, label
-        )
-        trace.model, trace.distance = adapter.name, source.name
-        trace.advise(advice(source))
-        if not label or trace.grid is None:
+        clamp = context.settings.clamp_distance
+        source = context.run.profile or adapter.distance(facts, layout, clamp)
+        self._decider = Decider(context, source, adapter.timestep_scale, position, label)
+        work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
+        self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
+        if not label or self._recorder.trace.grid is None:
             # of several windows the first one is shown
-            trace.show(layout)
-        trace.blocks, trace.width, trace.ffn_width = facts.blocks, facts.width, facts.ffn_width
+            self._recorder.clip(layout)
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
         """Whether the call goes on with what is stored here."""
@@ -102,15 +94,18 @@ class ClipCache:
         for table in self._tables.values():
             table.slide(rows, layout.tokens, forcing.kv_keep > 0)
         self.layout = layout
-        self._trace.show(layout)
+        self._recorder.clip(layout)
 
-    def plan(self, call: ModelCall, x: Tensor, vec: Tensor) -> tuple[CallPlan, BranchRows]:
+    def plan(
+        self, call: ModelCall, stream: BlockStream, around: int
+    ) -> tuple[CallPlan, BranchRows]:
         """Decide for the call that has just reached its first block.
 
         Args:
-            x: tokens `(B, L, C)`.
-            vec: timestep modulation `(B, T, 6, C)` or `(B, 6, C)`.
+            stream: what enters it.
+            around: rows around the video's in the keys of its attention.
         """
+        x = stream.video
         if x.shape[1] != self.layout.tokens:
             grid = f"{self.layout.frames}x{self.layout.height}x{self.layout.width}"
             raise CacheShapeError(
@@ -118,26 +113,26 @@ class ClipCache:
                 f"from a grid of {grid}"
             )
         table = self._tables.setdefault(x.device, BranchTable())
-        home = self._homes.tiers_for(call, self.layout, x)
+        home = self._memory.tiers_for(call, self.layout, x, around)
         self._still = not call.causal and still(self._settings, self.layout.frames)
         if home.lost:
             table.forget_kv()
-        state = table.find(call.branches, x)
+        state = table.find(call.branches, x, around)
         if state is None:
-            state = self._new_rows(call, x, home)
+            state = self._new_rows(call, x, home, around)
             table.put(state)
-        groups = self._decider.decide(call, self.layout, x, vec, self._partial)
+        groups = self._decider.decide(call, self.layout, x, stream.modulation, self._partial)
         parts = []
         for g in groups:
-            if g.scope.plan is None:
+            if g.clip.plan is None:
                 raise CacheShapeError("no decision was taken for this evaluation")
-            parts.append(Part(g.rows, g.scope.plan))
+            parts.append(Part(g.rows, g.clip.plan))
         if call.forcing is not None:
             index = call.forcing.iteration.index
             state.take_part(index, index - 1)
         elif self._settings.cfg_mask == "shared":
             # a decision of its own waits for a branch that is left out for a while
-            now = groups[0].scope
+            now = groups[0].clip
             state.take_part(now.computed, now.computed - (parts[0].plan.kind != REUSE))
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
@@ -145,9 +140,10 @@ class ClipCache:
             plan = call_plan(parts, state, x)
         if plan.note and (state.filled or call.causal):
             for g in groups:
-                g.scope.computed_in_full()
+                g.clip.computed_in_full()
+        plan.updates = row_updates(plan, x.shape[1], x.device)
         if state.filled and state.kv is not None:
-            plan.steps = kv_updates(plan, x.shape[1], x.device)
+            plan.kv_updates = kv_updates(plan, x.shape[1], x.device)
         return plan, state
 
     def _causal_plan(
@@ -158,7 +154,7 @@ class ClipCache:
             raise CacheShapeError("block-causal attention without a store for keys and values")
         note: str = ""
         if not state.filled or not state.kv.complete:
-            state.kv = KVStore(self.facts.blocks, state.kv.tiers)
+            state.kv = KVStore(self._key_sites, state.kv.tiers)
             present = as_computed(self.layout, forcing.iteration, UNSTARTED)
             plan = evaluation_plan(self.layout, present, self._ops, x.device)
             if any(p.plan.chunks != plan.chunks for p in parts):
@@ -179,24 +175,24 @@ class ClipCache:
             note=note,
         )
 
-    def observe(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> CallRecord:
+    def observe(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
         groups = self._decider.groups(call, self.layout)
-        plan, record = evaluation.plan, groups[0].scope.record
+        plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        done = call_record(call, plan, self.layout, evaluation.block_calls)
+        done = call_record(call, plan, self.layout, hooks.block_calls)
         record.calls.append(done)
-        if not self._partial or not any(g.scope.wants_maps(self._settings) for g in groups):
+        if not self._partial or not any(g.clip.wants_maps(self._settings) for g in groups):
             return done
-        maps = self._maps(call, evaluation, out)
+        maps = self._maps(call, hooks, out)
         if maps is None:
             return done
         for g in groups:
             for i, key in enumerate(g.keys):
                 start = g.rows.start + i * call.samples
-                g.scope.maps[key] = maps[start : start + call.samples]
-            self._decider.left(g.scope)
+                g.clip.maps[key] = maps[start : start + call.samples]
+            self._decider.left(g.clip)
         return done
 
     def nbytes(self) -> tuple[int, int, int, int, int]:
@@ -212,36 +208,43 @@ class ClipCache:
         return any(table.on_host() for table in self._tables.values())
 
     @property
+    def _key_sites(self) -> int:
+        return self.adapter.key_sites(self.facts)
+
+    @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        return self._homes.stored and not self._still and self._settings.kv_cache != "off"
+        return self._memory.stored and not self._still and self._settings.kv_cache != "off"
 
-    def _maps(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> Tensor | None:
+    def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
         if self._settings.motion_source != "residual":
-            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
-        slope = evaluation.slope
-        if evaluation.plan.kind == REUSE or slope is None:
+            return self._ops.motion_map(self._motion_features(call, hooks, out), None)
+        slope = hooks.slope
+        if hooks.plan.kind == REUSE or slope is None:
             return None
         rates = rate_of_change(slope, (self.layout.frames, self.layout.spatial))
         # residuals may be in the host's memory
-        return rates.to(call.x.device)
+        return rates.to(call.device)
 
-    def _motion_features(self, call: ModelCall, evaluation: BlockHooks, out: Tensor) -> Tensor:
+    def _motion_features(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
-        if self._settings.motion_source == "features" and evaluation.output is not None:
-            shape = (call.x.shape[0], self.layout.frames, self.layout.spatial, -1)
-            return evaluation.output.reshape(shape).contiguous()
+        if self._settings.motion_source == "features" and hooks.output is not None:
+            shape = (call.rows, self.layout.frames, self.layout.spatial, -1)
+            return hooks.output.reshape(shape).contiguous()
         sigma = call.timestep.float() / self.adapter.timestep_scale
         sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
-        x0 = call.x[:, : self.facts.out_channels].float() - sigma * out.float()
+        video = self.adapter.video(call.x)[:, : self.facts.out_channels]
+        x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, home: KVTiers) -> BranchRows:
+    def _new_rows(self, call: ModelCall, x: Tensor, home: KVTiers, around: int) -> BranchRows:
         keeps = home.tiers and not home.lost and not self._still
-        kv = KVStore(self.facts.blocks, home) if keeps else None
+        kv = KVStore(self._key_sites, home) if keeps else None
         # rows of chunks that have not started are read before they are written
-        count, place = residual_tensors(self._settings), self._homes.residuals.place
+        count, place = residual_tensors(self._settings), self._memory.residuals.place
         held, device = new_residuals(count, x, place, zeros=call.causal)
         residual, slope = held[0], held[1] if len(held) > 1 else None
-        return BranchRows(call.branches, call.samples, residual, slope, kv, device=device)
+        return BranchRows(
+            call.branches, call.samples, residual, slope, kv, device=device, around=around
+        )

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from ..models.block_stream import BlockStream
 
 # numbers of rows that blocks may be compiled for; the second one already gives code for any number,
 # unless the blocks are compiled with dynamic=False
@@ -51,18 +53,17 @@ def in_a_run(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def few_sizes(compiled: nn.Module, x: Tensor, vec: Tensor) -> Iterator[None]:
+def few_sizes(compiled: nn.Module, stream: BlockStream) -> Iterator[None]:
     """Blocks are not compiled again for every number of active rows.
 
     After the first few numbers they run as they were compiled, if that serves, or uncompiled.
 
     Args:
         compiled: what `find_compiled` found.
-        x: active tokens `(B, n, C)`.
-        vec: timestep modulation `(B, T, 6, C)` or `(B, 6, C)`.
+        stream: what enters the block.
     """
-    rows = x.shape[1]
-    kind = (x.shape[0], vec.ndim, min(2, vec.shape[1]))
+    batch, rows = stream.tokens.shape[:2]
+    kind = (batch, *stream.variant)
     known = _sizes.setdefault(compiled, {}).setdefault(kind, set())
     # a torch before 2.6 cannot be told so, and compiles up to a limit of its own
     if rows in known or len(known) < SIZES or not hasattr(torch.compiler, "set_stance"):

@@ -17,8 +17,10 @@ from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter
 from ..policy.compute_budget import evaluations_left
+from ..policy.map_exchange import MapExchange
+from ..policy.run_context import RunContext
 from ..report.trace import CallRecord, Trace
-from ..report.trace_recorder import PendingMaps
+from ..report.trace_recorder import TraceRecorder
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..settings import FEW_STEPS, LITTLE_REUSE, MotionCacheSettings
@@ -41,6 +43,7 @@ class Session:
         trace: is filled while the run goes on, and finished by `close`.
         on_call: is given the trace after each call of the network, with the seconds of the calls
             that the device is done with.
+        exchange: takes and gives motion maps, where the branches are spread over devices.
     """
 
     def __init__(
@@ -50,31 +53,37 @@ class Session:
         run: RunFacts,
         trace: Trace,
         on_call: Callable[[Trace], None] | None = None,
+        exchange: MapExchange | None = None,
     ) -> None:
-        self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
+        self._run, self._recorder = run, TraceRecorder(trace, run)
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
-        self._maps = PendingMaps()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
         self._reached, self._closed, self._on_call = False, False, on_call
-        self._started = time.perf_counter()
+        self._started, self._spent = time.perf_counter(), 0
+        self._off = self._why_off(settings)
+        self._context = RunContext(
+            settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
+        )
+        self._clips = WindowCaches(self._context)
+
+    def _why_off(self, settings: MotionCacheSettings) -> str:
+        """Why the whole run reuses nothing; empty where it may."""
+        recorder, run = self._recorder, self._run
         steps = len(run.step_sigmas)
         if run.declined:
-            trace.decline(run.declined)
+            recorder.decline(run.declined)
         elif 0 < steps <= FEW_STEPS:
-            trace.decline(because("few_steps", steps=steps, most=FEW_STEPS))
+            recorder.decline(because("few_steps", steps=steps, most=FEW_STEPS))
         elif settings.compute_budget > 0 and not steps:
-            trace.decline(because("budget_without_steps", budget=settings.compute_budget))
+            recorder.decline(because("budget_without_steps", budget=settings.compute_budget))
         elif settings.reuse_threshold == 0:
-            trace.decline(because("threshold_zero"))
+            recorder.decline(because("threshold_zero"))
         elif 0 < steps <= LITTLE_REUSE:
-            trace.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
-        if settings.compute_budget > 0 and not trace.reason:
-            _check_budget(settings, run, trace)
-        self._off = trace.reason
-        trace.part, trace.windows = run.part, tuple(run.windows)
-        self._clips = WindowCaches(settings, ops, run, trace, self._maps, reuse=not self._off)
-        self._spent = 0
+            recorder.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
+        if settings.compute_budget > 0 and not recorder.trace.reason:
+            _check_budget(settings, run, recorder)
+        return recorder.trace.reason
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -95,7 +104,7 @@ class Session:
             )
         reason = self._off or why
         if reason:
-            self._trace.decline(reason)
+            self._recorder.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
@@ -114,16 +123,16 @@ class Session:
 
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
-        evaluation = BlockHooks(
-            lambda x, vec: clip.plan(call, x, vec),
-            self._ops,
+        hooks = BlockHooks(
+            lambda stream, around: clip.plan(call, stream, around),
+            self._context.ops,
             clip.layout.tokens,
-            clip.facts.blocks,
-            adapter.attention_call,
+            adapter,
+            clip.facts,
             self._compiled_part(call.network),
         )
-        options = evaluation.options(call.options, adapter.block_type)
-        watch = Stopwatch(call.x.device)
+        options = hooks.options(call.options)
+        watch = Stopwatch(call.device)
         out = call.run(options)
         watch.stop()
         if self._closed:
@@ -131,7 +140,7 @@ class Session:
             self._drop()
             return out
         self._clips.observe_memory()
-        self._called(clip.observe(call, evaluation, out), watch)
+        self._called(clip.observe(call, hooks, out), watch)
         return out
 
     @property
@@ -147,13 +156,12 @@ class Session:
         for record, watch in self._watches:
             record.seconds = watch.seconds()
         self._watches.clear()
-        self._trace.seconds = time.perf_counter() - self._started
-        self._trace.finished = True
+        self._recorder.finish(time.perf_counter() - self._started)
 
     def _drop(self) -> None:
         self._clips.drop()
         self._looked_at = self._compiled = None
-        self._maps.freeze()
+        self._recorder.freeze()
 
     def _compiled_part(self, network: object) -> nn.Module | None:
         # a large network has thousands of modules to look through
@@ -162,12 +170,12 @@ class Session:
         return self._compiled
 
     def _pass_through(self, call: ModelCall, note: str = "") -> Tensor:
-        watch = Stopwatch(call.x.device)
+        watch = Stopwatch(call.device)
         out = call.run(dict(call.options))
         watch.stop()
-        record = CallRecord("declined", len(call.branches), call.x.shape[0], self._trace.tokens)
+        record = CallRecord("declined", len(call.branches), call.rows, self._recorder.trace.tokens)
         record.note = note
-        self._trace.declined_calls.append(record)
+        self._recorder.passed_through(record)
         self._called(record, watch)
         return out
 
@@ -179,7 +187,7 @@ class Session:
         while self._watches and self._watches[0][1].ready():
             done, stopped = self._watches.popleft()
             done.seconds = stopped.seconds()
-        self._on_call(self._trace)
+        self._on_call(self._recorder.trace)
 
 
 def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
@@ -190,15 +198,15 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     for name in ("double_block", "attn1_patch", "attn2_patch"):
         if options.get("patches", {}).get(name):
             return because("block_patch", name=name)
-    rows, branches = call.x.shape[0], len(call.branches)
+    rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)
-    return adapter.decline_call(call.arguments, options)
+    return adapter.decline(call.arguments, options)
 
 
-def _check_budget(settings: MotionCacheSettings, run: RunFacts, trace: Trace) -> None:
+def _check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
     free, enough = evaluations_left(settings, run)
     if free > 0 and enough <= 0:
         steps = len(set(run.step_sigmas))
         budget = settings.compute_budget
-        trace.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))
+        recorder.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

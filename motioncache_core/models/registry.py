@@ -45,7 +45,7 @@ def takes_frame_levels(network: object) -> Adapter:
     """
     name = qualified_name(network)
     for adapter in ADAPTERS:
-        if name in adapter.classes:
+        if name in adapter.classes and adapter.shift_frames is not None:
             return adapter
     raise UnsupportedModelError(
         "diffusion forcing needs a model that takes a noise level per frame; that is not known of "

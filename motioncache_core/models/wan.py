@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..common.errors import CacheShapeError
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
-from ..demo.wan import DemoWan
 from ..policy.distance import InputChange, TimestepPolynomial
 from .adapter import Adapter, ModelFacts
+from .block_stream import Arguments, BlockRun, BlockStream, KeySite, RowGather, flat, like
 
 # highest power first; ret = fitted on the modulation that enters every block
 _WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
@@ -38,14 +41,19 @@ _I2V_480P_TOKENS = 2580
 
 def _facts(network: Any) -> ModelFacts:
     patch = tuple(int(n) for n in network.patch_size)
+    width, ffn = int(network.dim), int(network.blocks[0].ffn[0].out_features)
     return ModelFacts(
-        width=int(network.dim),
-        ffn_width=int(network.blocks[0].ffn[0].out_features),
-        blocks=len(network.blocks),
+        width=width,
+        blocks=(len(network.blocks),),
         heads=int(network.num_heads),
+        key_width=width,
         out_channels=int(network.out_dim),
         patch=(patch[0], patch[1], patch[2]),
         image_to_video=network.model_type == "i2v" or int(network.in_dim) > int(network.out_dim),
+        # self- and cross-attention projections of the video rows and the feed-forward layer; text
+        # tokens are left out
+        row_work=6 * width * width + 2 * width * ffn,
+        pair_work=2 * width,
     )
 
 
@@ -92,25 +100,102 @@ _EXTRA_ARGUMENTS = {
 }
 
 
-def _decline_call(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Reason | None:
+def _decline(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Reason | None:
     for name, why in _EXTRA_ARGUMENTS.items():
         if arguments.get(name) is not None:
             return because("extra_tokens", why=why, name=name)
     return because("autoregressive") if "ar_state" in options else None
 
 
+def _shift_frames(options: Mapping[str, Any], frames: int) -> dict[str, Any]:
+    if frames == 0:
+        return dict(options)
+    rope = dict(options.get("rope_options") or {})
+    rope["shift_t"] = rope.get("shift_t", 0.0) + frames
+    return {**options, "rope_options": rope}
+
+
+def _stream(args: Mapping[str, Any]) -> BlockStream:
+    vec: Tensor = args["vec"]
+    variant = vec.ndim, min(2, vec.shape[1])
+    return BlockStream(args["img"], modulation=partial(modulation_row, vec), variant=variant)
+
+
+def modulation_row(vec: Tensor, row: int = 0) -> Tensor:
+    """The modulation `(T, 6, C)` of one batch row of `(B, T, 6, C)` or `(B, 6, C)`."""
+    return vec[row] if vec.ndim == 4 else vec[row : row + 1]
+
+
+def _with_tokens(args: Mapping[str, Any], tokens: Tensor) -> Arguments:
+    return {**args, "img": tokens}
+
+
+def _enter(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+    """Tokens, rotary table and modulation in one pass."""
+    x, pe, vec = args["img"], args["pe"], args["vec"]
+    steps = _steps(vec)
+    listed = steps > 1 and gather.frames is None
+    out, rotary, modulation = gather.ops.gather_rows(
+        flat(x), gather.rows, flat(pe), flat(vec) if listed else None,
+        divisor=gather.tokens // steps,
+    )  # fmt: skip
+    for source, gathered in ((pe, rotary), (vec, modulation)):
+        if gathered is not None:
+            gather.keep(source, like(gathered, source))
+    return _take({**args, "img": like(out, x)}, gather)
+
+
+def _take(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+    pe, vec = args["pe"], args["vec"]
+    sides = {"pe": gather.take(pe)}
+    steps = _steps(vec)
+    if steps > 1 and gather.frames is not None:
+        chosen = gather.frames
+        sides["vec"] = gather.once(vec, lambda: _frames(vec, chosen))
+    elif steps > 1:
+        per_row = gather.tokens // steps
+        # padding stays negative
+        sides["vec"] = gather.once(vec, lambda: gather.alone(vec, gather.rows // per_row))
+    return {**args, **sides}
+
+
+def _steps(vec: Tensor) -> int:
+    """Timesteps that the modulation tells apart in a batch row."""
+    return vec.shape[1] if vec.ndim == 4 else 1
+
+
+def _frames(x: Tensor, frames: Sequence[slice]) -> Tensor:
+    parts = [x[:, part] for part in frames]
+    # contiguous whatever the number of ranges: strides of their own would compile blocks again
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, 1)
+
+
 WAN = Adapter(
     name="Wan",
-    classes=("comfy.ldm.wan.model.WanModel", f"{DemoWan.__module__}.{DemoWan.__qualname__}"),
+    # the shipped model, in a room above this one
+    classes=(
+        "comfy.ldm.wan.model.WanModel",
+        f"{__name__.removesuffix('.models.wan')}.demo.wan.DemoWan",
+    ),
     module_prefix="comfy.ldm.wan.",
-    block_type="double_block",
-    attention_call=1,
-    timestep_scale=1000.0,
     positional=("context", "clip_fea", "time_dim_concat", "transformer_options"),
+    timestep_scale=1000.0,
+    runs=(
+        BlockRun(
+            hook="double_block",
+            stream=_stream,
+            tokens=itemgetter("img"),
+            with_tokens=_with_tokens,
+            take=_take,
+            enter=_enter,
+            keys=(KeySite(),),
+        ),
+    ),
     facts=_facts,
     layout=_layout,
     distance=_distance,
-    decline_call=_decline_call,
+    decline=_decline,
+    shift_frames=_shift_frames,
     declined={
         "CausalWanModel": "its autoregressive sampler bypasses the block hooks",
         "VaceWanModel": "VACE blocks add to the tokens between blocks",

@@ -22,6 +22,7 @@ from .chunk_decision import Decision, Proposal, decide, propose
 from .chunk_state import ChunkState
 from .evaluation_plan import EvaluationPlan, evaluation_plan
 from .motion_weights import change_weights, merge_maps, motion_weights
+from .run_context import RunContext
 
 
 @dataclass(slots=True)
@@ -29,7 +30,8 @@ class ClipDecision:
     """Decision state of one clip.
 
     Attributes:
-        given: leading latent frames that are conditions, not sampled.
+        iteration: the diffusion-forcing iteration that is decided, if it is one.
+        causal: whether chunks attend only to themselves and to those before them.
         computed: evaluations in which something was computed.
         clock: when each token's residual was last computed or corrected.
         kv_clock: when each token was last computed; the same one where nothing is corrected.
@@ -42,7 +44,8 @@ class ClipDecision:
     label: str
     layout: TokenLayout
     chunks: list[ChunkState]
-    given: int = 0
+    iteration: Iteration | None = None
+    causal: bool = False
     computed: int = 0
     clock: ForecastClock | None = None
     kv_clock: ForecastClock | None = None
@@ -85,10 +88,21 @@ class ClipDecision:
         for clock in self._clocks():
             clock.slide(rows, layout.tokens, sigma)
 
+    @property
+    def prefix_frames(self) -> int:
+        """Leading latent frames that are conditions, not sampled."""
+        return 0 if self.iteration is None else self.iteration.prefix
+
+    def roles(self) -> list[str]:
+        """What every chunk does in the iteration; all are denoised where there is none."""
+        if self.iteration is None:
+            return [ACTIVE] * len(self.chunks)
+        return [step.role for step in self.iteration.steps]
+
     def sampled(self) -> list[slice]:
         """The frames of every chunk that say its noise level: those that are sampled."""
         spans = self.layout.chunk_frames()
-        return [slice(max(s.start, min(self.given, s.stop - 1)), s.stop) for s in spans]
+        return [slice(max(s.start, min(self.prefix_frames, s.stop - 1)), s.stop) for s in spans]
 
     def token_levels(self) -> Tensor:
         """Noise level of every token in the current evaluation, `(L,)` fp32."""
@@ -123,12 +137,11 @@ class ClipDecision:
 
 
 def measure(
-    scope: ClipDecision,
+    clip: ClipDecision,
     distance: DistanceMeasure,
     tokens: Tensor,
-    modulation: Tensor,
+    modulation: Tensor | None,
     levels: Tensor,
-    iteration: Iteration | None = None,
 ) -> list[Distance | None]:
     """Distance of every chunk since its last evaluation; remembers this one.
 
@@ -136,17 +149,19 @@ def measure(
 
     Args:
         tokens: `(b, L, C)` rows before the first block.
-        modulation: `(T, 6, C)`, T of 1 or the clip's frames.
+        modulation: `(T, 6, C)`, T of 1 or the clip's frames; None where there is none.
         levels: noise level of every frame, `(F,)` on the device.
     """
     out: list[Distance | None] = []
-    roles = _roles(scope, iteration)
-    spans = zip(scope.layout.chunk_frames(), scope.sampled(), strict=True)
-    for chunk, (frames, sampled), role in zip(scope.chunks, spans, roles, strict=True):
+    roles = clip.roles()
+    spans = zip(clip.layout.chunk_frames(), clip.sampled(), strict=True)
+    for chunk, (frames, sampled), role in zip(clip.chunks, spans, roles, strict=True):
         if role != ACTIVE:
             out.append(None)
             continue
-        e = modulation if modulation.shape[0] == 1 else modulation[frames]
+        e = modulation
+        if e is not None and e.shape[0] > 1:
+            e = e[frames]
         before = chunk.signal
         signal = distance.signal(tokens[:, chunk.rows], e, levels[sampled].amax())
         # another number of samples cannot be compared
@@ -156,112 +171,86 @@ def measure(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What the run and the call tell a decision.
-
-    Attributes:
-        last_sigma: noise level of the last step, where known.
-        end_sigma: noise level at and below which everything is computed.
-        allow_partial: whether single tokens may be computed.
-        reuse: False computes every chunk that is being denoised.
-        iteration: the diffusion-forcing iteration, if it is one.
-        causal: whether chunks attend only to themselves and to those before them.
-    """
-
-    last_sigma: float | None = None
-    end_sigma: float | None = None
-    allow_partial: bool = True
-    reuse: bool = True
-    iteration: Iteration | None = None
-    causal: bool = False
-
-
 def prepare(
-    scope: ClipDecision,
-    settings: MotionCacheSettings,
+    clip: ClipDecision,
+    context: RunContext,
     distances: Sequence[Distance | None],
     levels: Tensor,
-    ops: TokenOps,
-    given: Circumstances,
+    allow_partial: bool = True,
 ) -> list[Proposal]:
-    """The device's part of the decisions for every chunk."""
-    if scope.maps:
-        difference = merge_maps(list(scope.maps.values()))
-        for chunk, frames in zip(scope.chunks, scope.layout.chunk_frames(), strict=True):
+    """The device's part of the decisions for every chunk.
+
+    Args:
+        allow_partial: whether single tokens may be computed.
+    """
+    settings, ops = context.settings, context.ops
+    if clip.maps:
+        difference = merge_maps(list(clip.maps.values()))
+        for chunk, frames in zip(clip.chunks, clip.layout.chunk_frames(), strict=True):
             weigh = change_weights if settings.motion_source == "residual" else motion_weights
             weights = weigh(difference[frames], settings.motion_sensitivity)
             chunk.weights = weights.reshape(-1).contiguous()
-    scope.maps, scope.served, scope.levels = {}, set(), levels
-    roles = _roles(scope, given.iteration)
+    clip.maps, clip.served, clip.levels = {}, set(), levels
+    roles = clip.roles()
     return [
-        propose(settings, chunk, d, ops, allow_partial=given.allow_partial)
-        if role == ACTIVE and given.reuse
+        propose(settings, chunk, d, ops, allow_partial=allow_partial)
+        if role == ACTIVE and context.reuse
         else Proposal()
-        for chunk, d, role in zip(scope.chunks, distances, roles, strict=True)
+        for chunk, d, role in zip(clip.chunks, distances, roles, strict=True)
     ]
 
 
 def advance(
-    scope: ClipDecision,
-    settings: MotionCacheSettings,
+    clip: ClipDecision,
+    context: RunContext,
     proposals: Sequence[Proposal],
     numbers: Iterator[float],
     sigmas: tuple[float, ...],
-    ops: TokenOps,
-    given: Circumstances,
 ) -> list[Decision]:
     """Decide for every chunk and make the plan of this evaluation.
 
     Args:
         numbers: what the proposals left to read, chunk after chunk.
     """
-    decisions = []
-    levels = [max(sigmas[frames]) for frames in scope.sampled()]
-    roles = _roles(scope, given.iteration)
-    at_work = zip(scope.chunks, levels, roles, strict=True)
+    settings, ops, decisions = context.settings, context.ops, list[Decision]()
+    levels = [max(sigmas[frames]) for frames in clip.sampled()]
+    roles = clip.roles()
+    at_work = zip(clip.chunks, levels, roles, strict=True)
     if any(chunk.restarts_at(sigma) for chunk, sigma, role in at_work if role == ACTIVE):
         # what changed since was noise, which is no slope
-        scope.clock = scope.kv_clock = None
-    for chunk, sigma, proposal, role in zip(scope.chunks, levels, proposals, roles, strict=True):
-        if role == ACTIVE and given.reuse:
+        clip.clock = clip.kv_clock = None
+    for chunk, sigma, proposal, role in zip(clip.chunks, levels, proposals, roles, strict=True):
+        if role == ACTIVE and context.reuse:
             known = [next(numbers) for _ in proposal.unread()]
-            decisions.append(_decide(settings, chunk, sigma, proposal, known, given))
+            decisions.append(_decide(context, chunk, sigma, proposal, known))
         elif role in (ACTIVE, CLEAN):
             phase = "clean" if role == CLEAN else "without reuse"
             decisions.append(Decision(DENSE, phase, chunk.tokens))
-        elif role == UNSTARTED and not given.causal and not chunk.seen:
+        elif role == UNSTARTED and not clip.causal and not chunk.seen:
             # the others attend to its keys and values
             decisions.append(Decision(DENSE, role, chunk.tokens))
         else:
             decisions.append(Decision(REUSE, role, 0))
         chunk.seen = True
-    scope.sigmas = sigmas
-    scope.plan = evaluation_plan(scope.layout, decisions, ops, scope.chunks[0].device)
-    scope.computed += scope.plan.kind != REUSE
+    clip.sigmas = sigmas
+    clip.plan = evaluation_plan(clip.layout, decisions, ops, clip.chunks[0].device)
+    clip.computed += clip.plan.kind != REUSE
     if settings.keeps_slope or settings.kv_forecast > 0 or settings.correction > 0:
-        _forecast(scope, scope.plan, settings, ops)
+        _forecast(clip, clip.plan, settings, ops)
     return decisions
 
 
-def _roles(scope: ClipDecision, iteration: Iteration | None) -> list[str]:
-    if iteration is None:
-        return [ACTIVE] * len(scope.chunks)
-    return [step.role for step in iteration.steps]
-
-
 def _decide(
-    settings: MotionCacheSettings,
+    context: RunContext,
     chunk: ChunkState,
     sigma: float,
     proposal: Proposal,
     numbers: Sequence[float],
-    given: Circumstances,
 ) -> Decision:
-    forced = None
-    if settings.dense_last and given.last_sigma is not None and sigma <= given.last_sigma:
+    settings, run, forced = context.settings, context.run, None
+    if settings.dense_last and run.last_sigma is not None and sigma <= run.last_sigma:
         forced = "last"
-    elif given.end_sigma is not None and sigma <= given.end_sigma:
+    elif run.end_sigma is not None and sigma <= run.end_sigma:
         forced = "end"
     elif chunk.restarts_at(sigma):
         forced = "restart"
@@ -272,14 +261,14 @@ def _decide(
 
 
 def _forecast(
-    scope: ClipDecision, plan: EvaluationPlan, settings: MotionCacheSettings, ops: TokenOps
+    clip: ClipDecision, plan: EvaluationPlan, settings: MotionCacheSettings, ops: TokenOps
 ) -> None:
-    sigma = scope.token_levels()
-    if scope.clock is None or scope.kv_clock is None:
-        scope.clock = scope.kv_clock = ForecastClock.start(sigma)
+    sigma = clip.token_levels()
+    if clip.clock is None or clip.kv_clock is None:
+        clip.clock = clip.kv_clock = ForecastClock.start(sigma)
         if settings.correction > 0:
-            scope.kv_clock = ForecastClock.start(sigma)
-    clock, kv_clock = scope.clock, scope.kv_clock
+            clip.kv_clock = ForecastClock.start(sigma)
+    clock, kv_clock = clip.clock, clip.kv_clock
     if settings.keeps_slope:
         plan.gain = clock.gain(sigma, settings.forecast)
     plan.inverse_interval = clock.inverse_interval(sigma)
@@ -293,7 +282,7 @@ def _forecast(
     if settings.correction > 0 and plan.inverse is not None:
         fresh = clock.computed == kv_clock.computed
         plan.correction = correction(
-            scope.layout,
+            clip.layout,
             plan.chunks,
             plan.inverse,
             plan.inverse_interval,
@@ -308,9 +297,9 @@ def _forecast(
         kv_clock.advance(sigma, active)
 
 
-def records(scope: ClipDecision, decisions: Sequence[Decision]) -> tuple[ChunkRecord, ...]:
+def records(clip: ClipDecision, decisions: Sequence[Decision]) -> tuple[ChunkRecord, ...]:
     """The decisions as numbers for the trace."""
     return tuple(
         ChunkRecord(d.kind, d.phase, d.active, chunk.tokens, d.distance)
-        for chunk, d in zip(scope.chunks, decisions, strict=True)
+        for chunk, d in zip(clip.chunks, decisions, strict=True)
     )

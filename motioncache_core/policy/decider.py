@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,25 +11,24 @@ from torch import Tensor
 
 from ..common.errors import CacheShapeError
 from ..common.host_transfer import joined, read, upload
-from ..common.protocols import DistanceMeasure, DistanceSource, TokenOps
+from ..common.protocols import DistanceMeasure, DistanceSource
 from ..common.token_layout import TokenLayout
-from ..engine.block_hooks import modulation_row
-from ..report.trace import EvaluationRecord, Trace
-from ..report.trace_recorder import PendingMaps
+from ..report.trace import EvaluationRecord
 from ..sampling.model_call import BranchKey, ForcingCall, ModelCall
-from ..sampling.run_facts import RunFacts
-from ..settings import MotionCacheSettings
 from .chunk_decision import Decision
-from .clip_decision import Circumstances, ClipDecision, advance, measure, prepare, records
+from .clip_decision import ClipDecision, advance, measure, prepare, records
+from .run_context import RunContext
 
 log = logging.getLogger(__name__)
+
+Modulation = Callable[[int], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionGroup:
     """Batch rows and branches of a call that follow one decision."""
 
-    scope: ClipDecision
+    clip: ClipDecision
     rows: slice
     keys: tuple[BranchKey, ...]
 
@@ -38,53 +37,42 @@ class Decider:
     """The decision states of a clip, and the records of what was decided.
 
     Args:
-        maps: takes what the records get at the end of the run.
         timestep_scale: timestep at sigma 1.
-        reuse: False computes every chunk that is being denoised.
         position, label: of the context window, for the records.
     """
 
     def __init__(
         self,
-        settings: MotionCacheSettings,
-        ops: TokenOps,
-        run: RunFacts,
-        trace: Trace,
-        maps: PendingMaps,
+        context: RunContext,
         source: DistanceSource,
         timestep_scale: float,
-        reuse: bool,
         position: int = 0,
         label: str = "",
     ) -> None:
-        self._settings, self._ops, self._run, self._trace = settings, ops, run, trace
-        self._maps, self._source = maps, source
+        self._context, self._source, self._scale = context, source, timestep_scale
         self._position, self._label = position, label
-        self._scale, self._reuse = timestep_scale, reuse
         self._measures: dict[torch.device, DistanceMeasure] = {}
-        self._scopes: dict[tuple[torch.device, BranchKey], ClipDecision] = {}
+        self._clips: dict[tuple[torch.device, BranchKey], ClipDecision] = {}
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
-        shared = run.exchange is not None and settings.cfg_mask == "shared"
-        self._lane = run.exchange.lane() if run.exchange is not None and shared else None
+        exchange, self._shared = context.exchange, context.settings.cfg_mask == "shared"
+        self._maps = exchange.device_maps() if exchange is not None and self._shared else None
 
     def groups(self, call: ModelCall, layout: TokenLayout) -> list[DecisionGroup]:
         """The call's parts, with the states that decide for them."""
         n = call.samples
-        if self._settings.cfg_mask == "shared":
+        if self._shared:
             parts = [(slice(0, n * len(call.branches)), call.branches)]
         else:
             parts = [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
-        device = call.x.device
-        return [
-            DecisionGroup(self._scope(device, keys, layout), rows, keys) for rows, keys in parts
-        ]
+        device = call.device
+        return [DecisionGroup(self._clip(device, keys, layout), rows, keys) for rows, keys in parts]
 
     def decide(
         self,
         call: ModelCall,
         layout: TokenLayout,
         x: Tensor,
-        vec: Tensor,
+        modulation: Modulation | None,
         allow_partial: bool,
     ) -> list[DecisionGroup]:
         """Make the plans of an evaluation when its first call reaches the first block.
@@ -92,65 +80,62 @@ class Decider:
         All that the host has to know is read together, the noise level included.
 
         Args:
-            x: tokens `(B, L, C)`.
-            vec: timestep modulation `(B, T, 6, C)` or `(B, 6, C)`.
+            x: video tokens `(B, L, C)`.
+            modulation: timestep modulation `(T, 6, C)` of a batch row, where there is one.
         """
         groups = self.groups(call, layout)
-        levels, sigmas = self._levels(call, layout.frames)
-        if sigmas is None and any(g.scope.may_be_current(g.keys[0]) for g in groups):
+        levels, sigmas = self._levels(call, x.device, layout.frames)
+        if sigmas is None and any(g.clip.may_be_current(g.keys[0]) for g in groups):
             sigmas = self._remember(call, tuple(read(levels)))
         known = None if sigmas is None else _per_frame(sigmas, layout.frames)
-        deciding = [g for g in groups if known is None or not g.scope.is_current(known, g.keys[0])]
+        deciding = [g for g in groups if known is None or not g.clip.is_current(known, g.keys[0])]
         if deciding:
-            given = self._circumstances(call.forcing, allow_partial)
-            proposals = []
+            context, forcing, proposals = self._context, call.forcing, []
             for g in deciding:
-                tokens, modulation = x[g.rows][: call.samples], modulation_row(vec, g.rows.start)
-                if self._lane is not None and g.scope.maps:
-                    g.scope.maps = self._lane.joined(g.scope.maps, x.device)
-                g.scope.given = 0 if given.iteration is None else given.iteration.prefix
+                clip, tokens = g.clip, x[g.rows][: call.samples]
+                if self._maps is not None and clip.maps:
+                    clip.maps = self._maps.collect(clip.maps, x.device)
+                clip.iteration = None if forcing is None else forcing.iteration
+                clip.causal = call.causal
                 shown = levels.expand(layout.frames)
-                distances = measure(
-                    g.scope, self._measure(x.device), tokens, modulation, shown, given.iteration
-                )
-                proposals.append(
-                    prepare(g.scope, self._settings, distances, shown, self._ops, given)
-                )
+                e = None if modulation is None else modulation(g.rows.start)
+                distances = measure(clip, self._measure(x.device), tokens, e, shown)
+                proposals.append(prepare(clip, context, distances, shown, allow_partial))
             unread = [n for proposed in proposals for p in proposed for n in p.unread()]
             numbers = _numbers(unread if known is not None else [levels, *unread])
             if known is None:
                 read_now = tuple(next(numbers) for _ in range(len(levels)))
                 known = _per_frame(self._remember(call, read_now), layout.frames)
             for g, proposed in zip(deciding, proposals, strict=True):
-                decisions = advance(
-                    g.scope, self._settings, proposed, numbers, known, self._ops, given
-                )
-                self._record(g.scope, decisions, call.forcing)
-                if self._lane is not None:
-                    self._lane.begin(layout, known)
+                decisions = advance(g.clip, context, proposed, numbers, known)
+                self._record(g.clip, decisions, forcing)
+                if self._maps is not None:
+                    self._maps.begin(layout, known)
         for g in groups:
-            g.scope.served.update(g.keys)
+            g.clip.served.update(g.keys)
         return groups
 
-    def left(self, scope: ClipDecision) -> None:
-        """The scope has got maps of the current evaluation; other devices may want them."""
-        if self._lane is not None:
-            self._lane.leave(scope.maps)
+    def left(self, clip: ClipDecision) -> None:
+        """The clip has got maps of the current evaluation; other devices may want them."""
+        if self._maps is not None:
+            self._maps.publish(clip.maps)
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
         """`ClipDecision.slide` for all states."""
-        for scope in self._scopes.values():
-            scope.slide(rows, layout, sigma)
+        for clip in self._clips.values():
+            clip.slide(rows, layout, sigma)
 
     def nbytes(self) -> int:
         """Bytes of everything kept for deciding."""
-        return sum(scope.nbytes() for scope in self._scopes.values())
+        return sum(clip.nbytes() for clip in self._clips.values())
 
-    def _levels(self, call: ModelCall, frames: int) -> tuple[Tensor, tuple[float, ...] | None]:
+    def _levels(
+        self, call: ModelCall, device: torch.device, frames: int
+    ) -> tuple[Tensor, tuple[float, ...] | None]:
         """Noise levels, one or one per frame: on the device, and where they are known on the
         host."""
         if call.forcing is not None:
-            return upload(call.forcing.sigmas, call.x.device), call.forcing.sigmas
+            return upload(call.forcing.sigmas, device), call.forcing.sigmas
         levels = call.timestep[0].float().reshape(-1) / self._scale
         if len(levels) not in (1, frames):
             raise CacheShapeError(
@@ -172,54 +157,43 @@ class Decider:
             self._read = (marker, _version(marker), sigmas)
         return sigmas
 
-    def _circumstances(self, forcing: ForcingCall | None, allow_partial: bool) -> Circumstances:
-        return Circumstances(
-            self._run.last_sigma,
-            self._run.end_sigma,
-            allow_partial,
-            self._reuse,
-            None if forcing is None else forcing.iteration,
-            forcing is not None and forcing.block_causal,
-        )
-
     def _measure(self, device: torch.device) -> DistanceMeasure:
         if device not in self._measures:
             self._measures[device] = self._source.to(device)
         return self._measures[device]
 
-    def _scope(
+    def _clip(
         self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout
     ) -> ClipDecision:
-        separate = self._settings.cfg_mask == "separate"
-        scope_key = (device, keys[0] if separate else None)
-        if scope_key not in self._scopes:
-            branch = f"branch {len(self._scopes)}" if separate else "all branches"
-            names = [self._label] * bool(self._label) + [branch] * (separate or not self._label)
-            self._scopes[scope_key] = ClipDecision.start(", ".join(names), layout, device)
-        return self._scopes[scope_key]
+        key = (device, None if self._shared else keys[0])
+        if key not in self._clips:
+            branch = "all branches" if self._shared else f"branch {len(self._clips)}"
+            named = not self._shared or not self._label
+            names = [self._label] * bool(self._label) + [branch] * named
+            self._clips[key] = ClipDecision.start(", ".join(names), layout, device)
+        return self._clips[key]
 
     def _record(
-        self, scope: ClipDecision, decisions: Sequence[Decision], forcing: ForcingCall | None
+        self, clip: ClipDecision, decisions: Sequence[Decision], forcing: ForcingCall | None
     ) -> None:
-        record = EvaluationRecord(
-            len(self._trace.evaluations), max(scope.sigmas), scope.label, records(scope, decisions)
-        )
+        recorder = self._context.recorder
+        index = len(recorder.trace.evaluations)
+        record = EvaluationRecord(index, max(clip.sigmas), clip.label, records(clip, decisions))
         record.position = self._position
         if forcing is not None:
             it = forcing.iteration
             record.window, record.first_frame = it.window, it.start
             record.first_chunk = forcing.first_chunk
-        self._trace.evaluations.append(record)
-        scope.record = record
-        weights = [c.weights for c in scope.chunks if c.weights is not None]
-        motion = any(d.phase == "motion" for d in decisions) and len(weights) == len(scope.chunks)
-        inverse = None if scope.plan is None else scope.plan.inverse
-        self._maps.add(
+        clip.record = record
+        weights = [c.weights for c in clip.chunks if c.weights is not None]
+        motion = any(d.phase == "motion" for d in decisions) and len(weights) == len(clip.chunks)
+        inverse = None if clip.plan is None else clip.plan.inverse
+        recorder.evaluation(
             record,
             torch.cat(weights) if motion else None,
             None if inverse is None else inverse[0] >= 0,
         )
-        if self._settings.verbose:
+        if self._context.settings.verbose:
             log.info("MotionCache - %s", record)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..common.errors import SettingsError
+from ..common.errors import CacheShapeError, SettingsError
 from ..common.host_transfer import upload, widest
 from ..common.protocols import Distance, DistanceSource
 
@@ -46,7 +46,9 @@ class TimestepPolynomial:
     def to(self, device: torch.device) -> TimestepPolynomial:
         return self
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+    def signal(self, tokens: Tensor, modulation: Tensor | None, sigma: Tensor) -> Tensor:
+        if modulation is None:
+            raise CacheShapeError(f"{self.name} needs a timestep modulation, and there is none")
         return modulation.float()
 
     def between(self, previous: Tensor, current: Tensor) -> Distance:
@@ -109,7 +111,7 @@ class _ProfileOnDevice:
     sigmas: Tensor
     travelled: Tensor
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+    def signal(self, tokens: Tensor, modulation: Tensor | None, sigma: Tensor) -> Tensor:
         """Distance travelled down to this noise level."""
         level = sigma.to(self.sigmas.dtype).reshape(1)
         above = torch.searchsorted(self.sigmas, level, right=True)
@@ -132,7 +134,7 @@ class InputChange:
     def to(self, device: torch.device) -> InputChange:
         return self
 
-    def signal(self, tokens: Tensor, modulation: Tensor, sigma: Tensor) -> Tensor:
+    def signal(self, tokens: Tensor, modulation: Tensor | None, sigma: Tensor) -> Tensor:
         # a thin sample of rows is enough for a mean and keeps the copy small
         step = max(1, tokens.shape[1] // _SIGNAL_ROWS)
         return tokens[:, ::step].clone()

@@ -26,14 +26,14 @@ class MapExchange:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.lanes: WeakSet[DeviceMaps] = WeakSet()
+        self.devices: WeakSet[DeviceMaps] = WeakSet()
 
-    def lane(self) -> DeviceMaps:
+    def device_maps(self) -> DeviceMaps:
         """For what decides on one device. Goes when it is dropped."""
-        lane = DeviceMaps(self)
+        maps = DeviceMaps(self)
         with self.lock:
-            self.lanes.add(lane)
-        return lane
+            self.devices.add(maps)
+        return maps
 
 
 class DeviceMaps:
@@ -53,21 +53,21 @@ class DeviceMaps:
         self._seen[level] += 1
         self._now = (*level, self._seen[level])
 
-    def leave(self, maps: Mapping[BranchKey, Tensor]) -> None:
+    def publish(self, maps: Mapping[BranchKey, Tensor]) -> None:
         """The maps `(b, F, S)` of this device's branches after the current evaluation."""
         with self._exchange.lock:
             if self._left and self._left[-1][0] == self._now:
                 self._left.pop()
             self._left.append((self._now, dict(maps)))
 
-    def joined(self, own: Mapping[BranchKey, Tensor], device: torch.device) -> Maps:
+    def collect(self, own: Mapping[BranchKey, Tensor], device: torch.device) -> Maps:
         """The maps of all devices' branches after the last evaluation, in an order that is the
         same everywhere."""
         found: Maps = {}
         with self._exchange.lock:
-            for lane in self._exchange.lanes:
-                for moment, maps in lane._left:
-                    if lane is not self and moment == self._now:
+            for other in self._exchange.devices:
+                for moment, maps in other._left:
+                    if other is not self and moment == self._now:
                         found.update(maps)
         shapes = {m.shape for m in own.values()}
         found = {k: m.to(device) for k, m in found.items() if m.shape in shapes}

@@ -14,11 +14,9 @@ _FITTED_CALLS = 300
 def block_macs(trace: Trace, rows: int, pairs: int) -> int:
     """Multiply-accumulates of one block for `rows` active rows of one batch row.
 
-    Linear layers (self- and cross-attention projections of the video rows, feed-forward) grow
-    with the rows, self-attention with the query-key pairs. Text tokens are left out.
+    Linear layers grow with the rows, self-attention with the query-key pairs.
     """
-    c = trace.width
-    return rows * (6 * c * c + 2 * c * trace.ffn_width) + 2 * c * pairs
+    return rows * trace.row_work + pairs * trace.pair_work
 
 
 def compute_share(trace: Trace) -> float:

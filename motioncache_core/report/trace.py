@@ -118,7 +118,8 @@ class Trace:
         kv_reason: where keys and values were kept, and why.
         kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
         remarks: what else the user may want to change.
-        width, ffn_width: channels of a token and of the feed-forward layer, for counting work.
+        row_work, pair_work: multiply-accumulates of a block for one token row, and for one
+            query-key pair.
         part: what the run sampled of the model's noise schedule, where known.
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
@@ -131,8 +132,8 @@ class Trace:
     grid: tuple[int, int, int] | None = None
     chunks: tuple[int, ...] = ()
     blocks: int = 0
-    width: int = 0
-    ffn_width: int = 0
+    row_work: int = 0
+    pair_work: int = 0
     preset: str | None = None
     why: list[str] = field(default_factory=list)
     reason: str = ""

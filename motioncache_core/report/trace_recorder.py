@@ -1,31 +1,90 @@
-"""Masks and weights of a run's evaluations, on their way into the trace."""
+"""What fills a run's trace while the run goes on."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .trace import EvaluationRecord
+from ..common.reasons import Reason
+from ..common.token_layout import TokenLayout
+from ..sampling.run_facts import RunFacts
+from .trace import CallRecord, EvaluationRecord, Trace
 
 
-class PendingMaps:
-    """Masks and weights of a run's evaluations, on the device until the run is over."""
+class TraceRecorder:
+    """Writes into one trace. Masks and weights stay on the device until the run is over."""
 
-    def __init__(self) -> None:
-        self._entries: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
+    def __init__(self, trace: Trace, run: RunFacts) -> None:
+        self.trace = trace
+        trace.part, trace.windows = run.part, tuple(run.windows)
+        self._maps: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
 
-    def add(self, record: EvaluationRecord, weight: Tensor | None, active: Tensor | None) -> None:
-        """Keep motion weights `(L,)` fp32 and the mask of active rows `(L,)` for a record."""
+    def decline(self, reason: str) -> None:
+        """The first reason why calls went through untouched."""
+        self.trace.decline(reason)
+
+    def remark(self, reason: Reason) -> None:
+        """Something that did not stop the run from reusing; once."""
+        self.trace.remark(reason)
+
+    def model(
+        self, name: str, distance: str, advice: str | None, blocks: int, work: tuple[int, int]
+    ) -> None:
+        """What is sampled.
+
+        Args:
+            work: multiply-accumulates of a block for a token row and for a query-key pair.
+        """
+        trace = self.trace
+        trace.model, trace.distance, trace.blocks = name, distance, blocks
+        trace.row_work, trace.pair_work = work
+        trace.advise(advice)
+
+    def clip(self, layout: TokenLayout) -> None:
+        """The clip, or the window of it that the model sees from now on."""
+        self.trace.show(layout)
+
+    def evaluation(
+        self, record: EvaluationRecord, weight: Tensor | None, active: Tensor | None
+    ) -> None:
+        """A decision, with motion weights `(L,)` fp32 and the mask of active rows `(L,)`."""
+        self.trace.evaluations.append(record)
         if weight is not None:
             weight = (weight * 255).round().to(torch.uint8)
-        self._entries.append((record, weight, active))
+        self._maps.append((record, weight, active))
+
+    def passed_through(self, record: CallRecord) -> None:
+        """A call that ran untouched."""
+        self.trace.declined_calls.append(record)
+
+    def memory(self, sizes: tuple[int, int, int, int, int]) -> None:
+        """Bytes of residuals and of keys and values on the device, of both in the host's memory,
+        and of what is kept for deciding: the most of each is remembered."""
+        trace = self.trace
+        residual, kv, residual_host, kv_host, deciding = sizes
+        trace.residual_bytes = max(trace.residual_bytes, residual)
+        trace.residual_host_bytes = max(trace.residual_host_bytes, residual_host)
+        trace.kv_bytes = max(trace.kv_bytes, kv)
+        trace.kv_host_bytes = max(trace.kv_host_bytes, kv_host)
+        trace.deciding_bytes = max(trace.deciding_bytes, deciding)
+
+    def placed(self, keys: Sequence[str], residuals: str) -> None:
+        """Where keys and values are kept, and residuals, and why."""
+        self.trace.keep_kv_reasons(keys)
+        self.trace.residual_reason = residuals
 
     def freeze(self) -> None:
         """Fill the records. Waits for the device."""
-        for record, weight, active in self._entries:
+        for record, weight, active in self._maps:
             if weight is not None:
                 record.weight = weight.cpu().numpy().copy()
             if active is not None:
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
-        self._entries.clear()
+        self._maps.clear()
+
+    def finish(self, seconds: float) -> None:
+        """The run is over; it took so long."""
+        self.trace.seconds, self.trace.finished = seconds, True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .forcing import WindowCall
@@ -62,14 +63,6 @@ class ForcingCall:
         """Number of the input's first chunk in the clip."""
         return self.iteration.start // self.chunk_frames
 
-    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Transformer options with the rotary positions of the input."""
-        if self.first_position == 0:
-            return dict(options)
-        rope = dict(options.get("rope_options") or {})
-        rope["shift_t"] = rope.get("shift_t", 0.0) + self.first_position
-        return {**options, "rope_options": rope}
-
 
 @dataclass(frozen=True)
 class ModelCall:
@@ -78,7 +71,8 @@ class ModelCall:
     Attributes:
         network: the diffusion transformer.
         run: calls the network with the given options and returns its output.
-        x: model input `(B, C, F, H, W)`; the noisy latent comes first in C.
+        x: model input `(B, C, F, H, W)`, the noisy latent first in C; a list where a family has
+            more than video.
         timestep: `(B,)` or one per latent frame `(B, F)`.
         branches: conditioning branches in batch order; B is a multiple of their number.
         options: the host's transformer options.
@@ -89,7 +83,7 @@ class ModelCall:
 
     network: object
     run: Callable[[dict[str, Any]], Tensor]
-    x: Tensor
+    x: Tensor | Sequence[Tensor]
     timestep: Tensor
     branches: tuple[BranchKey, ...]
     options: Mapping[str, Any]
@@ -105,4 +99,18 @@ class ModelCall:
     @property
     def samples(self) -> int:
         """Batch rows of each branch."""
-        return self.x.shape[0] // len(self.branches)
+        return self.rows // len(self.branches)
+
+    @property
+    def rows(self) -> int:
+        """Batch rows B."""
+        return self._first.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the call runs."""
+        return self._first.device
+
+    @property
+    def _first(self) -> Tensor:
+        return self.x if isinstance(self.x, Tensor) else self.x[0]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason
-from ..policy.map_exchange import MapExchange
 
 # a run that ends at a higher noise level leaves the rest to another sampler; UniPC stops at 0.001
 LEFTOVER = 0.005
@@ -68,7 +67,6 @@ class RunFacts:
         part: where these noise levels lie in the model's whole schedule.
         windows: the context windows of every step; none where the clip is not cut.
         declined: why the run passes through untouched, where it has to.
-        exchange: takes and gives motion maps, where the branches are spread over devices.
     """
 
     sigmas: Sequence[float] = ()
@@ -82,7 +80,6 @@ class RunFacts:
     part: SchedulePart | None = None
     windows: tuple[ContextWindow, ...] = ()
     declined: Reason | None = None
-    exchange: MapExchange | None = None
 
     @property
     def step_sigmas(self) -> list[float]:

@@ -41,9 +41,9 @@ def on_devices(
             # the host spreads the branches evenly, and they share its memory
             branches=-(-facts.branches // devices),
             free_host_memory=None if free is None else lambda: free() // devices,
-            # maps of different windows must not meet
-            exchange=None if facts.windows else MapExchange(),
         )
+    # maps of different windows must not meet
+    exchange = MapExchange() if devices > 1 and not facts.windows else None
 
     def make(device: Hashable, kept: Trace) -> Session:
         own = facts
@@ -51,6 +51,7 @@ def on_devices(
             memory = memory_facts(device)
             memory["free_host_memory"] = facts.free_host_memory
             own = replace(facts, **memory)
-        return Session(settings, kernels, own, kept, on_call if kept is trace else None)
+        told = on_call if kept is trace else None
+        return Session(settings, kernels, own, kept, told, exchange)
 
     return DeviceSessions(make, patcher.load_device, trace)

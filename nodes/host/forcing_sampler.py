@@ -28,6 +28,7 @@ from ...motioncache_core import (
     sample_forcing,
     takes_frame_levels,
 )
+from ...motioncache_core.models.adapter import Adapter
 from ...motioncache_core.sampling.forcing import WindowCall
 from .attach import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
 from .compiled import WHOLE, plain
@@ -73,7 +74,7 @@ class ForcingSampler(comfy.samplers.Sampler):
         latents = torch.zeros_like(noise) if latent_image is None else latent_image
         prefix = 0 if denoise_mask is None else prefix_frames(denoise_mask)
         model_options = extra_args["model_options"]
-        _check(model_wrap, model_options, noise, sigmas, self.options, prefix)
+        adapter = _check(model_wrap, model_options, noise, sigmas, self.options, prefix)
         transformer_options = model_options["transformer_options"]
         own: DeviceSessions | None = None
         if transformer_options.get(SESSION) is None:
@@ -86,7 +87,8 @@ class ForcingSampler(comfy.samplers.Sampler):
 
         def call_guider(x: Tensor, call: WindowCall) -> Tensor:
             forcing = ForcingCall.of(call, self.options)
-            options = {**forcing.options(transformer_options), FORCING: forcing}
+            shifted = adapter.shifted(transformer_options, forcing.first_position)
+            options = {**shifted, FORCING: forcing}
             out: Tensor = model_wrap(
                 x,
                 x.new_full((x.shape[0],), call.level),
@@ -175,8 +177,8 @@ def _check(
     sigmas: Tensor,
     options: ForcingOptions,
     prefix: int,
-) -> None:
-    """Everything that can be known before the first step."""
+) -> Adapter:
+    """Everything that can be known before the first step; returns the model's adapter."""
     check_conflicts(model_options, already=False)
     patcher = model_wrap.model_patcher
     compiled = compiled_reason(patcher, model_options)
@@ -205,3 +207,4 @@ def _check(
             "this model is given images for every frame, which cannot be cut into windows. Set "
             "window_frames to 0, or use a text-to-video model with a given first frame"
         )
+    return adapter

@@ -31,7 +31,7 @@ def _comfy(path: str) -> Any:
 def _model(shift: float) -> Any:
     checkpoint = importlib.import_module("motioncache_pack.motioncache_core.demo.checkpoint")
     weights = checkpoint.state_dict(files()[0])
-    return importlib.import_module("motioncache_pack.nodes.host.attach").load_demo_model(
+    return importlib.import_module("motioncache_pack.nodes.host.loaders").load_demo_model(
         weights, None, shift
     )
 
@@ -51,7 +51,7 @@ class HostCase:
             raise ValueError(f"clips of mode {clip.mode!r} cannot be sampled by ComfyUI's nodes")
         self._clip, self._inputs = clip, clip.inputs
         self._host = _comfy(os.environ["COMFYUI_PATH"])
-        self._pack = importlib.import_module("motioncache_pack.nodes.host.attach")
+        self._pack = importlib.import_module("motioncache_pack.nodes.host.loaders")
         self._calls = 0
         self._video, self._seconds = quicker(lambda: self._sample(self._guarded()))
         self._uncached_calls = self._calls

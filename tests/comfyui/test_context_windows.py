@@ -248,7 +248,7 @@ def test_without_memory_for_all_windows_whole_windows_are_reused(
     token = 2 * 2 * 2 * 128 * 4
     # enough for the largest window of 4 frames
     room = int(16 * token / 0.8) + 1000
-    facts = "motioncache_pack.nodes.run_facts.memory_facts"
+    facts = "motioncache_pack.nodes.host.run_facts.memory_facts"
     monkeypatch.setattr(facts, lambda device: {"free_memory": lambda: room})
     patched, handle = pack.patch(windows(pack.wan()))
     sample(patched)
@@ -272,7 +272,7 @@ def test_bytes_are_those_of_all_windows(pack, windows, sample):
 
 
 def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monkeypatch):
-    facts = "motioncache_pack.nodes.run_facts.memory_facts"
+    facts = "motioncache_pack.nodes.host.run_facts.memory_facts"
     rows = 11 * 4 * 2 * 128 * 4
     monkeypatch.setattr(facts, lambda device: {"free_memory": lambda: int(rows / 0.6) - 10})
     model = windows(pack.wan())

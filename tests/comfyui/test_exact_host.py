@@ -80,7 +80,7 @@ def test_the_adapter_knows_the_class(host):
     assert (adapter.name, declined) == ("Wan", None)
     assert adapter.facts(wan()).image_to_video is False
     assert adapter.facts(wan("i2v")).image_to_video is True
-    assert adapter.facts(wan()).ffn_width == 192
+    assert adapter.facts(wan()).row_work == 6 * 256**2 + 2 * 256 * 192
 
 
 @kinds

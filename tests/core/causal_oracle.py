@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
 from torch import Tensor
 
@@ -141,7 +142,9 @@ class Swapped:
         last = len(self.network.blocks) - 1
         replace = {("double_block", 0): first, ("double_block", last): final}
         given = {"patches_replace": {"dit": replace}, "optimized_attention_override": attention}
-        return self.network(x, t, context, transformer_options=forcing.options(given))
+        return self.network(
+            x, t, context, transformer_options=WAN.shifted(given, forcing.first_position)
+        )
 
     def _mixed(self, key: tuple[int, str], fresh: Tensor, rows: list[int]) -> Tensor:
         kept = self._moved(self.store.get(key), fresh)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
+from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
 from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
@@ -108,7 +109,7 @@ class ForcingRun(Run):
         def run(options: dict[str, Any]) -> Tensor:
             return self.network(x, t, context, transformer_options=options)
 
-        options = forcing.options(self.host)
+        options = WAN.shifted(self.host, forcing.first_position)
         call = ModelCall(self.network, run, x, t, names, options, forcing=forcing)
         return self.session.evaluate(call)
 

@@ -112,7 +112,8 @@ def test_a_threshold_of_zero_and_a_hosts_refusal_pass_through():
 
 def test_facts_of_a_network():
     facts = WAN.facts(small_wan())
-    assert (facts.width, facts.ffn_width, facts.blocks, facts.out_channels) == (256, 192, 3, 16)
+    assert (facts.width, facts.blocks, facts.out_channels) == (256, (3,), 16)
+    assert (facts.row_work, facts.pair_work) == (6 * 256**2 + 2 * 256 * 192, 512)
     assert facts.patch == (1, 2, 2)
     assert not facts.image_to_video
     assert WAN.facts(small_wan(in_dim=36, model_type="i2v")).image_to_video

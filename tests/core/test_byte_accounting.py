@@ -44,7 +44,7 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
     steps = ["dense", "reuse", "dense"] if kv_cache == "off" else ["dense", [1, 3], "reuse"]
     dictate(monkeypatch, *steps)
     monkeypatch.setattr(
-        "motioncache_pack.motioncache_core.kv_homes.place_residuals",
+        "motioncache_pack.motioncache_core.cache.memory_plan.place_residuals",
         lambda nbytes, *_: ResidualPlacement(residual, nbytes, "dictated"),
     )
     network = small_wan(heads, blocks)
@@ -69,7 +69,7 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
         2 if forecast else 1
     )
     # what had been computed before the run
-    need = KVBytes.of(one, blocks, heads, batch)
+    need = KVBytes.of(one, blocks, heads, one.shape[2], batch)
     planned = choose_placement(kv_cache, need, "motion", None)
     on_device, on_host = need.taken(planned.tiers)
     assert trace.kv_host_bytes == on_host

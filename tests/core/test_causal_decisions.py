@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import WORKING, Swapped
@@ -156,7 +157,7 @@ def test_bidirectional_without_reuse_is_the_model_itself(window, overlap, prefix
     film = Film((7, 5, 6), prefix=prefix, options=options)
 
     def plain(x, t, context, names, forcing):
-        return NETWORK(x, t, context, transformer_options=forcing.options({}))
+        return NETWORK(x, t, context, transformer_options=WAN.shifted({}, forcing.first_position))
 
     got, trace = sampled(film)
     assert_same("latents", film.sample(plain), got)

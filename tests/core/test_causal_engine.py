@@ -119,8 +119,8 @@ def test_a_longer_clip_takes_the_same_memory_and_work_for_a_frame(overlap):
         film = Film((frames, 2, 4), options=window)
         count, trace, _ = counted(film)
         rows, pairs = sum(rows[0] for rows in count.rows), sum(count.pairs)
-        linear = 6 * trace.width**2 + 2 * trace.width * trace.ffn_width
-        cost.append((rows / frames, (rows * linear + pairs * 2 * trace.width) / frames))
+        work = rows * trace.row_work + pairs * trace.pair_work
+        cost.append((rows / frames, work / frames))
         size.append((trace.kv_bytes, trace.residual_bytes))
     assert size[0] == size[1]
     # two branches, two blocks, keys and values of 128 channels

@@ -165,7 +165,7 @@ def test_dropped_memory_is_given_back():
             sizes = {storage.data_ptr(): storage.nbytes() for storage in memory}
             clip = run.session._clips.latest
             counts = [sum(table.nbytes()) for table in clip._tables.values()]
-            counts.append(clip._homes.nbytes())
+            counts.append(clip._memory.nbytes())
             checked.append((sum(sizes.values()), sum(counts)))
         return out
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
-from motioncache_pack.motioncache_core.engine import block_hooks as evaluation
+from motioncache_pack.motioncache_core.engine import attention
 from motioncache_pack.motioncache_core.engine.block_hooks import BYPASSED
 from motioncache_pack.motioncache_core.report import report_text as report
 from motioncache_pack.tests.core.causal_runs import Film, sampled
@@ -258,7 +258,7 @@ def test_a_run_without_a_compiler_loads_none(monkeypatch):
         raise AssertionError("the compiler was asked for")
 
     monkeypatch.setattr(torch.compiler, "disable", refuse)
-    evaluation._untraced.cache_clear()
+    attention._untraced.cache_clear()
     monkeypatch.setattr(
         sys, "modules", {k: v for k, v in sys.modules.items() if k != "torch._dynamo"}
     )
@@ -266,5 +266,5 @@ def test_a_run_without_a_compiler_loads_none(monkeypatch):
 
 
 def test_code_that_outlasts_its_run_calls_the_hosts_attention():
-    hook = evaluation._attention_hook()
+    hook = attention.attention_hook()
     assert hook(lambda a, b=0: a + b, 2, b=3) == 5

@@ -27,8 +27,12 @@ CPU = torch.device("cpu")
 
 
 def sessions(trace):
-    facts = RunFacts(profile=Steady(0.2), exchange=MapExchange())
-    return DeviceSessions(lambda _, kept: Session(SETTINGS, ops, facts, kept), "a", trace)
+    facts, exchange = RunFacts(profile=Steady(0.2)), MapExchange()
+
+    def make(_, kept):
+        return Session(SETTINGS, ops, facts, kept, exchange=exchange)
+
+    return DeviceSessions(make, "a", trace)
 
 
 def call(network, device, value=1.0, t=900.0):
@@ -93,48 +97,48 @@ def maps(*values):
 
 def test_a_device_gets_the_maps_of_its_own_evaluation():
     exchange, layout = MapExchange(), TokenLayout(3, 1, 2)
-    first, second = exchange.lane(), exchange.lane()
+    first, second = exchange.device_maps(), exchange.device_maps()
     for lane, own in ((first, maps(0)), (second, maps(1))):
         lane.begin(layout, (1.0,))
-        lane.leave(own)
+        lane.publish(own)
     # the first is done with the next evaluation before the second begins it
-    assert list(first.joined(maps(0), CPU)) == [0, 1]
+    assert list(first.collect(maps(0), CPU)) == [0, 1]
     first.begin(layout, (0.9,))
-    first.leave(maps(5))
-    assert list(second.joined(maps(1), CPU)) == [0, 1]
+    first.publish(maps(5))
+    assert list(second.collect(maps(1), CPU)) == [0, 1]
     second.begin(layout, (0.9,))
-    second.leave(maps(1))
-    assert list(second.joined(maps(1), CPU)) == [1, 5]
+    second.publish(maps(1))
+    assert list(second.collect(maps(1), CPU)) == [1, 5]
 
 
 def test_an_evaluation_that_a_device_missed_is_not_mixed_up():
     exchange, layout = MapExchange(), TokenLayout(3, 1, 2)
-    first, second = exchange.lane(), exchange.lane()
+    first, second = exchange.device_maps(), exchange.device_maps()
     for sigma in (1.0, 0.9):
         first.begin(layout, (sigma,))
-        first.leave(maps(0))
+        first.publish(maps(0))
     second.begin(layout, (1.0,))
-    second.leave(maps(1))
-    assert list(first.joined(maps(0), CPU)) == [0]
+    second.publish(maps(1))
+    assert list(first.collect(maps(0), CPU)) == [0]
     # a second evaluation at the same level is another one
     second.begin(layout, (0.9,))
     second.begin(layout, (0.9,))
-    second.leave(maps(1))
-    assert list(first.joined(maps(0), CPU)) == [0]
+    second.publish(maps(1))
+    assert list(first.collect(maps(0), CPU)) == [0]
     second.begin(layout, (0.8,))
-    second.leave(maps(1))
+    second.publish(maps(1))
     first.begin(layout, (0.8,))
-    assert list(first.joined(maps(0), CPU)) == [0, 1]
-    assert list(first.joined({0: torch.zeros(2, 3, 2)}, CPU)) == [0]
+    assert list(first.collect(maps(0), CPU)) == [0, 1]
+    assert list(first.collect({0: torch.zeros(2, 3, 2)}, CPU)) == [0]
 
 
 def test_maps_go_with_the_clip_they_are_of():
     exchange, layout = MapExchange(), TokenLayout(3, 1, 2)
-    lane = exchange.lane()
+    lane = exchange.device_maps()
     lane.begin(layout, (1.0,))
-    lane.leave(maps(0))
+    lane.publish(maps(0))
     del lane
-    assert list(exchange.lanes) == []
+    assert list(exchange.devices) == []
 
 
 def trace_of(*kinds, **changes):

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core.common.decision_kinds import PARTIAL
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
-from motioncache_pack.motioncache_core.engine.block_hooks import BlockHooks
-from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part, active_frames
-from motioncache_pack.motioncache_core.policy.evaluation_plan import EvaluationPlan
+from motioncache_pack.motioncache_core.engine.call_plan import active_frames
+from motioncache_pack.motioncache_core.models.block_stream import RowGather
+from motioncache_pack.motioncache_core.models.wan import WAN
 from torch import Tensor
 
 FRAMES, SPATIAL, WIDTH, BLOCKS = 4, 3, 5, 3
@@ -32,20 +31,13 @@ class CountedOps:
 def handed_over(rows: Tensor, sides, frames=None):
     """The arguments of each block of one partial call, and its gathers."""
     ops = CountedOps()
-    plan = CallPlan(PARTIAL, [Part(slice(0, 2), EvaluationPlan(PARTIAL, ()))], rows, rows.shape[1])
-    plan.frames = frames
-    evaluation = BlockHooks(lambda x, vec: (plan, None), ops, TOKENS, BLOCKS + 1, 1)
-    # the block is asked directly: neither attention nor the last block matters here
-    seen = []
-
-    def run(args):
-        seen.append(args)
-        return args
-
+    gather = RowGather(ops, rows, TOKENS, frames)
+    (run,) = WAN.runs
     x = torch.randn(2, TOKENS, WIDTH)
+    seen = []
     for i, (pe, vec) in enumerate(sides):
-        tokens = x if i == 0 else seen[-1]["img"]
-        evaluation._run_block(i, {"img": tokens, "pe": pe, "vec": vec}, run)
+        hand_over, tokens = (run.take, seen[-1]["img"]) if i else (run.enter, x)
+        seen.append(hand_over({"img": tokens, "pe": pe, "vec": vec}, gather))
     return x, seen, ops.gathers
 
 

@@ -10,6 +10,7 @@ import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.engine.session import Session
+from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile, TimestepPolynomial
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
@@ -72,7 +73,7 @@ class Watched:
         def run(options: dict[str, Any]) -> Tensor:
             return self.network(x, t, context, transformer_options=options)
 
-        options = options or {} if forcing is None else forcing.options({})
+        options = options or {} if forcing is None else WAN.shifted({}, forcing.first_position)
         call = ModelCall(self.network, run, x, t, names, options, forcing=forcing)
         guard = self._guard = SyncGuard(reads=self.allowed)
         with guard:
@@ -111,7 +112,7 @@ class OnHost:
         def run(options: dict[str, Any]) -> Tensor:
             return self.network(x, t, context, transformer_options=options)
 
-        options = options or {} if forcing is None else forcing.options({})
+        options = options or {} if forcing is None else WAN.shifted({}, forcing.first_position)
         return self.session.evaluate(
             ModelCall(self.network, run, x, t, names, options, forcing=forcing)
         )

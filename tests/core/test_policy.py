@@ -9,11 +9,14 @@ from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.policy.chunk_decision import row_multiple
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.policy.clip_decision import (
-    Circumstances,
     ClipDecision,
     advance,
     prepare,
 )
+from motioncache_pack.motioncache_core.policy.run_context import RunContext
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.report.trace_recorder import TraceRecorder
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import decide_at_once as decide
 
@@ -208,9 +211,10 @@ def test_random_is_the_same_in_every_run():
 def advanced(scope, settings, distance, sigma, limits):
     """The decisions of an evaluation of a clip of one frame and one chunk."""
     levels = torch.tensor([sigma])
-    proposals = prepare(scope, settings, [distance], levels, ops, limits)
+    context = RunContext(settings, ops, limits, TraceRecorder(Trace({}), limits))
+    proposals = prepare(scope, context, [distance], levels)
     numbers = iter([float(n) for p in proposals for n in p.unread()])
-    return advance(scope, settings, proposals, numbers, (sigma,), ops, limits)
+    return advance(scope, context, proposals, numbers, (sigma,))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,7 @@ def advanced(scope, settings, distance, sigma, limits):
 def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
     settings = dataclasses.replace(PLAIN, **changes)
     scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
-    limits = Circumstances(last_sigma=0.1, end_sigma=0.2)
+    limits = RunFacts(sigmas=[1.0, 0.1, 0.0], end_sigma=0.2)
     advanced(scope, settings, None, 1.0, limits)
     decisions = advanced(scope, settings, 0.0, sigma, limits)
     assert [d.phase for d in decisions] == [wanted]
@@ -234,7 +238,7 @@ def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
 
 def test_the_paper_preset_forces_no_last_evaluation():
     scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
-    limits = Circumstances(last_sigma=0.01)
+    limits = RunFacts(sigmas=[0.9, 0.01, 0.0])
     paper = MotionCacheSettings.preset("paper")
     levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]
     decisions = [advanced(scope, paper, 0.0, s, limits)[0] for s in levels]

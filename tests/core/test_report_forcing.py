@@ -57,8 +57,8 @@ def trace():
         grid=(2, 2, 2),
         chunks=(1, 1),
         blocks=2,
-        width=8,
-        ffn_width=16,
+        row_work=6 * 8 * 8 + 2 * 8 * 16,
+        pair_work=2 * 8,
         evaluations=[
             evaluation(0, 0, DENSE, UNSTARTED),
             evaluation(1, 0, REUSE, DENSE),

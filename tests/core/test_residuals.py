@@ -8,10 +8,11 @@ from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.cache import residuals
 from motioncache_pack.motioncache_core.cache.branches import BranchRows
 from motioncache_pack.motioncache_core.cache.correction import correction
+from motioncache_pack.motioncache_core.cache.row_update import RowUpdate
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
-from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part
+from motioncache_pack.motioncache_core.engine.call_plan import CallPlan, Part, row_updates
 from motioncache_pack.motioncache_core.policy.chunk_decision import Decision
-from motioncache_pack.motioncache_core.policy.evaluation_plan import EvaluationPlan, evaluation_plan
+from motioncache_pack.motioncache_core.policy.evaluation_plan import evaluation_plan
 from motioncache_pack.tests.support.assert_close import assert_close
 
 B, L, C = 3, 7, 4
@@ -19,8 +20,14 @@ B, L, C = 3, 7, 4
 
 def plan(*rates):
     """A dense plan: batch row 0 follows the first of two scopes, rows 1 and 2 the second."""
-    scopes = [EvaluationPlan("dense", (L,), inverse_interval=rate, whole=True) for rate in rates]
-    return CallPlan("dense", [Part(slice(1), scopes[0]), Part(slice(1, B), scopes[1])], None, L)
+    batches = slice(1), slice(1, B)
+    return [RowUpdate(b, None, None, rate) for b, rate in zip(batches, rates, strict=True)]
+
+
+def store(updates, state, x, y):
+    """A full evaluation, as the engine makes one."""
+    residuals.store(kernels, updates, state, x, y)
+    state.filled = True
 
 
 def branches(slope=True):
@@ -37,7 +44,7 @@ def branches(slope=True):
 def test_the_first_evaluation_teaches_no_slope(slope):
     state, rate = branches(slope), torch.ones(L)
     x, y = torch.randn(B, L, C), torch.randn(B, L, C)
-    residuals.store(kernels, plan(rate, rate), state, x, y)
+    store(plan(rate, rate), state, x, y)
     assert state.filled and torch.equal(state.residual, y - x)
     assert state.slope is None or not state.slope.any()
 
@@ -47,7 +54,7 @@ def test_from_the_second_one_on_every_scope_learns_by_its_own_interval():
     rate[2] = 0
     x, y = torch.randn(2, B, L, C), torch.randn(2, B, L, C)
     for i in range(2):
-        residuals.store(kernels, plan(rate, None), state, x[i], y[i])
+        store(plan(rate, None), state, x[i], y[i])
     first, second = y - x
     assert torch.equal(state.residual, second)
     assert torch.equal(state.slope[:1], (second - first)[:1] * rate[:, None])
@@ -56,7 +63,7 @@ def test_from_the_second_one_on_every_scope_learns_by_its_own_interval():
 
 def test_blocks_may_answer_with_any_strides():
     state, x, y = branches(), torch.randn(B, L, C), torch.randn(B, C, L).mT
-    residuals.store(kernels, plan(None, None), state, x, y)
+    store(plan(None, None), state, x, y)
     assert torch.equal(state.residual, y - x)
 
 
@@ -101,17 +108,19 @@ def test_residuals_in_the_hosts_memory_are_the_same_bits(data):
         for kind in ("dense", *data.draw(st.lists(st.sampled_from(["partial", "reuse", "dense"])))):
             ranges = [r for r in (slice(0, cut), slice(cut, batch)) if r.stop > r.start]
             parts = [Part(r, a_plan(kind)) for r in ranges]
-            call_plan = CallPlan(kind, parts, None, 0)
+            updates = row_updates(CallPlan(kind, parts, None, 0), length, torch.device("cpu"))
             x = numbers(batch, length, width)
             y = numbers(batch, max(p.plan.active for p in parts), width)
             outs = []
             for state in states:
                 if kind == "dense":
-                    residuals.store(kernels, call_plan, state, x, y)
+                    store(updates, state, x, y)
                 elif kind == "reuse":
-                    outs.append(residuals.reuse(kernels, call_plan, state, x))
+                    outs.append(residuals.reuse(kernels, updates, state, x))
                 else:
-                    outs.append(residuals.scatter(kernels, call_plan, state, x, y))
+                    found = residuals.answers(kernels, updates, state, x, y)
+                    outs.append(residuals.scatter(kernels, updates, state, x, found))
+                    state.filled = True
             pairs = [("residual", *(state.residual for state in states))]
             pairs += [("slope", *(state.slope for state in states))] if forecast else []
             pairs += [("answer", *outs)] if outs else []

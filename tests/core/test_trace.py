@@ -50,7 +50,7 @@ def test_what_the_model_is_and_where_things_are():
     trace = run.trace
     assert (trace.model, trace.distance) == ("Wan", "steady")
     assert (trace.grid, trace.chunks, trace.tokens) == ((3, 3, 3), (3,), 27)
-    assert (trace.blocks, trace.width, trace.ffn_width) == (3, 256, 192)
+    assert (trace.blocks, trace.pair_work) == (3, 512)
     assert trace.settings["policy"] == "motion"
 
 

@@ -130,9 +130,9 @@ def test_bytes_of_all_windows_are_told_as_placed(kv_cache):
 
 def test_what_is_read_at_once_is_one_window():
     x = torch.zeros(1, 16, 128)
-    one, three = KVBytes.of(x, 10, 1, 2), KVBytes.of(x, 10, 1, 2, [12, 16, 16])
+    one, three = KVBytes.of(x, 10, 1, 128, 2), KVBytes.of(x, 10, 1, 128, 2, [12, 16, 16])
     assert three.full == one.full * 44 // 16
-    assert three.quantized == one.coded * 44 // 16
+    assert three.quantized == one.quantized * 44 // 16
     assert three.largest == one.largest == one.full
     # half of the blocks in 8 bits, one block of one window read back, two to read the host's
     assert three.on_device(5) == 5 * three.quantized + 3 * one.full

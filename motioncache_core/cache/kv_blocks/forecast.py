@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...common.errors import CacheShapeError
 from ..row_update import RowUpdate
 from .block import BlockKV, KVShape, TierResources
 from .resident import Resident
@@ -39,14 +40,14 @@ def for_fewer(slopes: BlockKV, held: int, keep: int) -> BlockKV:
 
 
 def learn(
-    entry: BlockKV, slopes: BlockKV, k: Tensor, v: Tensor, steps: Sequence[RowUpdate]
+    entry: BlockKV, slopes: BlockKV, k: Tensor, v: Tensor, updates: Sequence[RowUpdate]
 ) -> None:
     """Store the keys and values `(B, L, C)` of a full evaluation, and their slopes."""
     ops, (old, rates) = entry.shared.ops, _read(entry, slopes)
     zeros = entry.shared.zeros(old[0])
     for new, held, rate in zip((k, v), old, rates, strict=True):
         new = new.contiguous()
-        for s in steps:
+        for s in updates:
             b = s.batch
             ops.store_residual(zeros[b], new[b], held[b], rate[b], s.inverse_interval)
     if not isinstance(entry, Resident):
@@ -60,7 +61,7 @@ def carry_on(
     k: Tensor,
     v: Tensor,
     rows: Tensor,
-    steps: Sequence[RowUpdate],
+    updates: Sequence[RowUpdate],
 ) -> tuple[Tensor, Tensor]:
     """Store computed rows and their slopes.
 
@@ -76,8 +77,10 @@ def carry_on(
     result = []
     for new, held, rate in zip((k, v), old, rates, strict=True):
         new, parts = new.contiguous(), []
-        for s in steps:
+        for s in updates:
             b = s.batch
+            if s.inverse is None:
+                raise CacheShapeError("a forecast of keys and values without the computed rows")
             parts.append(
                 ops.scatter_residual(
                     zeros[b], new[b], s.inverse, held[b], rate[b], s.gain, s.inverse_interval

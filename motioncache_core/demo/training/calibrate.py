@@ -9,14 +9,15 @@ stack's residual over uncached runs of several scenes.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...engine.block_probe import BlockProbe
+from ...models.wan import WAN
 from ...policy.distance import CalibratedProfile
+from ...sampling.model_call import ModelCall
 from .. import checkpoint, clips, scenes
 from ..sampler import SampleOptions, sample
 from ..wan import DemoWan
@@ -27,32 +28,21 @@ _FRAMES = 9
 class ResidualRecorder:
     """Stands in for a session: runs every call in full and notes how its residual changed."""
 
-    def __init__(self, blocks: int) -> None:
-        self._last = blocks - 1
-        self._input: Tensor | None = None
+    def __init__(self, model: DemoWan) -> None:
+        self._facts = WAN.facts(model)
         self._previous: Tensor | None = None
         self.changes: list[float] = []
 
-    def evaluate(self, call: Any) -> Tensor:
+    def evaluate(self, call: ModelCall) -> Tensor:
         """Run one model call."""
-        hooks = {("double_block", i): self._hook(i) for i in (0, self._last)}
-        out: Tensor = call.run({"patches_replace": {"dit": hooks}})
+        probe = BlockProbe(WAN, self._facts)
+        out = call.run(probe.options(call.options))
+        residual, before = probe.residual, self._previous
+        if residual is not None and before is not None:
+            change = (residual - before).abs().mean() / before.abs().mean()
+            self.changes.append(float(change))
+        self._previous = residual
         return out
-
-    def _hook(self, index: int) -> Callable[..., dict[str, Any]]:
-        def hook(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-            if index == 0:
-                self._input = args["img"]
-            out: dict[str, Any] = extra["original_block"](args)
-            if index == self._last and self._input is not None:
-                residual = out["img"] - self._input
-                if self._previous is not None:
-                    change = (residual - self._previous).abs().mean() / self._previous.abs().mean()
-                    self.changes.append(float(change))
-                self._previous = residual
-            return out
-
-        return hook
 
 
 def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfile:
@@ -64,7 +54,7 @@ def measure(model: DemoWan, steps: int, runs: int, seed: int) -> CalibratedProfi
     for i in range(runs):
         scene = scenes.sample_scene(_FRAMES, rng)
         clip = clips.clip(scene, _FRAMES, take=seed + i)
-        recorder = ResidualRecorder(len(model.blocks))
+        recorder = ResidualRecorder(model)
         sample(
             model, *clip.text, clip.noise(seed + i), options, session=recorder,
             conditions=clip.conditions,

@@ -1,0 +1,63 @@
+"""Looks at what enters the first block of a call and what leaves the last, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ..models.adapter import Adapter, ModelFacts
+from ..models.block_stream import BlockRun
+
+# a thin sample of rows is enough for a mean and keeps the copies small
+_ROWS = 4096
+
+
+class BlockProbe:
+    """The hooks of one call.
+
+    Attributes:
+        tokens: `(B, n, C)`, a thin sample of the video rows that entered the first block.
+        modulation: timestep modulation `(T, 6, C)` of a batch row, where the family has one.
+        residual: what the blocks added to the tokens; None before the last one has run.
+    """
+
+    def __init__(self, adapter: Adapter, facts: ModelFacts) -> None:
+        self._blocks = adapter.blocks(facts)
+        self.tokens: Tensor | None = None
+        self.modulation: Callable[[int], Tensor] | None = None
+        self.residual: Tensor | None = None
+
+    def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of the host's options with ours in front of the patches already there."""
+        replaced = dict(options.get("patches_replace", {}))
+        patches = dict(replaced.get("dit", {}))
+        last = len(self._blocks) - 1
+        for index in {0, last}:
+            run, i = self._blocks[index]
+            key = run.hook, i
+            patches[key] = self._patch(run, index == 0, index == last, patches.get(key))
+        replaced["dit"] = patches
+        return {**options, "patches_replace": replaced}
+
+    def _patch(self, run: BlockRun, first: bool, last: bool, previous: Any) -> Callable[..., Any]:
+        def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+            if first:
+                stream = run.stream(args)
+                # a block may write into it
+                self.tokens, self.modulation = _sample(stream.video).clone(), stream.modulation
+            out: dict[str, Any] = (
+                extra["original_block"](args) if previous is None else previous(args, extra)
+            )
+            if last and self.tokens is not None:
+                stream = replace(run.stream(args), tokens=run.tokens(out))
+                self.residual = _sample(stream.video) - self.tokens
+            return out
+
+        return patch
+
+
+def _sample(rows: Tensor) -> Tensor:
+    return rows[:, :: max(1, rows.shape[1] // _ROWS)]

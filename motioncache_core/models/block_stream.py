@@ -1,0 +1,157 @@
+"""The rows that pass through a family's blocks, and how a part of them is handed to a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..common.protocols import TokenOps
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStream:
+    """What enters one block, or leaves it.
+
+    Attributes:
+        tokens: `(B, S, C)`.
+        before, behind: rows in front of the video rows and behind them, text for instance. They
+            are always computed.
+        modulation: timestep modulation `(T, 6, C)` of a batch row, T of 1 or the latent frames;
+            None where a family has none that tells how far the answer moved.
+        variant: what compiled code depends on besides the tokens' shape.
+    """
+
+    tokens: Tensor
+    before: int = 0
+    behind: int = 0
+    modulation: Callable[[int], Tensor] | None = None
+    variant: tuple[int, ...] = ()
+
+    @property
+    def video(self) -> Tensor:
+        """The video rows, a view."""
+        return self.tokens[:, self.before : self.tokens.shape[1] - self.behind]
+
+    def with_video(self, video: Tensor) -> Tensor:
+        """The tokens with other video rows, which may be more or fewer."""
+        if not self.before and not self.behind:
+            return video
+        end = self.tokens.shape[1] - self.behind
+        return torch.cat((self.tokens[:, : self.before], video, self.tokens[:, end:]), dim=1)
+
+
+class RowGather:
+    """The active video rows of one partial call.
+
+    Args:
+        rows: `(1 or B, n)` int32, ascending, padded with -1.
+        tokens: video rows L.
+        frames: ranges of active latent frames, where only whole frames are active.
+    """
+
+    def __init__(
+        self, ops: TokenOps, rows: Tensor, tokens: int, frames: Sequence[slice] | None = None
+    ) -> None:
+        self.ops, self.rows, self.tokens, self.frames = ops, rows, tokens, frames
+        self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
+        self._around: dict[tuple[int, int], Tensor] = {(0, 0): rows}
+
+    def around(self, before: int, behind: int) -> Tensor:
+        """The rows to compute `(1 or B, before + n + behind)` int32 of a sequence that has other
+        rows around the video's: all of those, and the active ones."""
+        key = before, behind
+        if key not in self._around:
+            rows, device = self.rows, self.rows.device
+            shifted = torch.where(rows < 0, -1, rows + before)
+            first = torch.arange(before, dtype=torch.int32, device=device)
+            start = before + self.tokens
+            last = torch.arange(start, start + behind, dtype=torch.int32, device=device)
+            both = [part.expand(rows.shape[0], -1) for part in (first, last)]
+            self._around[key] = torch.cat((both[0], shifted, both[1]), dim=1)
+        return self._around[key]
+
+    def take(self, x: Tensor, before: int = 0, behind: int = 0) -> Tensor:
+        """The rows `around` of `x` `(1 or B, S, ...)`; gathered once for all blocks that share
+        it."""
+        return self.once(x, lambda: self.alone(x, self.around(before, behind)))
+
+    def alone(self, x: Tensor, rows: Tensor) -> Tensor:
+        """Rows `(1 or B, m)` of `x` `(1 or B, S, ...)`, zeros for -1."""
+        return like(self.ops.gather_rows(flat(x), rows)[0], x)
+
+    def once(self, x: Tensor, gather: Callable[[], Tensor]) -> Tensor:
+        """What `gather` makes of a tensor, made when it is first asked for."""
+        # every block gets the same tensor, so one gather serves them all
+        kept = self._gathered.get(id(x))
+        if kept is None or kept[0] is not x:
+            kept = x, gather()
+            self._gathered[id(x)] = kept
+        return kept[1]
+
+    def keep(self, x: Tensor, gathered: Tensor) -> None:
+        """`once` is to give this for `x`."""
+        self._gathered[id(x)] = x, gathered
+
+
+@dataclass(frozen=True)
+class KeySite:
+    """An attention call of a block whose keys hold video rows.
+
+    Attributes:
+        call: which attention call of the block it is, from 1.
+        around: rows of its keys in front of the video rows and behind them, from the block's
+            arguments. They are fresh in every call.
+        flat: the host's keys or values as `(B, S, C)`.
+        shaped: `(B, S, C)` as the host's form, from it and the host's tensor.
+        mask: whether a mask over the keys may come; it stays valid, as all keys are there.
+    """
+
+    call: int = 1
+    around: Callable[[Mapping[str, Any]], tuple[int, int]] = lambda args: (0, 0)
+    flat: Callable[[Tensor], Tensor] = lambda keys: keys
+    shaped: Callable[[Tensor, Tensor], Tensor] = lambda keys, host: keys
+    mask: bool = False
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """Blocks of one kind that follow each other.
+
+    Attributes:
+        hook: first half of the key by which the host lets a block be replaced.
+        stream: what enters a block, from its arguments.
+        tokens: tokens `(B, S, C)` in a block's answer; rows around the video's are those that
+            entered it.
+        with_tokens: arguments or answer with other tokens.
+        take: arguments for the active video rows alone, where the tokens have been gathered
+            already: rotary and modulation rows, segments; everything else untouched.
+        enter: the same for the first block of a call, its tokens gathered too.
+        keys: the attention calls whose keys hold video rows.
+        writes_input: whether a block writes into the tokens that it is given; the engine then
+            keeps a copy of what entered the first one.
+    """
+
+    hook: str
+    stream: Callable[[Mapping[str, Any]], BlockStream]
+    tokens: Callable[[Mapping[str, Any]], Tensor]
+    with_tokens: Callable[[Mapping[str, Any], Tensor], Arguments]
+    take: Callable[[Mapping[str, Any], RowGather], Arguments]
+    enter: Callable[[Mapping[str, Any], RowGather], Arguments]
+    keys: tuple[KeySite, ...]
+    writes_input: bool = False
+
+
+def flat(x: Tensor) -> Tensor:
+    """`(B, S, ...)` as `(B, S, C)`, contiguous."""
+    return x.reshape(*x.shape[:2], -1).contiguous()
+
+
+def like(gathered: Tensor, source: Tensor) -> Tensor:
+    """Gathered rows `(B, n, C)` in the form of their source `(B, S, ...)`."""
+    return gathered.reshape(*gathered.shape[:2], *source.shape[2:])
