@@ -217,7 +217,7 @@ class Clip:
     def _maps(self, call: ModelCall, evaluation: Evaluation, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
         if self._settings.motion_source != "residual":
-            return self._ops.motion_map(self._motion_features(call, evaluation, out), None)
+            return self._ops.motion_map(self._motion_features(call, evaluation, out))
         slope = evaluation.slope
         if evaluation.plan.kind == REUSE or slope is None:
             return None
