@@ -21,25 +21,28 @@ def clip(tokens: int, active: int) -> Sizes:
 
 CLIPS = {"832x480": clip(1560, 9856), "1280x720": clip(3600, 22784)}
 # 8 divides no array of this length, so that its loads are narrow; kernels of [L] arrays only
-ODD = {"odd": clip(1575, 9984)}
+ODD = clip(1575, 9984)
 
 
 def all_calls() -> Iterator[tuple[str, str, int, Sizes, Case]]:
     """Every call: its clip, its name, its width, 0 where that says nothing, sizes and case."""
     for label, make in CASES.items():
-        for name, sizes in (CLIPS | ODD).items():
-            case = make(sizes)
-            if case.small:
-                yield name, label if name in CLIPS else f"{label} odd", 0, sizes, case
-        if case.small:
-            continue
-        for name, sizes in CLIPS.items():
-            for dtype, channels in WIDTHS:
-                one = replace(sizes, dtype=dtype, channels=channels)
-                yield name, label, channels, one, make(one)
-            if not label.startswith(LISTED):
+        case = make(ODD)
+        op, small = case.op, case.small
+        call = label.removeprefix(op).lstrip("_")
+        if small:
+            yield "odd", f"{call} odd".strip(), 0, ODD, case
+        for clip_name, sizes in CLIPS.items():
+            if small:
+                yield clip_name, call, 0, sizes, make(sizes)
                 continue
-            # one branch alone, and lists of their own, which are read alike at every width
-            for note, one in (("one sample", {"batch": 1}), ("own lists", {"lists": 2})):
-                one = replace(sizes, **one)
-                yield name, f"{label} {note}", 1536, one, make(one)
+            for dtype, channels in WIDTHS:
+                wide = replace(sizes, dtype=dtype, channels=channels)
+                yield clip_name, call, channels, wide, make(wide)
+                if op == "gather_rows":
+                    one = replace(wide, batch=1)
+                    yield clip_name, f"{call} one sample".strip(), channels, one, make(one)
+            # a list is read alike at every width
+            if op in LISTED:
+                own = replace(sizes, lists=sizes.batch)
+                yield clip_name, f"{call} own lists".strip(), sizes.channels, own, make(own)
