@@ -49,7 +49,7 @@ RULES = {
 CASES = [
     (1, 1, "everything"),
     (1, 1030, "bare"),
-    (1, 1030, "no vote"),
+    (1, 1030, "everything"),
     (3, 43, "paper"),
     (3, 43, "everything"),
     (2, 600, "starving"),
@@ -134,6 +134,14 @@ def test_a_starved_token_is_due_alone(backend):
     assert due.tolist() == [0, 1, 0, 0] and int(count) == 1
     assert stale.tolist() == [1, 0, 3, 1]
     assert accumulator.tolist() == [0.125, 0.0, 0.125, 0.125]
+
+
+def test_a_starved_token_is_counted_beside_an_elected_position(backend):
+    accumulator, stale = torch.tensor([1.0, 0, 1, 0]), torch.tensor([0, 3, 0, 2]).to(torch.int32)
+    settings = PAPER | {"max_stale_steps": 3}
+    due, count = accumulate_due(accumulator, stale, torch.tensor(0.125), frames=2, **settings)
+    assert due.tolist() == [1, 1, 1, 0] and int(count) == 3
+    assert stale.tolist() == [0, 0, 0, 3]
 
 
 def test_bad_arguments_are_told(assert_refused):
