@@ -5,41 +5,18 @@ See `ops` for what each op computes and `registry` for how a back end is chosen.
 
 from __future__ import annotations
 
-from . import reference, registry, triton
+from . import ops, reference, registry, triton
 from .errors import BackendUnavailableError
-from .ops import (
-    OPS,
-    accumulate_due,
-    compact_rows,
-    correct_rows,
-    gather_rows,
-    motion_map,
-    read_kv,
-    reuse_residual,
-    scatter_kv,
-    scatter_residual,
-    select_top,
-    store_residual,
-)
+from .ops import *  # noqa: F403
 from .registry import BackendInfo, list_backends, use_backend
 
-registry.register(triton.BACKEND, OPS)
-registry.register(reference.BACKEND, OPS)
+registry.register(triton.BACKEND, ops.OPS)
+registry.register(reference.BACKEND, ops.OPS)
 
 __all__ = [
     "BackendInfo",
     "BackendUnavailableError",
-    "accumulate_due",
-    "compact_rows",
-    "correct_rows",
-    "gather_rows",
     "list_backends",
-    "motion_map",
-    "read_kv",
-    "reuse_residual",
-    "scatter_kv",
-    "scatter_residual",
-    "select_top",
-    "store_residual",
     "use_backend",
+    *ops.__all__,
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .library import CODES
+
 FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 
 
@@ -94,3 +96,56 @@ def together(op: str, **given: Tensor | None) -> None:
 def between(op: str, name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{op}: {name} is {value}; choose a value from {low} to {high}.")
+
+
+def per_token(op: str, name: str, tensor: Tensor | None, x: Tensor) -> Tensor | None:
+    if tensor is None:
+        return None
+    shape(op, name, tensor, "[L]", x.shape[1])
+    dtype(op, name, tensor, torch.float32)
+    return tensor.contiguous()
+
+
+def twin(op: str, k_store: Tensor, v_store: Tensor) -> None:
+    shape(op, "v_store", v_store, "[B, L, C]", *k_store.shape)
+    device(op, k_store, v_store=v_store)
+
+
+def coded_stores(
+    op: str,
+    k_store: Tensor,
+    v_store: Tensor,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+    *,
+    written: bool,
+) -> tuple[Tensor, Tensor]:
+    """The scales of stores of 8 bits, once they are known to belong to these."""
+    for name, tensor in (("k_store", k_store), ("v_store", v_store)):
+        if tensor.dtype not in CODES:
+            raise ValueError(
+                f"{op}: {name} is {tensor.dtype}, and scales are given; they belong to "
+                "torch.float8_e4m3fn and int8. Pass stores of these dtypes, or no scales."
+            )
+    if k_scale is None or v_scale is None:
+        raise ValueError(
+            f"{op}: k_store is {k_store.dtype}, and k_scale or v_scale is None. Pass both, "
+            "[B, L, heads] float32; without a scale the codes would be cut off."
+        )
+    twin(op, k_store, v_store)
+    batch, length, channels = k_store.shape
+    shape(op, "k_scale", k_scale, "[B, L, heads]", batch, length, -1)
+    heads = k_scale.shape[2]
+    shape(op, "v_scale", v_scale, "[B, L, heads]", batch, length, heads)
+    if heads < 1 or channels % heads:
+        raise ValueError(
+            f"{op}: k_scale has {heads} heads, and {channels} channels are no multiple of that. "
+            "Give it as many scales a token as the attention has heads."
+        )
+    device(op, k_store, k_scale=k_scale, v_scale=v_scale)
+    for name, tensor in (("k_scale", k_scale), ("v_scale", v_scale)):
+        dtype(op, name, tensor, torch.float32)
+        contiguous(op, name, tensor, written=written)
+    for name, tensor in (("k_store", k_store), ("v_store", v_store)):
+        contiguous(op, name, tensor, written=written)
+    return k_scale, v_scale

@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,25 +40,19 @@ COMPILE_WORDS = ("C compiler", "PassManager::run failed")
 
 
 @dataclass(frozen=True)
-class Capability:
-    """What one op of a back end accepts: dtypes by parameter name; a name not listed is free."""
-
-    dtypes: Mapping[str, frozenset[torch.dtype]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Backend:
     """A package that holds, for every op, a module and in it a function of the op's name.
 
-    `probe(device)` answers why the back end cannot run there, or None. Automatic choice considers
-    it on the device types in `automatic_on`; None means on all.
+    `probe(device)` answers why the back end cannot run there, or None. `dtypes` has its ops, and
+    what each accepts, by parameter name; a name not listed is free. Automatic choice considers it
+    on the device types in `automatic_on`; None means on all.
     """
 
     name: str
     package: str
     probe: Callable[[torch.device], str | None]
     describe: Callable[[], tuple[bool, str]]
-    capabilities: Mapping[str, Capability]
+    dtypes: Mapping[str, Mapping[str, frozenset[torch.dtype]]]
     automatic_on: frozenset[str] | None = None
 
 
@@ -82,10 +76,10 @@ _chosen: ContextVar[str | None] = ContextVar("motioncache_backend", default=None
 def register(backend: Backend, ops: tuple[Callable[..., Any], ...]) -> None:
     """Add a back end; automatic choice tries them in the order in which they were registered."""
     signatures = {op.__name__: tuple(inspect.signature(op).parameters) for op in ops}
-    for op, capability in backend.capabilities.items():
+    for op, dtypes in backend.dtypes.items():
         if op not in signatures:
             raise ValueError(f"{backend.name}: unknown op '{op}'; the ops are {list(signatures)}")
-        unknown = set(capability.dtypes) - set(signatures[op])
+        unknown = set(dtypes) - set(signatures[op])
         if unknown:
             raise ValueError(
                 f"{backend.name}: {op} has no parameter {sorted(unknown)}; "
@@ -98,7 +92,7 @@ def register(backend: Backend, ops: tuple[Callable[..., Any], ...]) -> None:
 def list_backends() -> tuple[BackendInfo, ...]:
     """All back ends in the order of automatic choice."""
     return tuple(
-        BackendInfo(backend.name, *backend.describe(), tuple(backend.capabilities))
+        BackendInfo(backend.name, *backend.describe(), tuple(backend.dtypes))
         for backend in _backends.values()
     )
 
@@ -178,16 +172,16 @@ def _run_chosen(name: str, op: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def _refusal(backend: Backend, op: str, arguments: tuple[Any, ...]) -> str | None:
-    capability = backend.capabilities.get(op)
-    if capability is None:
+    dtypes = backend.dtypes.get(op)
+    if dtypes is None:
         return f"has no {op}"
     device = arguments[0].device
     failed = _failures.get((backend.name, op, device))
     if failed is not None:
         return failed
-    if capability.dtypes:
+    if dtypes:
         for name, value in zip(_parameters[op], arguments, strict=True):
-            allowed = capability.dtypes.get(name)
+            allowed = dtypes.get(name)
             if allowed is not None and value is not None and value.dtype not in allowed:
                 return f"{name} is {value.dtype}, not one of {sorted(map(str, allowed))}"
     return backend.probe(device)

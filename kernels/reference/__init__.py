@@ -8,26 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from ..registry import Backend, Capability
-
-OPS = (
-    "motion_map",
-    "accumulate_due",
-    "compact_rows",
-    "select_top",
-    "gather_rows",
-    "reuse_residual",
-    "scatter_residual",
-    "store_residual",
-    "correct_rows",
-    "scatter_kv",
-    "read_kv",
-)
+from ..ops import OPS
+from ..registry import Backend
 
 BACKEND = Backend(
     name="reference",
     package=__name__,
     probe=lambda device: None,
     describe=lambda: (True, f"torch {torch.__version__}"),
-    capabilities={op: Capability() for op in OPS},
+    dtypes={op.__name__: {} for op in OPS},
 )

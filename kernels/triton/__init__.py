@@ -9,11 +9,11 @@ import re
 
 import torch
 
-from ..registry import Backend, Capability
+from ..library import KERNEL_DTYPES
+from ..ops import OPS
+from ..registry import Backend
 
 MINIMUM_VERSION = (3, 3)
-FLOATS = frozenset({torch.float32, torch.bfloat16, torch.float16})
-CODES = frozenset({torch.float8_e4m3fn, torch.int8})
 
 
 def interpreting() -> bool:
@@ -60,35 +60,12 @@ def _device_refusal(device: torch.device) -> str | None:
     return None if major >= 8 else f"compute capability {major}.{minor} is below 8.0"
 
 
-def _floats(*names: str) -> Capability:
-    return Capability(dtypes=dict.fromkeys(names, FLOATS))
-
-
 BACKEND = Backend(
     name="triton",
     package=__name__,
     probe=probe,
     describe=status,
-    capabilities={
-        "motion_map": _floats("features", "previous"),
-        "accumulate_due": Capability(),
-        "compact_rows": Capability(),
-        "select_top": Capability(),
-        "gather_rows": _floats("x", "rotary", "modulation"),
-        "reuse_residual": _floats("x", "residual", "slope"),
-        "scatter_residual": _floats("x", "new", "residual", "slope"),
-        "store_residual": _floats("x", "y", "residual", "slope"),
-        "correct_rows": _floats("pred", "new"),
-        "scatter_kv": Capability(
-            dtypes={
-                "k_new": FLOATS,
-                "v_new": FLOATS,
-                "k_store": FLOATS | CODES,
-                "v_store": FLOATS | CODES,
-            }
-        ),
-        "read_kv": Capability(dtypes={"k_store": CODES, "v_store": CODES}),
-    },
+    dtypes={op.__name__: KERNEL_DTYPES[op.__name__] for op in OPS},
     # on a CPU only the interpreter could run them: a test tool, never an automatic choice
     automatic_on=frozenset({"cuda"}),
 )

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class TokenOps(Protocol):
-    """See `kernels/ops.py` for shapes, dtypes and formulas. A module is an implementation."""
+    """See `kernels/ops` for shapes, dtypes and formulas. A module is an implementation."""
 
-    def motion_map(self, features: Tensor, previous: Tensor | None) -> Tensor: ...
+    def motion_map(self, features: Tensor) -> Tensor: ...
 
     def accumulate_due(
         self,

@@ -219,7 +219,7 @@ class ClipCache:
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
         if self._settings.motion_source != "residual":
-            return self._ops.motion_map(self._motion_features(call, hooks, out), None)
+            return self._ops.motion_map(self._motion_features(call, hooks, out))
         slope = hooks.slope
         if hooks.plan.kind == REUSE or slope is None:
             return None

@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 import triton
-from launches import all_calls
 from resources import resources
 from table import failure, problem, report, summary
 from triton.backends.compiler import GPUTarget
@@ -72,12 +71,13 @@ class NamedTarget(DriverBase):
         return name
 
 
-def load_kernels() -> Any:
+def load_pack(module: str) -> Any:
+    """A module of the pack, under the pack's alias."""
     if "motioncache_pack" not in sys.modules:
         pack = types.ModuleType("motioncache_pack")
         pack.__path__ = [str(ROOT)]
         sys.modules["motioncache_pack"] = pack
-    return importlib.import_module("motioncache_pack.kernels")
+    return importlib.import_module(f"motioncache_pack.{module}")
 
 
 def gpu_target(name: str) -> GPUTarget:
@@ -90,7 +90,8 @@ def gpu_target(name: str) -> GPUTarget:
 def compile_target(name: str) -> list[dict[str, Any]]:
     """One row for each binary, at its first launch, and for each failure. Triton in this process
     is of no use for anything else afterwards."""
-    kernels = load_kernels()
+    kernels = load_pack("kernels")
+    all_calls = load_pack("tests.aot.launches").all_calls
     triton.runtime.driver.set_active(NamedTarget(gpu_target(name)))
     launched: list[tuple[JITFunction, Any]] = []
     functions: set[JITFunction] = set()
@@ -108,13 +109,14 @@ def compile_target(name: str) -> list[dict[str, Any]]:
     missing = {op.__name__ for op in kernels.ops.OPS}
     known: dict[str, dict[str, Any]] = {}
     failed = []
-    for clip, dtype, channels, (op, call, arguments) in all_calls():
+    for clip, call, channels, sizes, case in all_calls():
+        op, dtype = case.op, "" if case.small else str(sizes.dtype).removeprefix("torch.")
         row = {"target": name, "op": op, "call": call, "dtype": dtype, "channels": channels}
         launched.clear()
         try:
-            kernels.registry.implementation(package, op)(*arguments)
+            kernels.registry.implementation(package, op)(*case.arguments())
         except Exception as error:
-            why = f"{clip.name}: {type(error).__name__}: {error}"
+            why = f"{clip}: {type(error).__name__}: {error}"
             failed.append(row | {"error": why[:300]})
             continue
         if launched:
@@ -125,13 +127,13 @@ def compile_target(name: str) -> list[dict[str, Any]]:
                 extra = {"kernel": function.fn.__name__, "launch": i, "clips": [], "error": None}
                 known[compiled.hash] = row | extra | found
             clips = known[compiled.hash]["clips"]
-            if clip.name not in clips:
-                clips.append(clip.name)
+            if clip not in clips:
+                clips.append(clip)
     # they hold what was compiled, by device and not by target
     for function in functions:
         function.device_caches.clear()
     for op in sorted(missing - {row["op"] for row in failed}):
-        why = "no kernel was launched; add a call to tests/aot/launches.py"
+        why = "no kernel was launched; add a case to tests/kernels/cases"
         row = {"target": name, "op": op, "call": "", "dtype": "", "channels": 0}
         failed.append(row | {"error": why})
     return [*known.values(), *failed]

@@ -30,12 +30,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from common import ROOT, environment, load_pack, rows_of_others
-from kernel_cases import CASES, Case, Sizes
 from timing import FLUSH_BYTES, once, repeated
 
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.tests.kernels.cases import CASES, Case, Sizes  # noqa: E402
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
 SECONDS_PER_ROW = 2.0

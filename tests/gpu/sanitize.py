@@ -21,11 +21,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
 from common import load_pack
-from kernel_cases import CASES, Sizes
 
 load_pack()
 
 from motioncache_pack import kernels  # noqa: E402
+from motioncache_pack.tests.kernels.cases import CASES, Sizes  # noqa: E402
 
 SIZES = (
     Sizes("cuda", torch.bfloat16, 1, 1, 1, 64, 1, 64),

@@ -16,8 +16,8 @@ from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.common import host_transfer as readback
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.policy import clip_decision as scope
-from motioncache_pack.tests.bench.kernel_cases import Case
 from motioncache_pack.tests.core.runs import dictate, living_tensors
+from motioncache_pack.tests.kernels.cases import Case
 from torch import Tensor
 
 # the tolerance of tests/kernels: relative RMS error
@@ -96,18 +96,19 @@ def copied(given: tuple[Any, ...], device: str) -> tuple[Any, ...]:
     return tuple(v.to(device, copy=True) if isinstance(v, Tensor) else v for v in given)
 
 
-def agree(expected: list[Tensor], actual: list[Tensor]) -> None:
+def agree(expected: list[Tensor], actual: list[Tensor], where: str = "") -> None:
     """Integers and codes bit for bit, floats within the tolerance; no NaN passes."""
-    assert len(expected) == len(actual)
+    assert len(expected) == len(actual), where
     for index, (left, right) in enumerate(zip(expected, actual, strict=True)):
-        assert left.shape == right.shape and left.dtype == right.dtype, f"tensor {index}"
+        name = f"{where} tensor {index}".strip()
+        assert left.shape == right.shape and left.dtype == right.dtype, name
         right = right.to(left.device)
         if left.dtype in TOLERANCE:
             scale = left.float().norm().clamp(min=1e-12)
             error = float((left.float() - right.float()).norm() / scale)
-            assert error <= TOLERANCE[left.dtype], f"tensor {index}: relative RMS error {error:.2e}"
+            assert error <= TOLERANCE[left.dtype], f"{name}: relative RMS error {error:.2e}"
         else:
-            same(left, right, f"tensor {index}")
+            same(left, right, name)
 
 
 def same(left: Tensor, right: Tensor, name: str) -> None:
@@ -190,7 +191,7 @@ def compiled_kernels() -> int:
     import triton
 
     package, count = kernels.triton.BACKEND.package, 0
-    for op in kernels.triton.BACKEND.capabilities:
+    for op in kernels.triton.BACKEND.dtypes:
         for member in vars(importlib.import_module(f"{package}.{op}")).values():
             if isinstance(member, triton.runtime.JITFunction):
                 count += sum(len(caches[0]) for caches in member.device_caches.values())

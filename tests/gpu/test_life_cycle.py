@@ -9,10 +9,10 @@ import pytest
 import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.demo.sampler import cached_sample
-from motioncache_pack.tests.bench.kernel_cases import CASES, Sizes
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.gpu.support import compiled_kernels, held, results
 from motioncache_pack.tests.gpu.test_session import OPTIONS, SETTINGS, inputs, network
+from motioncache_pack.tests.kernels.cases import CASES, Sizes
 
 pytestmark = pytest.mark.gpu
 

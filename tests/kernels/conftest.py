@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -47,11 +48,6 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip("Triton is not installed")
     with use_backend(request.param):
         yield request.param
-
-
-@pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
-def dtype(request: pytest.FixtureRequest) -> torch.dtype:
-    return request.param
 
 
 def _poison(tensor: Tensor) -> Tensor:
@@ -109,5 +105,21 @@ def assert_same() -> Callable[[str, Tensor, Tensor], None]:
     def check(name: str, expected: Tensor, actual: Tensor) -> None:
         assert actual.dtype == expected.dtype and actual.shape == expected.shape, name
         assert torch.equal(actual, expected), f"{name}: {int((actual != expected).sum())} differ"
+
+    return check
+
+
+@pytest.fixture
+def assert_refused() -> Callable[..., None]:
+    """Bad arguments are told: good arguments of an op with one change each, and words of the
+    message."""
+
+    def check(
+        op: Callable[..., Any], good: dict[str, Any], *cases: tuple[dict[str, Any], str]
+    ) -> None:
+        for change, told in cases:
+            with pytest.raises(ValueError, match=told):
+                op(**(good | change))
+                pytest.fail(f"not refused, though it should be told: {told}")
 
     return check

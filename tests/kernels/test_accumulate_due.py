@@ -37,30 +37,30 @@ def oracle(a, stale, distance, weight, frames, threshold, agreement, min_update_
     return due
 
 
-@pytest.mark.parametrize(
-    ("agreement", "min_update_ratio", "max_stale_steps", "weighted"),
-    [
-        (-1.0, 0.0, 0, False),
-        (-1.0, 0.4, 2, True),
-        (0.5, 0.0, 0, True),
-        (0.5, 0.4, 0, True),
-        (0.5, 0.4, 2, True),
-        (0.3, 0.0, 3, False),
-    ],
-    ids=["bare", "no-vote", "paper", "ratio", "everything", "stale"],
-)
-@pytest.mark.parametrize(("frames", "tokens"), [(1, 1), (1, 1030), (3, 43), (2, 600), (9, 72)])
-def test_two_steps(
-    backend,
-    frames,
-    tokens,
-    agreement,
-    min_update_ratio,
-    max_stale_steps,
-    weighted,
-    guarded,
-    assert_same,
-):
+# agreement, smallest share, steps to starve, weighted
+RULES = {
+    "bare": (-1.0, 0.0, 0, False),
+    "no vote": (-1.0, 0.4, 2, True),
+    "paper": (0.5, 0.0, 0, True),
+    "share": (0.5, 0.4, 0, True),
+    "everything": (0.5, 0.4, 2, True),
+    "starving": (0.3, 0.0, 3, False),
+}
+CASES = [
+    (1, 1, "everything"),
+    (1, 1030, "bare"),
+    (1, 1030, "everything"),
+    (3, 43, "paper"),
+    (3, 43, "everything"),
+    (2, 600, "starving"),
+    (9, 72, "share"),
+    (9, 72, "no vote"),
+]
+
+
+@pytest.mark.parametrize(("frames", "tokens", "rule"), CASES)
+def test_two_steps(backend, frames, tokens, rule, guarded, assert_same):
+    agreement, min_update_ratio, max_stale_steps, weighted = RULES[rule]
     length = frames * tokens
     accumulator = guarded(torch.rand(length) * 0.5)
     stale = guarded(torch.randint(0, 3, (length,), dtype=torch.int32))
@@ -119,12 +119,12 @@ def test_exactly_the_threshold_crosses(backend):
     assert due == [1]
 
 
-@pytest.mark.parametrize(("share", "crosses"), [(0.25, 1), (0.26, 0)])
-def test_too_small_a_share_waits_and_grows(backend, share, crosses):
-    settings = PAPER | {"min_update_ratio": share}
-    due, a, _ = run([1.0, 0.0, 0.0, 0.0], distance=0.125, frames=1, **settings)
-    assert due == [crosses, 0, 0, 0]
-    assert a[0] == (0.0 if crosses else 1.125)
+def test_too_small_a_share_waits_and_grows(backend):
+    for share, crosses in ((0.25, 1), (0.26, 0)):
+        settings = PAPER | {"min_update_ratio": share}
+        due, a, _ = run([1.0, 0.0, 0.0, 0.0], distance=0.125, frames=1, **settings)
+        assert due == [crosses, 0, 0, 0]
+        assert a[0] == (0.0 if crosses else 1.125)
 
 
 def test_a_starved_token_is_due_alone(backend):
@@ -136,9 +136,24 @@ def test_a_starved_token_is_due_alone(backend):
     assert accumulator.tolist() == [0.125, 0.0, 0.125, 0.125]
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
+def test_a_starved_token_is_counted_beside_an_elected_position(backend):
+    accumulator, stale = torch.tensor([1.0, 0, 1, 0]), torch.tensor([0, 3, 0, 2]).to(torch.int32)
+    settings = PAPER | {"max_stale_steps": 3}
+    due, count = accumulate_due(accumulator, stale, torch.tensor(0.125), frames=2, **settings)
+    assert due.tolist() == [1, 1, 1, 0] and int(count) == 3
+    assert stale.tolist() == [0, 0, 0, 3]
+
+
+def test_bad_arguments_are_told(assert_refused):
+    arguments = {
+        "accumulator": torch.zeros(4),
+        "stale": torch.zeros(4, dtype=torch.int32),
+        "distance": torch.zeros(1),
+        "frames": 2,
+    }
+    assert_refused(
+        accumulate_due,
+        arguments | PAPER,
         ({"frames": 3}, "frames is 3 for 4 tokens"),
         ({"agreement": 1.5}, "agreement is 1.5; choose a value from"),
         ({"min_update_ratio": -0.1}, "from 0.0 to 1.0"),
@@ -147,14 +162,4 @@ def test_a_starved_token_is_due_alone(backend):
         ({"stale": torch.zeros(4, dtype=torch.int64)}, r"stale\.to\(torch.int32\)"),
         ({"accumulator": torch.zeros(8)[::2]}, "written in place"),
         ({"weight": torch.ones(3)}, r"weight has shape \[3\]"),
-    ],
-)
-def test_bad_arguments_are_told(change, told):
-    arguments = {
-        "accumulator": torch.zeros(4),
-        "stale": torch.zeros(4, dtype=torch.int32),
-        "distance": torch.zeros(1),
-        "frames": 2,
-    }
-    with pytest.raises(ValueError, match=told):
-        accumulate_due(**(arguments | PAPER | change))
+    )

@@ -1,4 +1,4 @@
-"""Every op has a reference, a Triton kernel, a test and a bench row, and is one opaque node when
+"""Every op has a reference, a Triton kernel, a test and cases, and is one opaque node when
 compiled."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.kernels import library, ops
+from motioncache_pack.tests.kernels.cases import CASES, E4M3, Sizes
 
 PACKAGE = Path(kernels.__file__).parent
 TESTS = PACKAGE.parent / "tests"
@@ -21,59 +21,12 @@ CHECKS = (
     "test_faketensor",
     "test_aot_dispatch_dynamic",
 )
-NAMES = [op.__name__ for op in ops.OPS]
+NAMES = [op.__name__ for op in kernels.ops.OPS]
+SMALL = Sizes("cpu", torch.float32, 2, 2, 3, 4, 3, head_dim=2, padding=1)
 
 
-def arguments(name):
-    """Small arguments in the order of the op's schema."""
-    x, rows = torch.randn(2, 6, 4), torch.tensor([[1, 4, -1]], dtype=torch.int32)
-    inverse = torch.tensor([[-1, 0, -1, -1, 1, -1]], dtype=torch.int32)
-    new = torch.randn(2, 3, 4)
-    stale = torch.zeros(6, dtype=torch.int32)
-    return {
-        "motion_map": (torch.randn(2, 3, 5, 4), torch.randn(2, 5, 4)),
-        "accumulate_due": (
-            torch.rand(6),
-            stale,
-            torch.tensor(0.3),
-            torch.rand(6),
-            2,
-            0.5,
-            0.5,
-            0.1,
-            4,
-        ),
-        "compact_rows": (torch.tensor([0, 1, 0, 0, 1, 0], dtype=torch.uint8),),
-        "select_top": (torch.randn(6), torch.tensor([2], dtype=torch.int32)),
-        "gather_rows": (x, rows, torch.randn(1, 6, 8), torch.randn(2, 2, 12), 3),
-        "reuse_residual": (x, torch.randn_like(x), torch.randn_like(x), torch.rand(6)),
-        "scatter_residual": (
-            x,
-            new,
-            inverse,
-            torch.randn_like(x),
-            torch.randn_like(x),
-            torch.rand(6),
-            torch.rand(6),
-        ),
-        "store_residual": (x, x + 1, *(torch.randn_like(x) for _ in range(2)), torch.rand(6)),
-        "correct_rows": (
-            x,
-            new,
-            torch.tensor([1, 4, 5], dtype=torch.int32),
-            torch.tensor([0, 2], dtype=torch.int32),
-            torch.tensor([[0, -1], [2, 0]], dtype=torch.int32),
-            torch.rand(2, 2, 2),
-        ),
-        "scatter_kv": (new, new + 1, rows, *coded_stores()),
-        "read_kv": (*coded_stores(), torch.bfloat16, 5),
-    }[name]
-
-
-def coded_stores():
-    """k, v and their scales for 2 heads."""
-    stores = [torch.randn(2, 6, 4).to(dtype) for dtype in (torch.int8, torch.float8_e4m3fn)]
-    return (*stores, *(torch.rand(2, 6, 2) for _ in range(2)))
+def copied(given):
+    return [value.clone() if isinstance(value, torch.Tensor) else value for value in given]
 
 
 def public_call(name, given):
@@ -97,27 +50,25 @@ def defined(path, name):
     return None
 
 
-def test_the_lists_of_ops_agree():
-    assert list(library.SCHEMAS) == NAMES
+def test_the_files_are_the_ops():
+    for folder in ("ops", "reference", "triton"):
+        files = {path.stem for path in (PACKAGE / folder).glob("*.py") if path.stem[0] != "_"}
+        assert files - {"pieces"} == set(NAMES), folder
     for backend in (kernels.reference.BACKEND, kernels.triton.BACKEND):
-        assert list(backend.capabilities) == NAMES, backend.name
+        assert list(backend.dtypes) == NAMES, backend.name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_one_name_in_four_places(name):
-    parameters = list(inspect.signature(getattr(kernels, name)).parameters)
-    for backend in ("reference", "triton"):
-        assert defined(PACKAGE / backend / f"{name}.py", name) == parameters, backend
-    assert (TESTS / "kernels" / f"test_{name}.py").exists()
-    schema = getattr(torch.ops.motioncache, name).default._schema
-    assert [argument.name for argument in schema.arguments] == parameters
-    assert inspect.getdoc(getattr(kernels, name))
-
-
-def test_every_op_has_a_bench_row():
-    tree = ast.parse((TESTS / "bench" / "kernel_cases.py").read_text())
-    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    assert {f"case_{name}" for name in NAMES} <= functions
+def test_one_name_in_every_place():
+    for name in NAMES:
+        parameters = list(inspect.signature(getattr(kernels, name)).parameters)
+        for backend in ("reference", "triton"):
+            found = defined(PACKAGE / backend / f"{name}.py", name)
+            assert found == parameters, f"{name}, {backend}"
+        assert (TESTS / "kernels" / f"test_{name}.py").exists(), name
+        assert name in CASES, name
+        schema = getattr(torch.ops.motioncache, name).default._schema
+        assert [argument.name for argument in schema.arguments] == parameters, name
+        assert inspect.getdoc(getattr(kernels, name)), name
 
 
 def test_no_module_but_the_triton_ones_imports_triton():
@@ -132,32 +83,26 @@ def test_no_module_but_the_triton_ones_imports_triton():
         assert inside or "triton" not in imported, path.name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_opcheck(name):
-    given = arguments(name)
+@pytest.mark.parametrize("label", CASES)
+def test_opcheck(label):
+    case = CASES[label](SMALL)
+    given = case.arguments()
     dtypes = {value.dtype for value in given if isinstance(value, torch.Tensor)}
     # the first of the checks multiplies its arguments, which torch cannot do with fp8
-    checked = CHECKS[1:] if torch.float8_e4m3fn in dtypes else CHECKS
-    op = getattr(torch.ops.motioncache, name).default
+    checked = CHECKS[1:] if E4M3 in dtypes else CHECKS
+    op = getattr(torch.ops.motioncache, case.op).default
     torch.library.opcheck(op, given, test_utils=checked)
-
-
-def test_opcheck_of_plain_stores():
-    new, rows = arguments("scatter_kv")[0], arguments("scatter_kv")[2]
-    given = (new, new + 1, rows, torch.zeros(2, 6, 4), torch.zeros(2, 6, 4), None, None)
-    torch.library.opcheck(torch.ops.motioncache.scatter_kv.default, given)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_compiled_in_one_graph_and_equal(name):
     torch._dynamo.reset()
-    given = arguments(name)
-    eager_in = [value.clone() if isinstance(value, torch.Tensor) else value for value in given]
+    eager_in = CASES[name](SMALL).arguments()
+    compiled_in = copied(eager_in)
     expected = public_call(name, eager_in)
     compiled = torch.compile(
         lambda values: public_call(name, values), fullgraph=True, backend="aot_eager"
     )
-    compiled_in = [value.clone() if isinstance(value, torch.Tensor) else value for value in given]
     actual = compiled(compiled_in)
     torch.testing.assert_close(actual, expected)
     for mine, theirs in zip(compiled_in, eager_in, strict=True):
@@ -165,18 +110,16 @@ def test_compiled_in_one_graph_and_equal(name):
             torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize(
-    "name", ["gather_rows", "correct_rows", "scatter_kv", "compact_rows", "select_top"]
-)
-def test_fake_tensors_need_no_kernel(name):
+def test_fake_tensors_need_no_kernel():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode() as mode:
-        given = [
-            mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
-            for value in arguments(name)
-        ]
-        public_call(name, given)
+        for name in NAMES:
+            given = [
+                mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+                for value in CASES[name](SMALL).arguments()
+            ]
+            public_call(name, given)
 
 
 def test_the_choice_is_made_when_a_compiled_graph_runs(monkeypatch):

@@ -6,14 +6,16 @@ from motioncache_pack.kernels import correct_rows, use_backend
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
-# B, L, C, n, K
+FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
+# B, L, C, n, K, dtype, share of sources that are skipped
 CASES = [
-    (1, 2, 64, 1, 1),
-    (2, 63, 60, 21, 3),
-    (1, 130, 384, 129, 4),
-    (1, 1000, 64, 300, 8),
-    (2, 9, 1536, 4, 5),
-    (3, 17, 1100, 16, 2),
+    (1, 2, 64, 1, 1, FP32, 0.0),
+    (2, 63, 60, 21, 3, FP32, 0.3),
+    (2, 63, 60, 21, 3, BF16, 0.0),
+    (1, 130, 384, 129, 4, FP16, 0.3),
+    (1, 1000, 64, 300, 8, BF16, 0.3),
+    (2, 9, 1536, 4, 5, FP32, 0.0),
+    (3, 17, 1100, 16, 2, FP16, 0.3),
 ]
 NAN = float("nan")
 
@@ -47,10 +49,11 @@ def oracle(pred, new, rows, targets, sources, weight):
     return y
 
 
-@pytest.mark.parametrize("skipped", [0.0, 0.3], ids=["full", "some skipped"])
-@pytest.mark.parametrize(("batch", "length", "channels", "count", "near"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("batch", "length", "channels", "count", "near", "dtype", "skipped"), CASES
+)
 def test_correct_rows(
-    backend, dtype, batch, length, channels, count, near, skipped, guarded, assert_close
+    backend, batch, length, channels, count, near, dtype, skipped, guarded, assert_close
 ):
     pred = guarded(torch.randn(batch, length, channels).to(dtype))
     new = guarded(torch.randn(batch, count, channels).to(dtype))
@@ -89,19 +92,19 @@ def test_doubles_stay_doubles(assert_close):
     assert_close("y", oracle(pred, new, *lists, weight), actual, 1e-14)
 
 
-@pytest.mark.parametrize(("count", "near"), [(0, 4), (12, 0), (0, 0), (12, 4)], ids=str)
-def test_without_sources_the_forecast_stays(backend, dtype, count, near, assert_same):
-    pred, new = torch.randn(2, 31, 48).to(dtype), torch.full((2, count, 48), NAN).to(dtype)
-    rows, targets, sources = some_lists(31, count, near, skipped=1.1)
-    actual = correct_rows(pred, new, rows, targets, sources, some_weight(2, sources))
-    assert_same("y", pred[:, targets.long()], actual)
+def test_without_sources_the_forecast_stays(backend, assert_same):
+    for count, near, dtype in ((0, 4, FP32), (12, 0, BF16), (0, 0, FP16), (12, 4, BF16)):
+        pred, new = torch.randn(2, 31, 48).to(dtype), torch.full((2, count, 48), NAN).to(dtype)
+        rows, targets, sources = some_lists(31, count, near, skipped=1.1)
+        actual = correct_rows(pred, new, rows, targets, sources, some_weight(2, sources))
+        assert_same(f"{count} rows, {near} sources", pred[:, targets.long()], actual)
 
 
-@pytest.mark.parametrize("near", [0, 4])
-def test_without_targets_there_is_nothing(backend, dtype, near):
-    pred, new = torch.randn(2, 12, 48).to(dtype), torch.randn(2, 12, 48).to(dtype)
-    actual = correct_rows(pred, new, *some_lists(12, 12, near), torch.zeros(2, 0, near))
-    assert actual.shape == (2, 0, 48) and actual.dtype == dtype
+def test_without_targets_there_is_nothing(backend):
+    for near, dtype in ((0, FP16), (4, FP32)):
+        pred, new = torch.randn(2, 12, 48).to(dtype), torch.randn(2, 12, 48).to(dtype)
+        actual = correct_rows(pred, new, *some_lists(12, 12, near), torch.zeros(2, 0, near))
+        assert actual.shape == (2, 0, 48) and actual.dtype == dtype
 
 
 def test_rows_nobody_asks_for_are_not_read(backend):
@@ -155,9 +158,18 @@ TOKENS = torch.zeros(2, dtype=torch.int32)
 NEAR = torch.zeros(2, 3, dtype=torch.int32)
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
+def test_bad_arguments_are_told(assert_refused):
+    arguments = {
+        "pred": torch.zeros(1, 4, 5),
+        "new": torch.zeros(1, 2, 5),
+        "rows": TOKENS,
+        "targets": TOKENS,
+        "sources": NEAR,
+        "weight": torch.zeros(1, 2, 3),
+    }
+    assert_refused(
+        correct_rows,
+        arguments,
         ({"pred": torch.zeros(4, 5)}, r"pred has shape \[4, 5\]; it must be \[B, L, C\]"),
         ({"pred": torch.zeros(1, 4, 5).int()}, "pred is torch.int32"),
         ({"pred": torch.zeros(1, 5, 4).transpose(1, 2)}, r"Pass pred\.contiguous"),
@@ -172,16 +184,4 @@ NEAR = torch.zeros(2, 3, dtype=torch.int32)
         ({"weight": torch.zeros(1, 2, 2)}, r"\[B, m, K\] = \[1, 2, 3\]"),
         ({"weight": torch.zeros(1, 2, 3).half()}, r"weight\.to\(torch.float32\)"),
         ({"weight": torch.zeros(1, 2, 3, device="meta")}, r"weight\.to\('cpu'\)"),
-    ],
-)
-def test_bad_arguments_are_told(change, told):
-    arguments = {
-        "pred": torch.zeros(1, 4, 5),
-        "new": torch.zeros(1, 2, 5),
-        "rows": TOKENS,
-        "targets": TOKENS,
-        "sources": NEAR,
-        "weight": torch.zeros(1, 2, 3),
-    }
-    with pytest.raises(ValueError, match=told):
-        correct_rows(**(arguments | change))
+    )

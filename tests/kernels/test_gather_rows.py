@@ -6,14 +6,15 @@ from motioncache_pack.kernels import gather_rows
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
+FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 CASES = [
-    ((1, 1, 64), "all"),
-    ((2, 63, 60), "all"),
-    ((2, 63, 60), "none"),
-    ((2, 63, 60), "one"),
-    ((1, 130, 384), "third"),
-    ((1, 1000, 64), "third"),
-    ((2, 3, 1536), "third"),
+    ((1, 1, 64), "all", FP32),
+    ((2, 63, 60), "all", FP16),
+    ((2, 63, 60), "none", BF16),
+    ((2, 63, 60), "one", FP32),
+    ((1, 130, 384), "third", BF16),
+    ((1, 1000, 64), "third", FP32),
+    ((2, 3, 1536), "third", FP16),
 ]
 
 # the fixture "poisoned" would fill it, and so take all its memory
@@ -37,7 +38,7 @@ def some_rows(lists, length, share):
     return torch.stack(picks).to(torch.int32)
 
 
-@pytest.mark.parametrize(("shape", "share"), CASES, ids=str)
+@pytest.mark.parametrize(("shape", "share", "dtype"), CASES, ids=str)
 def test_one_list_for_all(backend, dtype, shape, share, assert_same):
     x = torch.randn(shape).to(dtype)
     rows = some_rows(1, shape[1], share)
@@ -46,7 +47,7 @@ def test_one_list_for_all(backend, dtype, shape, share, assert_same):
     assert rotary is None and modulation is None
 
 
-@pytest.mark.parametrize("batch", [1, 3], ids=["shared-x", "own-x"])
+@pytest.mark.parametrize(("batch", "dtype"), [(1, BF16), (3, FP32)], ids=["shared-x", "own-x"])
 def test_a_list_for_each_batch_row_with_padding(backend, dtype, batch, assert_same):
     x = torch.randn(batch, 63, 60).to(dtype)
     rows = some_rows(3, 63, "third")
@@ -59,7 +60,6 @@ def test_a_list_for_each_batch_row_with_padding(backend, dtype, batch, assert_sa
     [
         ((1, 1, 1), 1, "all"),
         ((2, 1, 2), 1, "none"),
-        ((2, 1, 2), 1, "third"),
         ((2, 2, 1), 1, "one"),
         ((3, 1, 3), 3, "third"),
         ((1, 3, 1), 3, "third"),
@@ -124,9 +124,11 @@ def test_offsets_beyond_32_bits(backend, batch, length, assert_same):
 LIST = torch.zeros(1, 2, dtype=torch.int32)
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
+def test_bad_arguments_are_told(assert_refused):
+    arguments = {"x": torch.zeros(2, 4, 3), "rows": LIST}
+    assert_refused(
+        gather_rows,
+        arguments,
         ({"rows": torch.zeros(3, 2, dtype=torch.int32)}, "with 1 or 2 lists"),
         ({"rows": LIST.long()}, r"rows\.to\(torch.int32\)"),
         ({"rows": LIST[0]}, r"list\[None\]"),
@@ -138,9 +140,4 @@ LIST = torch.zeros(1, 2, dtype=torch.int32)
         ({"modulation": torch.zeros(2, 4)}, r"\[1 or B, F, M\]"),
         ({"modulation": torch.zeros(4, 1, 3)}, "modulation has 4 batch rows"),
         ({"divisor": 0}, "divisor is 0"),
-    ],
-)
-def test_bad_arguments_are_told(change, told):
-    arguments = {"x": torch.zeros(2, 4, 3), "rows": LIST}
-    with pytest.raises(ValueError, match=told):
-        gather_rows(**(arguments | change))
+    )

@@ -14,7 +14,7 @@ from motioncache_pack.kernels import (
     reuse_residual,
     use_backend,
 )
-from motioncache_pack.kernels.registry import Backend, Capability
+from motioncache_pack.kernels.registry import Backend
 
 X = torch.randn(1, 4, 3)
 EXPECTED = X + X
@@ -39,7 +39,7 @@ def add_backend(monkeypatch):
             "fast_kernels",
             lambda device: reason,
             lambda: (reason is None, reason or "1"),
-            {"reuse_residual": Capability(dtypes or {})},
+            {"reuse_residual": dtypes or {}},
         )
         registry.register(backend, (reuse_residual,))
         registry.register(kernels.reference.BACKEND, kernels.ops.OPS)
@@ -162,8 +162,8 @@ def test_a_compile_failure_of_a_forced_back_end_is_the_cause(add_backend):
 
 def test_names_in_a_capability_are_checked():
     def backend(op, parameter):
-        capability = Capability({parameter: frozenset({torch.float32})})
-        return Backend("typo", "typo", lambda device: None, lambda: (True, ""), {op: capability})
+        dtypes = {op: {parameter: frozenset({torch.float32})}}
+        return Backend("typo", "typo", lambda device: None, lambda: (True, ""), dtypes)
 
     with pytest.raises(ValueError, match=r"no parameter \['X'\].*'x', 'residual', 'slope', 'gain'"):
         registry.register(backend("reuse_residual", "X"), (reuse_residual,))

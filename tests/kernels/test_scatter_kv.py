@@ -10,16 +10,16 @@ from motioncache_pack.tests.support.sync_guard import SyncGuard, on_device, on_h
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
+FP32, BF16, FP16, FP8 = torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn
 CASES = [
-    ((1, 1, 64), "all"),
-    ((2, 63, 60), "all"),
-    ((2, 63, 60), "none"),
-    ((2, 63, 60), "one"),
-    ((1, 130, 384), "third"),
-    ((1, 1000, 64), "third"),
-    ((2, 3, 1536), "third"),
+    ((1, 1, 64), "all", FP16),
+    ((2, 63, 60), "all", FP32),
+    ((2, 63, 60), "none", FP32),
+    ((2, 63, 60), "one", BF16),
+    ((1, 130, 384), "third", FP16),
+    ((1, 1000, 64), "third", FP32),
+    ((2, 3, 1536), "third", BF16),
 ]
-
 
 SCALES = ("k_scale", "v_scale")
 E4M3 = {name: torch.zeros(1, 4, 3).to(torch.float8_e4m3fn) for name in ("k_store", "v_store")}
@@ -61,19 +61,21 @@ def check(batch, length, channels, rows, source, target, guarded, assert_same):
     assert_same("v", expected[1], v_store)
 
 
-@pytest.mark.parametrize(("shape", "share"), CASES, ids=str)
+@pytest.mark.parametrize(("shape", "share", "dtype"), CASES, ids=str)
 def test_one_list_for_all(backend, dtype, shape, share, guarded, assert_same):
     check(*shape, some_rows(1, shape[1], share), dtype, dtype, guarded, assert_same)
 
 
-@pytest.mark.parametrize("target", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "target"), [(FP32, FP16), (BF16, BF16), (FP16, BF16), (BF16, FP32)], ids=str
+)
 def test_a_list_for_each_batch_row_with_padding(backend, dtype, target, guarded, assert_same):
     rows = some_rows(3, 63, "third")
     rows[0, -2:] = rows[1, 0] = rows[2, :] = -1
     check(3, 63, 60, rows, dtype, target, guarded, assert_same)
 
 
-@pytest.mark.parametrize("target", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("target", [BF16, FP8], ids=str)
 def test_offsets_beyond_int32(backend, target, assert_same):
     # the system hands out its pages when they are written to, so this takes no memory
     size = (2, 80000, 13824)
@@ -105,9 +107,19 @@ def fp8_oracle(new, heads):
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"), [(32, 3), (64, 3), (128, 5), (256, 2), (48, 2), (5, 7), (1, 3)], ids=str
+    ("width", "heads", "lists", "dtype"),
+    [
+        (32, 3, 1, FP32),
+        (64, 3, 2, BF16),
+        (128, 5, 1, BF16),
+        (256, 2, 2, FP16),
+        (48, 2, 1, FP16),
+        (5, 7, 2, FP32),
+        # rows of no whole number of words
+        (1, 6, 1, FP32),
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("lists", [1, 2])
 def test_fp8_codes_and_scales(backend, dtype, width, heads, lists, guarded, assert_same):
     length, channels = 29, heads * width
     rows = some_rows(lists, length, "third")
@@ -139,9 +151,17 @@ def int8_oracle(new, heads):
     return codes.to(torch.int8).view(new.shape), (amax / largest).view(*new.shape[:2], heads)
 
 
-@pytest.mark.parametrize("values_in", [torch.int8, torch.float8_e4m3fn], ids=str)
-@pytest.mark.parametrize(("width", "heads"), [(32, 3), (128, 5), (48, 2), (5, 7), (1, 3)], ids=str)
-@pytest.mark.parametrize("lists", [1, 2])
+@pytest.mark.parametrize(
+    ("width", "heads", "lists", "values_in", "dtype"),
+    [
+        (32, 3, 2, torch.int8, FP32),
+        (128, 5, 1, FP8, BF16),
+        (48, 2, 2, FP8, FP16),
+        (5, 7, 1, torch.int8, BF16),
+        (1, 3, 2, FP8, FP32),
+    ],
+    ids=str,
+)
 def test_int8_codes_and_scales(
     backend, dtype, width, heads, lists, values_in, guarded, assert_same
 ):
@@ -211,26 +231,32 @@ def test_both_ways_of_the_reference_agree(lists, assert_same):
 
 
 @pytest.mark.parametrize("lists", PADDED, ids=str)
-@pytest.mark.parametrize("target", [torch.bfloat16, torch.float8_e4m3fn, torch.int8], ids=str)
-def test_the_reference_does_not_wait_for_a_device(target, lists, assert_same):
+def test_the_reference_does_not_wait_for_a_device(lists, assert_same):
     rows, new = torch.tensor(lists, dtype=torch.int32), torch.randn(3, 5, 8)
-    stores = [torch.zeros(3, 6, 8).to(target) for _ in range(2)]
-    if target != torch.bfloat16:
-        stores += [torch.zeros(3, 6, 2) for _ in range(2)]
-    else:
-        stores += [None, None]
-    there = [None if store is None else on_device(store) for store in stores]
-    reference(new, new + 1, rows, *stores)
-    with SyncGuard():
-        reference(on_device(new), on_device(new + 1), on_device(rows), *there)
-    for expected, actual in zip(stores, there, strict=True):
-        if expected is not None:
-            assert_same("store", *(x.view(torch.uint8) for x in (expected, on_host(actual))))
+    for target in (BF16, FP8):
+        stores = [torch.zeros(3, 6, 8).to(target) for _ in "kv"]
+        more = [torch.zeros(3, 6, 2) for _ in "kv"] if target == FP8 else []
+        there = [on_device(store) for store in (*stores, *more)]
+        none = [] if more else [None, None]
+        reference(new, new + 1, rows, *stores, *more, *none)
+        with SyncGuard():
+            reference(*map(on_device, (new, new + 1, rows)), *there, *none)
+        for expected, actual in zip((*stores, *more), there, strict=True):
+            pair = (x.view(torch.uint8) for x in (expected, on_host(actual)))
+            assert_same(f"store of {target}", *pair)
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
+def test_bad_arguments_are_told(assert_refused):
+    arguments = {
+        "k_new": torch.zeros(1, 2, 3),
+        "v_new": torch.zeros(1, 2, 3),
+        "rows": torch.zeros(1, 2, dtype=torch.int32),
+        "k_store": torch.zeros(1, 4, 3),
+        "v_store": torch.zeros(1, 4, 3),
+    }
+    assert_refused(
+        scatter_kv,
+        arguments,
         ({"v_new": torch.zeros(1, 3, 3)}, r"v_new has shape \[1, 3, 3\]"),
         ({"rows": torch.zeros(1, 3, dtype=torch.int32)}, "of 2 entries"),
         ({"k_store": torch.zeros(1, 3, 4).transpose(1, 2)}, "written in place"),
@@ -251,15 +277,4 @@ def test_the_reference_does_not_wait_for_a_device(target, lists, assert_same):
         (E4M3 | scales(1, 4, 1) | {"v_store": torch.zeros(1, 4, 3)}, "v_store is torch.float32"),
         (E4M3 | scales(1, 4, 1, dtype=torch.float16), "k_scale is torch.float16"),
         (E4M3 | {name: torch.zeros(1, 3, 4).mT for name in SCALES}, "written in place"),
-    ],
-)
-def test_bad_arguments_are_told(change, told):
-    arguments = {
-        "k_new": torch.zeros(1, 2, 3),
-        "v_new": torch.zeros(1, 2, 3),
-        "rows": torch.zeros(1, 2, dtype=torch.int32),
-        "k_store": torch.zeros(1, 4, 3),
-        "v_store": torch.zeros(1, 4, 3),
-    }
-    with pytest.raises(ValueError, match=told):
-        scatter_kv(**(arguments | change))
+    )

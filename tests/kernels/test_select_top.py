@@ -43,8 +43,19 @@ def counted(count):
     return torch.tensor([count], dtype=torch.int32)
 
 
-@pytest.mark.parametrize("kind", SCORES)
-@pytest.mark.parametrize("length", [1, 63, 2056, 4099])
+CASES = [
+    (1, "special"),
+    (63, "few"),
+    (63, "special"),
+    (2056, "equal"),
+    (2056, "close"),
+    (4099, "normal"),
+    (4099, "bits"),
+    (4099, "special"),
+]
+
+
+@pytest.mark.parametrize(("length", "kind"), CASES)
 def test_select_top(backend, length, kind, guarded, assert_same):
     torch.manual_seed(length)
     score = guarded(SCORES[kind](length))
@@ -54,24 +65,24 @@ def test_select_top(backend, length, kind, guarded, assert_same):
     assert score.view(torch.int32).equal(before.view(torch.int32))
 
 
-@pytest.mark.parametrize("count", [-(2**31), -1, 0, 2048, 2049, 2**31 - 1])
-def test_counts_are_clamped(backend, count):
-    mask = select_top(torch.randn(2048), counted(count))
-    assert int(mask.sum()) == min(max(count, 0), 2048)
+def test_counts_are_clamped(backend):
+    for count in (-(2**31), -1, 0, 2048, 2049, 2**31 - 1):
+        mask = select_top(torch.randn(2048), counted(count))
+        assert int(mask.sum()) == min(max(count, 0), 2048), count
 
 
 def test_none_of_many_highest_keys(backend):
     assert not select_top(torch.full((70,), NAN), counted(0)).any()
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_nan_is_highest_whatever_its_bits(backend, sign):
+def test_nan_is_highest_whatever_its_bits(backend):
     nans = torch.tensor([0x7F800001, 0x7FC00000], dtype=torch.int32).view(torch.float32)
-    score = torch.tensor([INF, 0.0, 1.0, 2.0, -INF])
-    score[2:4] = torch.copysign(nans, torch.tensor(sign))
-    assert score[2:4].isnan().all()
-    assert select_top(score, counted(1)).tolist() == [0, 0, 1, 0, 0]
-    assert select_top(score, counted(3)).tolist() == [1, 0, 1, 1, 0]
+    for sign in (1.0, -1.0):
+        score = torch.tensor([INF, 0.0, 1.0, 2.0, -INF])
+        score[2:4] = torch.copysign(nans, torch.tensor(sign))
+        assert score[2:4].isnan().all()
+        assert select_top(score, counted(1)).tolist() == [0, 0, 1, 0, 0], sign
+        assert select_top(score, counted(3)).tolist() == [1, 0, 1, 1, 0], sign
 
 
 def test_zeros_of_both_signs_are_equal(backend):
@@ -106,15 +117,12 @@ def test_a_strided_score_is_read_in_its_own_order(backend):
     assert select_top(score, counted(1)).tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("score", "count", "told"),
-    [
-        (torch.zeros(2, 2), counted(1), r"\[L\]"),
-        (torch.zeros(4, dtype=torch.bfloat16), counted(1), r"score\.to\(torch.float32\)"),
-        (torch.zeros(4), torch.tensor(1, dtype=torch.int32), r"count has shape \[\]"),
-        (torch.zeros(4), torch.tensor([1]), r"count\.to\(torch.int32\)"),
-    ],
-)
-def test_bad_arguments_are_told(score, count, told):
-    with pytest.raises(ValueError, match=told):
-        select_top(score, count)
+def test_bad_arguments_are_told(assert_refused):
+    assert_refused(
+        select_top,
+        {"score": torch.zeros(4), "count": counted(1)},
+        ({"score": torch.zeros(2, 2)}, r"\[L\]"),
+        ({"score": torch.zeros(4, dtype=torch.bfloat16)}, r"score\.to\(torch.float32\)"),
+        ({"count": torch.tensor(1, dtype=torch.int32)}, r"count has shape \[\]"),
+        ({"count": torch.tensor([1])}, r"count\.to\(torch.int32\)"),
+    )

@@ -14,7 +14,7 @@ KEYS, VALUES = torch.int8, torch.float8_e4m3fn
 
 class Quantized(BlockKV):
     """Codes `(B, L, C)` and a scale for each token and head `(B, L, heads)` fp32, see
-    `kernels/ops_kv.py`."""
+    `kernels/ops`."""
 
     tier = "gpu_fp8"
 
