@@ -14,10 +14,14 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from pack_loader import load_pack as load_pack  # noqa: E402
+from pack_loader import load_pack  # noqa: E402
+
+# every bench imports this module first
+load_pack()
 
 
 def told(*command: str) -> str:
@@ -55,6 +59,12 @@ def environment() -> dict[str, str | int]:
         here["cuda"] = str(torch.version.cuda)
         here["triton"] = _version("triton")
     return here
+
+
+def save(path: Path, data: dict[str, Any]) -> None:
+    """Write a result file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 def rows_of_others(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
@@ -24,10 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from common import environment, rows_of_others
+from common import environment, rows_of_others, save
 from engine_model import SMALL, SMOKE, WAN, Geometry, Runner, gate
 from timing import once
 
@@ -163,8 +159,7 @@ def main() -> None:
                 "rows": list(rows.values()),
                 "skipped": skipped,
             }
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save(args.json, result)
 
     with torch.inference_mode():
         for name in names:

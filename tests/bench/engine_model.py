@@ -9,13 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from common import load_pack
-from torch import Tensor
-
-load_pack()
-
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import (  # noqa: E402
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import (
     PRESETS,
     ModelCall,
     RunFacts,
@@ -23,7 +18,8 @@ from motioncache_pack.motioncache_core import (  # noqa: E402
     Trace,
     scope,
 )
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from torch import Tensor
 
 # what the presets do to tokens, from the second evaluation on; nothing but the accumulators decides
 SETTINGS = replace(

@@ -10,32 +10,24 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import math
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from common import environment, load_pack
-
-load_pack()
-
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts  # noqa: E402
-from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
-from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
+from common import environment, save
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts
+from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
+from motioncache_pack.motioncache_core.demo.sampler import (
     SampleOptions,
     cached_sample,
     sample,
 )
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.report import compute_share  # noqa: E402
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.report import compute_share
+from torch import Tensor
 
 FRAMES = 9
 
@@ -115,8 +107,7 @@ def main() -> None:
             "presets": result,
             "environment": environment(),
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        save(args.json, data)
 
 
 if __name__ == "__main__":

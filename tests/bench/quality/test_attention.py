@@ -1,0 +1,112 @@
+"""The bench of the two attentions: what it compares with what, and that its tables show it."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+CLIPS = 6
+
+
+def record(share, engine, psnr, rendered=None, budget=None):
+    return {
+        "flops_share": share, "engine_share": engine, "psnr": psnr, "rendered_psnr": rendered,
+        "settings": {"compute_budget": budget},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def found(bench):
+    """Figures of clips whose decibels are the work in per cent, some more for block-causal, and
+    a clip's number."""
+    attention = bench("quality.attention")
+    cases = bench("quality.cases")
+    causal, both = cases.FORCING, cases.BIDIRECTIONAL
+
+    def sweep(engine, more, clip):
+        return [
+            record(s / engine, engine, 100 * s + more + clip, budget=budget)
+            for s, budget in ((0.1, 0.2), (0.2, 0.3), (0.25, 0.4), (0.4, 0.5))
+        ]
+
+    def runs(engine, ours, theirs):
+        return {
+            attention.MOTION: [sweep(engine, ours, clip) for clip in range(CLIPS)],
+            attention.WHOLE: [sweep(engine, theirs, clip) for clip in range(CLIPS)],
+        }
+
+    made = {causal: runs(0.5, 7, 5), both: runs(1.0, 3, 2)}
+    made[both][attention.AT_WORK] = [[record(0.65, 1.0, 60 + c)] for c in range(CLIPS)]
+    uncached = {
+        causal: [record(1.0, 0.5, 99, 20 + c) for c in range(CLIPS)],
+        both: [record(1.0, 1.0, 99, 22 + c) for c in range(CLIPS)],
+    }
+    return attention.figures(made, uncached, [30.0 + c for c in range(CLIPS)])
+
+
+def mean(figure):
+    return pytest.approx(figure["mean"])
+
+
+def test_work_is_a_share_of_the_bidirectional_run(found):
+    assert mean(found["uncached"]["block-causal"]["work"]) == 0.5
+    assert mean(found["uncached"]["bidirectional"]["work"]) == 1.0
+    assert mean(found["chunks at work only"]["work"]) == 0.65
+    (row,) = [
+        r
+        for r in found["reuse"]
+        if (r["policy"], r["attention"]) == ("motion (ours)", "block-causal")
+    ]
+    # 100 * work + 7 + a clip's number, which is 2.5 in the mean
+    assert mean(row["at"]["0.25"]) == 34.5
+
+
+def test_differences_are_those_at_equal_work(found):
+    over = {(d["policy"], d["over"]): d["at"] for d in found["differences"]}
+    ours, theirs = "motion (ours)", "chunk + forecast"
+    for pair, wanted in {
+        (f"{ours}, block-causal", f"{ours}, bidirectional"): 4,
+        (f"{ours}, block-causal", f"{theirs}, block-causal"): 2,
+        (f"{ours}, bidirectional", f"{theirs}, bidirectional"): 1,
+    }.items():
+        assert all(mean(figure) == wanted for figure in over.pop(pair).values())
+    assert over == {}
+
+
+def test_the_tables_show_each_figure(bench, found):
+    told = bench("quality.attention_report").markdown(found)
+    for cells in (
+        "| bidirectional, uncached | 100% | 24.5 [",
+        "| bidirectional, chunks at work only | 65% |  | 62.5 [",
+        # 25 + 3 + 2.5
+        "| bidirectional, compute_budget 0.4 | 25% |  | 30.5 [",
+        "| block-causal, uncached | 50% | 22.5 [",
+        "| block-causal over bidirectional |  | -2.0 [-2.0, -2.0] |  |",
+        "| motion (ours), block-causal over motion (ours), bidirectional | +4.0 [+4.0, +4.0] |",
+    ):
+        assert cells in told, told
+    assert "| 32.5 [" in next(line for line in told.splitlines() if "uncached | 50%" in line)
+
+
+def test_the_bidirectional_grid_has_the_run_of_the_chunks_at_work(bench):
+    attention, cases = bench("quality.attention"), bench("quality.cases")
+    grids = {mode: attention.grid(cases.case(mode, 1), True) for mode in attention.NAMES}
+    (at_work,) = grids[cases.BIDIRECTIONAL].pop(attention.AT_WORK)
+    assert at_work.kind == "cached" and at_work.settings.warmup_steps > 24
+    assert list(grids[cases.BIDIRECTIONAL]) == list(grids[cases.FORCING])
+    (without,) = grids[cases.BIDIRECTIONAL]["none"]
+    assert without.settings.reuse_threshold == without.settings.compute_budget == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "steps", "name"),
+    [
+        ("demo", 24, "ablations"),
+        ("confirmation", 24, "ablations_confirmation"),
+        ("confirmation", 50, "ablations_confirmation_50_steps"),
+    ],
+)
+def test_no_model_or_length_writes_over_anothers_file(bench, model, steps, name):
+    given = argparse.Namespace(model=model, steps=steps)
+    assert bench("quality.bench").result_name("ablations", given) == name
