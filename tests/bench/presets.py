@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -27,15 +26,10 @@ from motioncache_pack.motioncache_core.demo.sampler import (
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.report import compute_share
+from quality.metrics import psnr
 from torch import Tensor
 
 FRAMES = 9
-
-
-def psnr(reference: Tensor, candidate: Tensor) -> float:
-    """Decibels between two decoded clips in 0..1; 99 stands for equal ones."""
-    error = float((codec.decode(reference) - codec.decode(candidate)).square().mean())
-    return min(99.0, -10 * math.log10(error)) if error else 99.0
 
 
 class Clips:
@@ -62,7 +56,7 @@ class Clips:
                 conditions=clip.conditions,
             )  # fmt: skip
             shares.append(compute_share(trace))
-            quality.append(psnr(latents, out))
+            quality.append(psnr(codec.decode(latents), codec.decode(out)))
         return {
             "compute_share": round(statistics.fmean(shares), 4),
             "psnr_db": round(statistics.fmean(quality), 2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,31 +99,46 @@ def find(graph: Graph, infos: Infos, images: str | None = None) -> Found:
     return Found(samplers, frames, _seeds(graph, used), _prompts(graph, used))
 
 
+def _reached(
+    graph: Graph,
+    infos: Infos,
+    start: Iterable[str],
+    wanted: str,
+    goes: Callable[[str, int, str], bool],
+) -> Iterator[str]:
+    """The first nodes behind these with an output of that type, on every way that goes there."""
+    seen: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        source = waiting.pop()
+        for key, _, slot in consumers(graph, source):
+            if key in seen or not goes(source, slot, key):
+                continue
+            seen.add(key)
+            if wanted in outputs(graph, infos, key):
+                yield key
+            else:
+                waiting.append(key)
+
+
 def _samplers(graph: Graph, infos: Infos, patcher: str) -> tuple[str, ...]:
     """The first nodes with a LATENT output on every way that the model takes."""
-    found: set[str] = set()
-    seen: set[str] = set()
-    waiting = [key for key, _, slot in consumers(graph, patcher) if slot == 0]
-    while waiting:
-        key = waiting.pop()
-        if key in seen:
-            continue
-        seen.add(key)
-        given = outputs(graph, infos, key)
-        if "LATENT" in given:
-            found.add(key)
-            continue
-        waiting += [
-            after
-            for after, _, slot in consumers(graph, key)
-            if slot < len(given) and given[slot] not in NO_MODEL
-        ]
+
+    def carries(source: str, slot: int, key: str) -> bool:
+        return _output(graph, infos, source, slot) not in (None, *NO_MODEL)
+
+    found = set(_reached(graph, infos, [patcher], "LATENT", carries))
     return tuple(sorted(found, key=lambda key: (len(ancestors(graph, [key]) & found), key)))
 
 
 def _frames(graph: Graph, infos: Infos, samplers: list[str], images: str | None) -> tuple[str, int]:
     """The first IMAGE behind the samplers, of several the one that needs most of them."""
-    found = dict.fromkeys(_decoders(graph, infos, samplers))
+
+    def makes(source: str, slot: int, key: str) -> bool:
+        # what takes a trace shows what the cache did
+        return TRACE not in (_output(graph, infos, *link) for _, *link in links(graph[key]))
+
+    found = dict.fromkeys(_reached(graph, infos, samplers, "IMAGE", makes))
     if images is not None:
         if images not in graph or "IMAGE" not in outputs(graph, infos, images):
             raise WorkflowError(
@@ -146,38 +161,15 @@ def _frames(graph: Graph, infos: Infos, samplers: list[str], images: str | None)
     return best[0], outputs(graph, infos, best[0]).index("IMAGE")
 
 
-def _decoders(graph: Graph, infos: Infos, samplers: list[str]) -> Iterator[str]:
-    """Nodes that make frames of latents, not of other frames."""
-    seen: set[str] = set()
-    waiting = list(samplers)
-    while waiting:
-        for key, _, _ in consumers(graph, waiting.pop()):
-            if key in seen:
-                continue
-            seen.add(key)
-            sources = [_output(graph, infos, source, slot) for _, source, slot in links(graph[key])]
-            if TRACE in sources:
-                # shows what the cache did
-                continue
-            if "IMAGE" in outputs(graph, infos, key):
-                yield key
-            else:
-                waiting.append(key)
-
-
 def _seeds(graph: Graph, used: set[str]) -> tuple[tuple[str, str], ...]:
-    found: list[tuple[str, str]] = []
-    for key in sorted(used):
-        for name in SEEDS:
-            place = _number(graph, key, name)
-            if place is not None:
-                found.append(place)
+    places = [_number(graph, key, name) for key in sorted(used) for name in SEEDS]
+    found = tuple(dict.fromkeys(place for place in places if place is not None))
     if not found:
         raise WorkflowError(
             f"no node that makes the frames has an input named {' or '.join(SEEDS)} with a number "
             "in it, so that runs of several seeds cannot be made. Type the seed into the sampler"
         )
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def _number(graph: Graph, key: str, name: str) -> tuple[str, str] | None:

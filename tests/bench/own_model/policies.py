@@ -18,6 +18,7 @@ from own_model.workflow import (
     WorkflowError,
     ancestors,
     consumers,
+    outputs,
 )
 
 NONE, AGAIN, OWN = "none", "none, again", "workflow"
@@ -64,6 +65,7 @@ THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6)
 PEER_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 SETTINGS_NODE, REPORT_NODE = "MotionCacheSettings", "MotionCacheReport"
 FRAMES_NODE, TEXT_NODE = "PreviewImage", "PreviewAny"
+ADDED = (FRAMES_NODE, TEXT_NODE, REPORT_NODE, SETTINGS_NODE)
 # an input that no node knows: the server takes it for a change and samples anew
 NONCE = "motioncache_run"
 FRAMES = "motioncache frames"
@@ -122,19 +124,13 @@ def jobs(
     return list(dict.fromkeys(found))
 
 
-def needed_nodes(policies: Sequence[str]) -> set[str]:
-    """The kinds of nodes that are added to a workflow."""
-    added = {FRAMES_NODE, TEXT_NODE, REPORT_NODE, SETTINGS_NODE}
-    return added | {policy for policy in policies if policy in PEERS}
-
-
 def check_nodes(policies: Sequence[str], infos: Infos) -> None:
     """Whether the server has what is added.
 
     Raises:
         WorkflowError: it has not.
     """
-    missing = sorted(needed_nodes(policies) - infos.keys())
+    missing = sorted({*ADDED, *(p for p in policies if p in PEERS)} - infos.keys())
     peers = [name for name in missing if name in PEERS]
     if peers:
         raise WorkflowError(
@@ -170,7 +166,8 @@ def edited(graph: Graph, found: Found, job: Job, infos: Infos) -> Graph:
         if job.policy != OWN:
             _set(graph, patcher, job, infos)
         report, text = f"motioncache report {patcher}", text_key(patcher)
-        shown = {"trace": [patcher, 1], "samples": [samplers[-1], _latent(graph, infos, samplers)]}
+        slot = outputs(graph, infos, samplers[-1]).index("LATENT")
+        shown = {"trace": [patcher, 1], "samples": [samplers[-1], slot]}
         graph[report] = {"class_type": REPORT_NODE, "inputs": shown}
         graph[text] = {"class_type": TEXT_NODE, "inputs": {"source": [report, 2]}}
         ends.append(text)
@@ -266,8 +263,3 @@ def _defaults(info: dict[str, Any]) -> dict[str, Any]:
         for name, spec in given.items()
         if len(spec) > 1 and "default" in spec[1]
     }
-
-
-def _latent(graph: Graph, infos: Infos, samplers: Sequence[str]) -> int:
-    outputs: list[str] = list(infos[graph[samplers[-1]]["class_type"]]["output"])
-    return outputs.index("LATENT")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from common import ROOT
 from own_model.graph import Found, filled
-from own_model.measures import measures, video
 from own_model.policies import (
     AGAIN,
     FRAMES,
@@ -28,28 +30,17 @@ from own_model.policies import (
     text_key,
 )
 from own_model.workflow import Graph, Infos, WorkflowError
+from PIL import Image
+from quality.metrics import compare
 from run_store import Record, Store
+from torch import Tensor
+
+if TYPE_CHECKING:
+    # needs a package that ComfyUI brings
+    from own_model.server import Finished, Server
 
 # frames of a run that are kept for the sheet
 SHOWN = 5
-
-
-class Answer(Protocol):
-    """How a run ended; see `server.Finished`."""
-
-    seconds: dict[str, float]
-    total: float
-    outputs: dict[str, Any]
-    error: str | None
-    out_of_memory: bool
-
-
-class Samples(Protocol):
-    """What makes runs; see `server.Server`."""
-
-    async def run(self, graph: Graph, timed: Collection[str] = ()) -> Answer: ...
-
-    async def frames(self, images: list[dict[str, str]]) -> list[bytes]: ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +87,21 @@ def fingerprint() -> str:
         for file in sorted((ROOT / folder).glob("**/*.py")):
             code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return code.hexdigest()[:16]
+
+
+def video(files: Sequence[bytes]) -> Tensor:
+    """PNG files as `(F, H, W, 3)` fp32 in 0..1.
+
+    Raises:
+        ValueError: there are none, or they differ in size.
+    """
+    if not files:
+        raise ValueError("the run has no frames")
+    frames = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in files]
+    sizes = sorted({f"{f.shape[1]}x{f.shape[0]}" for f in frames})
+    if len(sizes) > 1:
+        raise ValueError(f"the run's frames differ in size: {', '.join(sizes)}")
+    return torch.from_numpy(np.stack(frames)).float() / 255
 
 
 class Sweep:
@@ -148,7 +154,7 @@ class Sweep:
     def frames_of(self, key: str) -> Path:
         return self.folder / "frames" / key
 
-    async def run(self, server: Samples, finished_clip: Callable[[Clip], None]) -> None:
+    async def run(self, server: Server, finished_clip: Callable[[Clip], None]) -> None:
         """Make what is missing.
 
         Args:
@@ -172,7 +178,7 @@ class Sweep:
             if place + 1 == len(missing) or missing[place + 1][0] != clip:
                 finished_clip(clip)
 
-    async def _one(self, server: Samples, clip: Clip, job: Job, key: str) -> Record:
+    async def _one(self, server: Server, clip: Clip, job: Job, key: str) -> Record:
         graph = self.plan.graph_of(clip, job)
         kind = job.policy not in (NONE, AGAIN, *PEERS)
         answer = None
@@ -208,7 +214,7 @@ class Sweep:
         self.store.add(record)
         return record
 
-    async def _sample(self, server: Samples, graph: Graph) -> Answer:
+    async def _sample(self, server: Server, graph: Graph) -> Finished:
         timed = self.plan.found.timed
         return await server.run(marked(graph, self.plan.found, uuid.uuid4().hex), timed)
 
@@ -222,7 +228,7 @@ class Sweep:
             return count
         place = self.frames_of(self.plan.key(clip, Job(NONE)))
         reference = video([file.read_bytes() for file in sorted(place.glob("*.png"))])
-        return count | measures(reference, candidate)
+        return count | compare(reference, candidate, None)
 
     def _write(self, key: str, files: dict[int, bytes]) -> None:
         place = self.frames_of(key)
@@ -234,7 +240,7 @@ class Sweep:
             (part / f"{index:05}.png").write_bytes(data)
         os.replace(part, place)
 
-    def _reported(self, answer: Answer) -> Record:
+    def _reported(self, answer: Finished) -> Record:
         """What MotionCache reports, all patchers together; empty for a run without it."""
         reports = []
         for patcher in self.plan.found.samplers:
@@ -258,6 +264,11 @@ def summed(reports: Sequence[dict[str, Any]]) -> Record:
             return sum(shares) / len(shares)
         return sum(s * w for s, w in zip(shares, weights, strict=True)) / total
 
+    # bytes on the device and in the host's memory
+    held = [
+        sum(value for name, value in report["memory"].items() if name.endswith("_bytes"))
+        for report in reports
+    ]
     return {
         "compute_share": share("compute_share"),
         "flops_share": share("flops_share"),
@@ -268,14 +279,9 @@ def summed(reports: Sequence[dict[str, Any]]) -> Record:
             for kind in ("dense", "partial", "reuse")
         },
         # patchers of one run are at work one after the other
-        "memory_mib": max(sum(_held(report["memory"])) for report in reports) / 2**20,
+        "memory_mib": max(held) / 2**20,
         "kv": sorted({r["memory"]["kv_reason"] for r in reports if r["memory"]["kv_reason"]}),
     }
-
-
-def _held(memory: dict[str, Any]) -> list[int]:
-    """Bytes that a report says were held, on the device and in the host's memory."""
-    return [value for name, value in memory.items() if name.endswith("_bytes")]
 
 
 def shown(count: int) -> list[int]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from motioncache_pack.motioncache_core import quality
 from motioncache_pack.motioncache_core.heatmap import colourise
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
 
 # an error of one part in GAIN is the brightest colour
 GAIN = 8
@@ -19,6 +21,7 @@ COLORMAP = "magma"
 CELL, GAP, LABELS, TOP = 220, 6, 230, 60
 BACK, WORDS, FAINT = (24, 24, 28), (232, 232, 236), (160, 160, 170)
 SIZE, SMALL = 17, 13
+font = cache(ImageFont.load_default)
 
 
 @dataclass(frozen=True)
@@ -43,88 +46,45 @@ def draw(title: str, reference: dict[int, Path], rows: Sequence[Row]) -> Image.I
     """
     indices = sorted(reference)
     middle = indices[len(indices) // 2]
-    width, height = _cell(reference[middle])
-    columns = len(indices) + 1
-    sheet = Image.new(
-        "RGB",
-        (LABELS + columns * (width + GAP), TOP + (len(rows) + 1) * (height + GAP)),
-        BACK,
-    )
+    width, height = ImageOps.contain(Image.open(reference[middle]), (CELL, CELL)).size
+    left = [LABELS + column * (width + GAP) for column in range(len(indices) + 2)]
+    size = left[-1], TOP + (len(rows) + 1) * (height + GAP)
+    sheet = Image.new("RGB", size, BACK)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP * 2, GAP), _cut(title, sheet.width - 4 * GAP), fill=WORDS, font=_font(SIZE))
-    for i, index in enumerate(indices):
-        pen.text((_left(i, width), TOP - 24), f"frame {index}", fill=FAINT, font=_font(SMALL))
-    said = f"error of frame {middle}, x{GAIN}"
-    pen.text((_left(columns - 1, width), TOP - 24), said, fill=FAINT, font=_font(SMALL))
+    pen.text((GAP * 2, GAP), title, fill=WORDS, font=font(SIZE))
+    told = [f"frame {index}" for index in indices]
+    told.append(f"error of frame {middle}, to {round(255 / GAIN)} of 255")
+    for x, words in zip(left, told, strict=False):
+        pen.text((x, TOP - 24), words, fill=FAINT, font=font(SMALL))
     uncached = Row("none", ["the uncached video"], reference)
     for number, row in enumerate((uncached, *rows)):
         top = TOP + number * (height + GAP)
         _label(pen, row, top, height)
-        for i, index in enumerate(indices):
-            if index in row.frames:
-                picture = Image.open(row.frames[index]).convert("RGB").resize((width, height))
-                sheet.paste(picture, (_left(i, width), top))
-        left = _left(columns - 1, width)
-        if number and middle in row.frames:
-            error = _error(reference[middle], row.frames[middle]).resize((width, height))
-            sheet.paste(error, (left, top))
-        elif not number:
-            _scale(pen, left, top, width, height)
+        shown = {i: Image.open(row.frames[i]).convert("RGB") for i in indices if i in row.frames}
+        pictures = {x: shown[i] for x, i in zip(left, indices, strict=False) if i in shown}
+        if number and middle in shown:
+            pictures[left[-2]] = _error(reference[middle], row.frames[middle])
+        for x, picture in pictures.items():
+            sheet.paste(picture.resize((width, height)), (x, top))
     return sheet
-
-
-def _cell(path: Path) -> tuple[int, int]:
-    """Width and height of a picture on the sheet."""
-    with Image.open(path) as picture:
-        shrunk = CELL / max(picture.size)
-        return max(1, round(picture.width * shrunk)), max(1, round(picture.height * shrunk))
-
-
-def _left(column: int, width: int) -> int:
-    return LABELS + column * (width + GAP)
 
 
 def _label(pen: ImageDraw.ImageDraw, row: Row, top: int, height: int) -> None:
     """Name and lines, as many as there is room for."""
-    pen.text((GAP * 2, top + 4), _cut(row.name, LABELS - 4 * GAP), fill=WORDS, font=_font(SIZE))
+    pen.text((GAP * 2, top + 4), row.name, fill=WORDS, font=font(SIZE))
     room = max(1, (height - 30) // (SMALL + 4))
     lines = [part for line in row.lines for part in textwrap.wrap(line, 30)]
     if len(lines) > room:
         lines = [*lines[: room - 1], f"{lines[room - 1][:27]}..."]
     for i, line in enumerate(lines):
-        pen.text((GAP * 2, top + 28 + i * (SMALL + 4)), line, fill=FAINT, font=_font(SMALL))
+        pen.text((GAP * 2, top + 28 + i * (SMALL + 4)), line, fill=FAINT, font=font(SMALL))
 
 
-def _scale(pen: ImageDraw.ImageDraw, left: int, top: int, width: int, height: int) -> None:
-    """What the colours of the errors mean, in the cell that has no error."""
-    low = top + height // 2 - 8
-    for x in range(width):
-        red, green, blue = (colourise(np.float32(x / max(1, width - 1)), COLORMAP) * 255).tolist()
-        pen.line((left + x, low, left + x, low + 16), (int(red), int(green), int(blue)))
-    pen.text((left, low + 20), "0", fill=FAINT, font=_font(SMALL))
-    end = f"{round(255 / GAIN)} of 255"
-    room = pen.textlength(end, font=_font(SMALL))
-    pen.text((left + width - room, low + 20), end, fill=FAINT, font=_font(SMALL))
-
-
-def _error(reference: Path, candidate: Path) -> Image.Image:
-    a, b = (
-        torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()).float() / 255
-        for path in (reference, candidate)
-    )
+def _error(*paths: Path) -> Image.Image:
+    a, b = (_pixels(path) for path in paths)
     shown = colourise(quality.error_map(a, b, GAIN).numpy(), COLORMAP)
     return Image.fromarray((shown * 255).round().astype(np.uint8))
 
 
-def _cut(words: str, room: int) -> str:
-    """The words, cut to a width in pixels."""
-    font = _font(SIZE)
-    if font.getlength(words) <= room:
-        return words
-    while words and font.getlength(f"{words}...") > room:
-        words = words[:-1]
-    return f"{words}..."
-
-
-def _font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(points)
+def _pixels(path: Path) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).float() / 255

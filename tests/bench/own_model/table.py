@@ -8,7 +8,7 @@ from typing import Any
 
 from own_model.policies import AGAIN, NONE, OURS, WHOLE, Job, swept_over
 from own_model.runs import Clip, Plan
-from quality.stats import LEAST_CLIPS, Estimate, at_share, bootstrap, paired
+from quality.stats import LEAST_CLIPS, at_share, bootstrap, paired
 from quality.tables import cell, table
 from run_store import Record
 
@@ -85,10 +85,7 @@ def figures(plan: Plan, records: dict[str, Record]) -> dict[str, Any]:
 
 
 def _policy(runs: Sequence[Record], failures: list[str]) -> dict[str, Any]:
-    named = {
-        name: _told(bootstrap([r[name] for r in runs if r.get(name) is not None]))
-        for name in MEASURES
-    }
+    named = {name: bootstrap([r.get(name) for r in runs]) for name in MEASURES}
     psnr = [r["psnr"] for r in runs if r["psnr"] is not None]
     return {
         "runs": len(runs),
@@ -121,12 +118,9 @@ def _curves(
         clips = [_points([found[i] for found in sweep], axis) for i in range(len(plan.clips))]
         at[policy] = [[at_share(points, place) for points in clips] for place in places]
     return {
-        "psnr": {
-            policy: [_told(bootstrap([v for v in values if v is not None])) for values in rows]
-            for policy, rows in at.items()
-        },
+        "psnr": {policy: [bootstrap(values) for values in rows] for policy, rows in at.items()},
         "over": {
-            policy: [_told(paired(a, b)) for a, b in zip(at[OURS], rows, strict=True)]
+            policy: [paired(a, b) for a, b in zip(at[OURS], rows, strict=True)]
             for policy, rows in at.items()
             if OURS in at and policy != OURS
         },
@@ -235,7 +229,3 @@ def _notes(plan: Plan, found: dict[str, Any]) -> list[str]:
 
 def _counted(errors: list[str]) -> list[tuple[str, int]]:
     return list(Counter(errors).items())
-
-
-def _told(estimate: Estimate | None) -> dict[str, Any] | None:
-    return None if estimate is None else estimate.rounded()

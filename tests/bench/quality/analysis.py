@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
-from quality.stats import at_share, bootstrap, distance_to_a_run, paired, told
+from quality.stats import at_share, bootstrap, paired
 
 Record = dict[str, Any]
 # a clip's runs of one policy, in the order of its sweep
@@ -16,18 +17,14 @@ TARGETS = (0.30, 0.40, 0.50)
 # by the time of the processor, which other work on the machine disturbs least
 CPU_TIME = "cpu_share"
 AXES: dict[str, Callable[[Record], float]] = {
-    "compute_share": lambda r: float(r["compute_share"]),
-    "flops_share": lambda r: float(r["flops_share"]),
+    "compute_share": itemgetter("compute_share"),
+    "flops_share": itemgetter("flops_share"),
     CPU_TIME: lambda r: r["cpu_seconds"] / r["uncached_cpu_seconds"],
 }
+TAKEN = ("psnr", "ssim", "temporal_psnr", "psnr_moving", "psnr_static", "region_gap")
 MEASURES: dict[str, Callable[[Record], float | None]] = {
-    "psnr": lambda r: r["psnr"],
-    "ssim": lambda r: r["ssim"],
+    **{name: itemgetter(name) for name in TAKEN},
     "ssim_loss": lambda r: 1 - r["ssim"],
-    "temporal_psnr": lambda r: r["temporal_psnr"],
-    "psnr_moving": lambda r: r["psnr_moving"],
-    "psnr_static": lambda r: r["psnr_static"],
-    "region_gap": lambda r: r["region_gap"],
     "speedup": lambda r: r["uncached_seconds"] / r["seconds"],
     "cpu_speedup": lambda r: r["uncached_cpu_seconds"] / r["cpu_seconds"],
 }
@@ -46,8 +43,7 @@ def at_equal_compute(
     found: list[float | None] = []
     for sweep in sweeps:
         points = [(AXES[axis](r), MEASURES[measure](r)) for r in reusing(sweep)]
-        known = [(x, y) for x, y in points if y is not None]
-        found.append(at_share(known, share) if len(known) == len(points) else None)
+        found.append(None if None in (y for _, y in points) else at_share(points, share))
     return found
 
 
@@ -59,45 +55,25 @@ def reusing(sweep: Sweep) -> Sweep:
 
 def policy_figures(sweeps: Sequence[Sweep]) -> dict[str, Any]:
     """A policy's sweep, averaged over clips run by run, and its measures at equal compute."""
-    runs = []
-    for same in zip(*sweeps, strict=True):
-        drawn = reusing(same)
-        row: dict[str, Any] = {
-            axis: told(bootstrap([at(r) for r in drawn])) for axis, at in AXES.items()
-        }
-        for name, measure in MEASURES.items():
-            values = [measure(r) for r in drawn]
-            row[name] = told(bootstrap([v for v in values if v is not None]))
-        runs.append(row)
-
-    def of_clips(name: str, share: float, axis: str) -> dict[str, Any] | None:
-        values = at_equal_compute(sweeps, name, share, axis)
-        return told(bootstrap([v for v in values if v is not None]))
-
+    runs = [
+        {name: bootstrap([of(r) for r in reusing(same)]) for name, of in (AXES | MEASURES).items()}
+        for same in zip(*sweeps, strict=True)
+    ]
+    shares = [[r["compute_share"] for r in reusing(sweep)] for sweep in sweeps]
+    # curves bend down, so that a line is too low where this is large; 1 where there is no run
     nearest = {
-        level(share): round(
-            fmean(
-                distance_to_a_run([r["compute_share"] for r in reusing(s)], share) for s in sweeps
-            ),
-            4,
-        )
-        for share in TARGETS
+        level(target): round(fmean(min([1.0, *(abs(x - target) for x in s)]) for s in shares), 4)
+        for target in TARGETS
     }
-    return {"sweep": runs, "at": _everywhere(of_clips), "distance_to_a_run": nearest}
+    at = _everywhere(lambda *place: bootstrap(at_equal_compute(sweeps, *place)))
+    return {"sweep": runs, "at": at, "distance_to_a_run": nearest}
 
 
 def difference_figures(ours: Sequence[Sweep], theirs: Sequence[Sweep]) -> dict[str, Any]:
     """What the first policy has over the second on the same clips at equal compute."""
-
-    def of_pairs(name: str, share: float, axis: str) -> dict[str, Any] | None:
-        return told(
-            paired(
-                at_equal_compute(ours, name, share, axis),
-                at_equal_compute(theirs, name, share, axis),
-            )
-        )
-
-    return _everywhere(of_pairs)
+    return _everywhere(
+        lambda *place: paired(*(at_equal_compute(sweeps, *place) for sweeps in (ours, theirs)))
+    )
 
 
 def analysis(

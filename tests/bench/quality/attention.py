@@ -29,7 +29,7 @@ from quality.cases import BIDIRECTIONAL, FORCING, Case, case, cases
 from quality.metrics import psnr
 from quality.policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep, whole, without
 from quality.runs import fingerprint
-from quality.stats import at_share, bootstrap, paired, told
+from quality.stats import at_share, bootstrap, paired
 
 SEEDS = {"demo": 8, "confirmation": 8}
 NAMES = {BIDIRECTIONAL: "bidirectional", FORCING: "block-causal"}
@@ -68,14 +68,10 @@ def apart(seed: int) -> float:
     return psnr(*videos)
 
 
-def mean(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean and interval over the clips that have a figure."""
-    return told(bootstrap([v for v in values if v is not None]))
-
-
 def run(clips: Sequence[Record]) -> dict[str, Any]:
     """Figures of the same run of every clip."""
-    return {"work": mean([work(r) for r in clips]), "psnr": mean([r["psnr"] for r in clips])}
+    psnrs = [r["psnr"] for r in clips]
+    return {"work": bootstrap([work(r) for r in clips]), "psnr": bootstrap(psnrs)}
 
 
 def differences(
@@ -111,34 +107,29 @@ def figures(
         "clips": len(between),
         "uncached": {
             NAMES[mode]: {
-                "work": mean([work(r) for r in uncached[mode]]),
-                "to_clip_as_drawn": mean(rendered[mode]),
+                "work": bootstrap([work(r) for r in uncached[mode]]),
+                "to_clip_as_drawn": bootstrap(rendered[mode]),
             }
             for mode in NAMES
         },
-        CLOSER: told(paired(rendered[FORCING], rendered[BIDIRECTIONAL])),
-        "between_uncached": mean(between),
+        CLOSER: paired(rendered[FORCING], rendered[BIDIRECTIONAL]),
+        "between_uncached": bootstrap(between),
         AT_WORK: run(at_work),
         "preset": {"budget": OURS.compute_budget, **run(preset)},
         "reuse": [
             {
                 "policy": policy,
                 "attention": NAMES[mode],
-                "at": {level(share): mean(at(runs[mode][policy], share)) for share in TARGETS},
+                "at": {level(share): bootstrap(at(runs[mode][policy], share)) for share in TARGETS},
             }
             for mode in NAMES
             for policy in (MOTION, WHOLE)
         ],
         "differences": [
-            {"policy": a, "over": b, "at": {level(share): pair(x, y, share) for share in TARGETS}}
+            {"policy": a, "over": b, "at": {level(s): paired(at(x, s), at(y, s)) for s in TARGETS}}
             for a, b, x, y in differences(runs)
         ],
     }
-
-
-def pair(ours: Sequence[Sweep], theirs: Sequence[Sweep], share: float) -> dict[str, Any] | None:
-    """The difference at a share of the work."""
-    return told(paired(at(ours, share), at(theirs, share)))
 
 
 def main() -> None:

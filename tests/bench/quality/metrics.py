@@ -1,12 +1,10 @@
 """How close a video stays to the uncached one: everywhere, over time, where it moves, where not.
 
-Videos are `(F, H, W, 3)` in 0..1. Decibels are relative to a range of 1 and end at 99, which
-stands for equal videos.
+Videos are `(F, H, W, 3)` in 0..1, decibels relative to a range of 1.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,11 +13,11 @@ import torch
 from motioncache_pack.motioncache_core import quality
 from torch import Tensor
 
+# where decibels end, which stands for equal videos
 TOP_DB = 99.0
 # a pixel moves where a colour changes by more than this from a frame to the next; the region is
 # grown by so many pixels
 MOVING, GROWN = 0.05, 2
-
 
 Result = TypeVar("Result")
 
@@ -40,26 +38,10 @@ def quicker(run: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
     return result, {name: min(taken, second[name]) for name, taken in first.items()}
 
 
-def decibels(squared_error: Tensor) -> float:
-    """PSNR of a range of 1 from squared errors of any shape."""
-    return min(TOP_DB, quality.decibels(float(squared_error.double().mean())))
-
-
 def psnr(reference: Tensor, candidate: Tensor) -> float:
     """PSNR in dB."""
-    return decibels((reference.double() - candidate.double()).square())
-
-
-def temporal_psnr(reference: Tensor, candidate: Tensor) -> float:
-    """PSNR in dB of the differences between neighbouring frames: flicker and wrong motion, and no
-    error that stays as it is."""
-    return psnr(reference.double().diff(dim=0), candidate.double().diff(dim=0))
-
-
-def ssim(reference: Tensor, candidate: Tensor) -> float:
-    """SSIM, mean over frames."""
-    pairs = zip(reference.double(), candidate.double(), strict=True)
-    return statistics.fmean(quality.frame_ssim(a, b) for a, b in pairs)
+    error = (reference.double() - candidate.double()).square().mean()
+    return min(TOP_DB, quality.decibels(float(error)))
 
 
 def moving_region(video: Tensor) -> Tensor:
@@ -74,21 +56,48 @@ def moving_region(video: Tensor) -> Tensor:
     return grown[:, 0] > 0
 
 
-def compare(reference: Tensor, candidate: Tensor) -> dict[str, float | None]:
-    """All measures. One of a region that the reference has not is None.
+def compare(
+    reference: Tensor, candidate: Tensor, top: float | None = TOP_DB
+) -> dict[str, float | None]:
+    """All measures, frame by frame to spare memory; None where one has no number: changes of a
+    single frame, a region that the reference has not.
 
     `region_gap` is the static region's PSNR less the moving one's.
+
+    Args:
+        top: where decibels end; None: equal videos have none.
+
+    Raises:
+        ImageError: they cannot be compared.
     """
-    moving = moving_region(reference)
-    error = (reference.double() - candidate.double()).square()
-    regions = [decibels(error[part]) if part.any() else None for part in (moving, ~moving)]
-    gap = None if None in regions else regions[1] - regions[0]
+    errors, counts = [0.0, 0.0], [0, 0]
+    found = quality.compare(reference, candidate)
+    for index in range(len(reference)):
+        first = max(0, index - 1)
+        # a frame's region depends on its neighbours only
+        moving = moving_region(reference[first : index + 2])[index - first]
+        error = (reference[index].double() - candidate[index].double()).square().mean(-1)
+        for which, region in enumerate((moving, ~moving)):
+            errors[which] += float(error[region].sum())
+            counts[which] += int(region.sum())
+
+    def told(db: float | None) -> float | None:
+        if db is None or top is not None:
+            return db if db is None else min(top, db)
+        return None if db == float("inf") else db
+
+    moved, still = (
+        told(quality.decibels(e / n)) if n else None for e, n in zip(errors, counts, strict=True)
+    )
     return {
-        "psnr": psnr(reference, candidate),
-        "ssim": ssim(reference, candidate),
-        "temporal_psnr": temporal_psnr(reference, candidate),
-        "psnr_moving": regions[0],
-        "psnr_static": regions[1],
-        "region_gap": gap,
-        "moving_share": float(moving.double().mean()),
+        "identical": found.identical,
+        "psnr": told(found.psnr),
+        "ssim": found.ssim,
+        "temporal_psnr": told(found.temporal_psnr),
+        "psnr_moving": moved,
+        "psnr_static": still,
+        "region_gap": None if moved is None or still is None else still - moved,
+        "moving_share": counts[0] / sum(counts),
+        "worst_frame": found.worst,
+        "worst_psnr": told(found.frames[found.worst].psnr),
     }

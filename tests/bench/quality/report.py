@@ -14,16 +14,8 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 
 # Okabe and Ito's colours and a grey, which people of all kinds of sight tell apart, a mark each
-LOOKS = (
-    ("#0072B2", "o"),
-    ("#56B4E9", "s"),
-    ("#E69F00", "^"),
-    ("#D55E00", "D"),
-    ("#000000", "x"),
-    ("#009E73", "v"),
-    ("#CC79A7", "P"),
-    ("#888888", "*"),
-)
+COLOURS = ["#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#000000", "#009E73", "#CC79A7", "#888888"]
+LOOKS = tuple(zip(COLOURS, "os^DxvP*", strict=True))
 STROKES = ("-", "--", ":")
 PANELS = {
     "psnr": "PSNR, dB",
@@ -95,13 +87,6 @@ def markdown(mode: str, figures: dict[str, Any]) -> str:
     )
 
 
-def curves(title: str, figures: dict[str, Any], path: Path) -> None:
-    """Every measure over the share of tokens that was computed."""
-    grid_of_panels(
-        title, path, {label: (figures["policies"], name) for name, label in PANELS.items()}
-    )
-
-
 def grid_of_panels(
     title: str, path: Path, panels: dict[str, tuple[dict[str, Any], str]], legends: bool = False
 ) -> None:
@@ -141,26 +126,17 @@ def draw(place: Any, policies: dict[str, Any], measure: str) -> None:
     for i, (name, policy) in enumerate(policies.items()):
         colour, mark, stroke = look(i)
         runs = [r for r in policy["sweep"] if r[measure] is not None]
+        found = [r[measure] for r in runs]
+        ends = [[f["mean"] if f[end] is None else f[end] for f in found] for end in ("low", "high")]
+        means = [f["mean"] for f in found]
         place.errorbar(
-            [r["compute_share"]["mean"] for r in runs],
-            [r[measure]["mean"] for r in runs],
-            yerr=[[_reach(r[measure], side) for r in runs] for side in ("low", "high")],
-            label=name,
-            color=colour,
-            marker=mark,
-            linestyle=stroke,
-            markersize=5,
-            linewidth=1.4,
-            elinewidth=0.8,
-            capsize=2,
-        )
+            [r["compute_share"]["mean"] for r in runs], means, label=name,
+            yerr=[[abs(a - b) for a, b in zip(end, means, strict=True)] for end in ends],
+            color=colour, marker=mark, linestyle=stroke, markersize=5, linewidth=1.4,
+            elinewidth=0.8, capsize=2,
+        )  # fmt: skip
 
 
 def look(i: int) -> tuple[str, str, str]:
     """Colour, mark and stroke of a picture's i-th curve."""
     return *LOOKS[i % len(LOOKS)], STROKES[i // len(LOOKS) % len(STROKES)]
-
-
-def _reach(figure: dict[str, Any], side: str) -> float:
-    """How far an interval reaches from the mean."""
-    return 0.0 if figure[side] is None else abs(float(figure[side]) - float(figure["mean"]))

@@ -24,7 +24,7 @@ from quality.bench import make, parsed, parser, result_name, sweeps, write
 from quality.cases import ORDINARY, cases
 from quality.host import peers_wanted
 from quality.policies import comparisons, grid
-from quality.report import curves, markdown
+from quality.report import PANELS, grid_of_panels, markdown
 
 # claims are made on the second one
 SEEDS = {"demo": 12, "confirmation": 24}
@@ -48,7 +48,8 @@ def main() -> None:
         figures[mode] = analysis(sweeps(grids, store, mode), comparisons(mode, hosted))
         tables.append(markdown(mode, figures[mode]))
         place = args.out / f"{name}_{mode.replace(', ', '_')}.png"
-        curves(f"{mode}, {args.seeds} clips, {args.steps} steps", figures[mode], place)
+        panels = {label: (figures[mode]["policies"], name) for name, label in PANELS.items()}
+        grid_of_panels(f"{mode}, {args.seeds} clips, {args.steps} steps", place, panels)
         drawn.append(place)
     write(name, "Quality over compute", args, figures, "\n\n".join(tables), checked)
     if args.publish:

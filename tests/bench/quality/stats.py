@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import t as student
+
+# a mean over clips, the ends of its 95 % interval, which few clips do not give, and their number
+Estimate = dict[str, float | int | None]
 
 RESAMPLES = 4000
 # of a share: how far away runs still tell something of it
@@ -48,55 +50,29 @@ def at_share(points: Sequence[tuple[float, float]], share: float) -> float | Non
     return float(np.polyfit(ahead[kept], ys[kept], 1, w=np.sqrt(weight[kept]))[1])
 
 
-def distance_to_a_run(shares: Sequence[float], share: float) -> float:
-    """How far the nearest run of a sweep is from a compute share; 1 where there is none.
-
-    Curves bend down, so that a straight line is too low where this is large.
-    """
-    return min((abs(x - share) for x in shares), default=1.0)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over clips and its 95 % interval, which few clips do not give."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    clips: int
-
-    def rounded(self) -> dict[str, float | int | None]:
-        """For a result file."""
-        mean, low, high = (
-            None if b is None else float(f"{b:.6g}") for b in (self.mean, self.low, self.high)
-        )
-        return {"mean": mean, "low": low, "high": high, "clips": self.clips}
-
-
-def told(estimate: Estimate | None) -> dict[str, float | int | None] | None:
-    """An estimate for a result file."""
-    return None if estimate is None else estimate.rounded()
-
-
-def bootstrap(values: Sequence[float], seed: int = 0) -> Estimate | None:
-    """Mean and bootstrap interval over clips; None of no clips.
+def bootstrap(values: Sequence[float | None], seed: int = 0) -> Estimate | None:
+    """Mean and bootstrap interval over the clips that have a value, rounded for a result file;
+    None of no clips.
 
     The percentile interval, expanded to Student's width: of few clips the plain one is too narrow
     (Hesterberg 2015, "What teachers should know about the bootstrap").
     """
-    data = np.asarray(values, dtype=float)
+    data = np.array([v for v in values if v is not None], dtype=float)
     n = len(data)
-    if n < LEAST_CLIPS:
-        return Estimate(float(data.mean()), None, None, n) if n else None
-    rng = np.random.default_rng(seed)
-    means = data[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
-    tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * float(student.ppf(0.975, n - 1)))
-    low, high = np.quantile(means, (tail, 1 - tail))
-    return Estimate(float(data.mean()), float(low), float(high), n)
+    if not n:
+        return None
+    ends: Sequence[float | None] = (None, None)
+    if n >= LEAST_CLIPS:
+        rng = np.random.default_rng(seed)
+        means = data[rng.integers(n, size=(RESAMPLES, n))].mean(axis=1)
+        tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * float(student.ppf(0.975, n - 1)))
+        ends = np.quantile(means, (tail, 1 - tail))
+    told = (None if b is None else float(f"{b:.6g}") for b in (data.mean(), *ends))
+    return dict(zip(("mean", "low", "high"), told, strict=True)) | {"clips": n}
 
 
 def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Estimate | None:
     """Mean difference and its interval over the clips that have both; clip by clip, as most of the
     spread is the clips' own."""
     both = zip(ours, theirs, strict=True)
-    return bootstrap([a - b for a, b in both if a is not None and b is not None])
+    return bootstrap([None if a is None or b is None else a - b for a, b in both])
