@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,14 @@ def save(path: Path, data: dict[str, Any]) -> None:
     """Write a result file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def code_hash(files: Iterable[Path]) -> str:
+    """Names the code in these files."""
+    code = hashlib.sha256()
+    for file in sorted(files):
+        code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    return code.hexdigest()[:16]
 
 
 def rows_of_others(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from common import ROOT
+from common import ROOT, code_hash
 from own_model.graph import Found, filled
 from own_model.policies import (
     AGAIN,
@@ -82,11 +81,8 @@ class Plan:
 
 def fingerprint() -> str:
     """Names the pack's code, as far as this folder is the one that the server runs."""
-    code = hashlib.sha256()
-    for folder in ("motioncache_core", "kernels", "nodes"):
-        for file in sorted((ROOT / folder).glob("**/*.py")):
-            code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
-    return code.hexdigest()[:16]
+    folders = ("motioncache_core", "kernels", "nodes")
+    return code_hash(file for folder in folders for file in (ROOT / folder).glob("**/*.py"))
 
 
 def video(files: Sequence[bytes]) -> Tensor:

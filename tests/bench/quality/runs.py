@@ -7,7 +7,6 @@ goes on where it was. A run's key holds the model, the code and everything the r
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import multiprocessing
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import ROOT
+from common import ROOT, code_hash
 from motioncache_pack.motioncache_core.report import (
     compute_share,
     engine_share,
@@ -45,10 +44,7 @@ def fingerprint() -> str:
     files += [
         bench / f"{name}.py" for name in ("cases", "control", "host", "metrics", "runs", "variants")
     ]
-    code = hashlib.sha256()
-    for file in sorted(files):
-        code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
-    return f"{model_hash()}-{code.hexdigest()[:16]}"
+    return f"{model_hash()}-{code_hash(files)}"
 
 
 @dataclass

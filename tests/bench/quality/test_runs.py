@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 
@@ -59,19 +60,12 @@ def make(runs, clip, grid, path):
     return runs.Store(path)
 
 
-def test_a_finished_bench_makes_no_run_again(toy):
+def test_a_stopped_bench_goes_on(toy):
     runs, clip, grid, path, made = toy
     wanted = {job for sweep in grid.values() for job in sweep}
     store = make(runs, clip, grid, path)
-    assert len(made) == len(wanted) == len(store.records) > 10
-    assert make(runs, clip, grid, path).records == store.records
-    assert len(made) == len(wanted)
-
-
-def test_a_stopped_bench_goes_on(toy):
-    runs, clip, grid, path, made = toy
-    store = make(runs, clip, grid, path)
     lines = path.read_text("utf-8").splitlines()
+    assert len(made) == len(wanted) == len(lines) > 10
     # stopped while it wrote its sixth run
     path.write_text("\n".join(lines[:5]) + "\n" + lines[5][:40], "utf-8")
     made.clear()
@@ -81,46 +75,38 @@ def test_a_stopped_bench_goes_on(toy):
     assert all(json.loads(line) for i, line in enumerate(path.read_text().splitlines()) if i != 5)
 
 
-@pytest.mark.parametrize("change", ["settings", "seed", "mode", "model", "facts", "kind"])
-def test_another_run_has_another_key(bench, change):
+def test_another_run_has_another_key(bench):
     cases, policies = bench("quality.cases"), bench("quality.policies")
     clip, job = clip_of(cases), policies.Job("cached", MotionCacheSettings(), 0.0)
-    key, print_ = job.key(clip, "a"), "a"
-    if change == "settings":
-        job = replace(job, settings=MotionCacheSettings(agreement=0.3))
-    elif change == "kind":
-        job = replace(job, kind="random")
-    elif change == "model":
-        print_ = "b"
-    else:
-        value = {"seed": 4, "mode": cases.FORCING, "facts": {"steps": 3}}[change]
-        clip = clip_of(cases, **{change: value})
-    assert job.key(clip, print_) != key
-    assert replace(job).key(clip, print_) == job.key(clip, print_)
+    keys = [
+        job.key(clip, "a"),
+        job.key(clip, "b"),
+        replace(job, settings=MotionCacheSettings(agreement=0.3)).key(clip, "a"),
+        replace(job, kind="random").key(clip, "a"),
+        *(
+            job.key(clip_of(cases, **{change: value}), "a")
+            for change, value in {"seed": 4, "mode": cases.FORCING, "facts": {"steps": 3}}.items()
+        ),
+    ]
+    assert len(set(keys)) == len(keys) and replace(job).key(clip, "a") == keys[0]
 
 
-def test_the_gate(toy):
+def test_a_red_gate_ends_the_bench_without_a_number(toy, bench, capsys):
     runs, clip, grid, path, _ = toy
-    store = make(runs, clip, grid, path)
-    red, checked = runs.gate([(clip, grid)], store)
-    assert not red and checked["exact"] == 1 and checked["controls"] == 3
-    key = grid["none"][0].key(clip, runs.fingerprint())
-    store.records[key] |= {"exact": False}
-    control = next(sweep for sweep in grid.values() if sweep[0].kind == "random")[0]
-    store.records[control.key(clip, runs.fingerprint())] |= {"computed": [1, 2]}
-    red, _ = runs.gate([(clip, grid)], store)
-    assert len(red) == 2 and "not the uncached" in red[0] and "counts" in red[1]
-
-
-def test_a_red_gate_ends_the_bench(toy, bench, monkeypatch, capsys):
-    runs, clip, grid, path, _ = toy
-    quality = bench("quality.bench")
-    store = make(runs, clip, grid, path)
-    key = grid["none"][0].key(clip, runs.fingerprint())
-    runs.append(path, json.dumps(store.records[key] | {"exact": False}) + "\n")
-    args = type("Args", (), {"out": path.parent, "processes": 1})
-    with pytest.raises(SystemExit, match="the gate is red"):
-        quality.make([(clip, grid)], args)
+    store, args = make(runs, clip, grid, path), argparse.Namespace(out=path.parent, processes=1)
+    _, checked = bench("quality.bench").make([(clip, grid)], args)
+    assert checked == {"exact": 1, "controls": 3, "host": 0}
+    control = next(sweep for sweep in grid.values() if sweep[0].kind == "random")
+    for (job, *_), wrong, words in (
+        (grid["none"], {"exact": False}, "not the uncached"),
+        (grid["none"], {"compute_share": 0.9}, "not the uncached"),
+        (control, {"computed": [1, 2]}, "counts are not motion's"),
+    ):
+        record = store.records[job.key(clip, runs.fingerprint())]
+        store.add(record | wrong)
+        with pytest.raises(SystemExit, match=f"the gate is red:\n.*{words}"):
+            bench("quality.bench").make([(clip, grid)], args)
+        store.add(record)
     assert capsys.readouterr().out == ""
 
 
