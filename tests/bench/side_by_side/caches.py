@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -28,9 +29,6 @@ class Cell:
     verdict: str
     said: str
     figures: dict[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"verdict": self.verdict, "said": self.said, "figures": self.figures}
 
 
 class Bench:
@@ -167,27 +165,25 @@ class Bench:
 
 
 class Subject:
-    """A cache. This one is none."""
+    """A cache with its settings. This one is none."""
 
     name = "no cache"
 
     def __init__(self, bench: Bench) -> None:
         self.bench, self.settings = bench, self.defaults()
-        self._usual: float | None = None
 
     def defaults(self) -> dict[str, Any]:
-        """Its settings."""
         return {}
 
-    def put(self, model: Any, threshold: float | None = None) -> Any:
+    def put(self, model: Any, **changes: float) -> Any:
         """The model with the cache."""
         return model
 
-    def model(self, threshold: float | None = None, guarded: bool = True) -> Any:
+    def model(self, guarded: bool = True, **changes: float) -> Any:
         """A new model with the cache, by default with a private copy of its input: EasyCache
         writes into it in 32 bits, and the other cases are to be judged without that."""
         base = self.bench.base()
-        return self.put(self.bench.guarded(base) if guarded else base, threshold)
+        return self.put(self.bench.guarded(base) if guarded else base, **changes)
 
     def sample(self, model: Any, **kwargs: Any) -> tuple[Tensor, float]:
         """Latents, and token rows that went through the blocks as a share of the uncached run's."""
@@ -195,63 +191,50 @@ class Subject:
         windowed = "context_handler" in model.model_options
         return out, rows / self.bench.uncached_rows(windowed, **kwargs)
 
+    @cached_property
     def usual_error(self) -> float:
         """Of the plain run."""
-        if self._usual is None:
-            self._usual = self.bench.error(self.sample(self.model())[0])
-        return self._usual
+        return self.bench.error(self.sample(self.model())[0])
 
     def told(self) -> tuple[float, float | None, str]:
         """Share of the work as counted, as told after the run, and where it is told."""
-        _, share = self.sample(self.model())
-        return share, None, ""
-
-
-class _Log(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+        return self.sample(self.model())[1], None, ""
 
 
 class EasyCache(Subject):
     """ComfyUI's EasyCache with its node's defaults."""
 
-    name, _node = "EasyCache", "EasyCacheNode"
+    name = "EasyCache"
 
     def defaults(self) -> dict[str, Any]:
         return {"reuse_threshold": 0.2, "start_percent": 0.15, "end_percent": 0.95}
 
-    def put(self, model: Any, threshold: float | None = None) -> Any:
-        node = getattr(importlib.import_module("comfy_extras.nodes_easycache"), self._node)
-        given = dict(self.settings)
-        if threshold is not None:
-            given["reuse_threshold"] = threshold
-        return node.execute(model, **given, verbose=False).result[0]
+    def put(self, model: Any, **changes: float) -> Any:
+        node = getattr(importlib.import_module("comfy_extras.nodes_easycache"), f"{self.name}Node")
+        return node.execute(model, **{**self.settings, **changes}, verbose=False).result[0]
 
     def told(self) -> tuple[float, float | None, str]:
-        heard, root = _Log(), logging.getLogger()
+        lines: list[str] = []
+        heard, root = logging.Handler(), logging.getLogger()
         level = root.level
         root.addHandler(heard)
         root.setLevel(logging.INFO)
         try:
-            _, share = self.sample(self.model())
+            with mock.patch.object(heard, "emit", lambda record: lines.append(record.getMessage())):
+                share = super().told()[0]
         finally:
             root.removeHandler(heard)
             root.setLevel(level)
-        for line in heard.lines:
-            found = re.search(r"skipped (\d+)/(\d+) steps", line)
-            if found:
-                return share, 1 - int(found[1]) / int(found[2]), "a line in the log"
-        return share, None, ""
+        found = re.search(r"skipped (\d+)/(\d+) steps", "\n".join(lines))
+        if found is None:
+            return share, None, ""
+        return share, 1 - int(found[1]) / int(found[2]), "a line in the log"
 
 
 class LazyCache(EasyCache):
     """ComfyUI's LazyCache with its node's defaults."""
 
-    name, _node = "LazyCache", "LazyCacheNode"
+    name = "LazyCache"
 
 
 class MotionCache(Subject):
@@ -263,16 +246,15 @@ class MotionCache(Subject):
         runs = importlib.import_module("motioncache_pack.tests.support.node_runs")
         return dict(runs.MIXED)
 
-    def put(self, model: Any, threshold: float | None = None) -> Any:
-        given = {} if threshold is None else {"reuse_threshold": threshold}
-        patched, self._handle = self.bench.pack.patch(model, **{**self.settings, **given})
+    def put(self, model: Any, **changes: float) -> Any:
+        patched, self._handle = self.bench.pack.patch(model, **{**self.settings, **changes})
         return patched
 
     def told(self) -> tuple[float, float | None, str]:
-        _, share = self.sample(self.model())
+        share = super().told()[0]
         report = self.bench.pack.nodes["MotionCacheReport"].execute(self._handle, {}).result
-        told = json.loads(report[2])
-        return share, told["totals"]["compute_share"], "a node: text, picture, JSON"
+        said = json.loads(report[2])["totals"]["compute_share"]
+        return share, said, "a node: text, picture, JSON"
 
 
 CACHES = (Subject, EasyCache, LazyCache, MotionCache)

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def plain(bench: Bench, subject: Subject) -> Cell:
 
 def threshold_zero(bench: Bench, subject: Subject) -> Cell:
     """Never reusing is the uncached run."""
-    return same(subject.sample(subject.model(threshold=0.0))[0], bench.plain, "bit-identical")
+    return same(subject.sample(subject.model(reuse_threshold=0.0))[0], bench.plain, "bit-identical")
 
 
 def bypass(bench: Bench, subject: Subject) -> Cell:
@@ -157,7 +158,7 @@ def bounded(bench: Bench, subject: Subject, got: Tensor, wanted: Tensor, share: 
     if subject.settings and share == 1:
         alike = torch.equal(got, wanted)
         return Cell("inert" if alike else "differs", "nothing was reused")
-    error, usual = bench.error(got, wanted), subject.usual_error()
+    error, usual = bench.error(got, wanted), subject.usual_error
     fine = bool(torch.isfinite(got).all()) and error <= _ROOM * usual
     said = f"{share:.0%} computed, error {error:.1%}"
     return Cell("passes" if fine else "differs", said, {"share": share, "error": error})
@@ -185,7 +186,7 @@ def main() -> None:
     for subject in subjects:
         for case in args.case:
             cell = measured(bench, subject, CASES[case])
-            cells[case][subject.name] = cell.as_dict()
+            cells[case][subject.name] = asdict(cell)
             print(f"{subject.name}, {case}: {cell.verdict} ({cell.said})", flush=True)
     here, version = environment(), importlib.import_module("comfyui_version").__version__
     commits = dict.fromkeys(args.case, here["commit"])
