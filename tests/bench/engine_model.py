@@ -10,14 +10,7 @@ from typing import Any
 
 import torch
 from motioncache_pack import kernels
-from motioncache_pack.motioncache_core import (
-    PRESETS,
-    ModelCall,
-    RunFacts,
-    Session,
-    Trace,
-    scope,
-)
+from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace, scope
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from torch import Tensor
 

@@ -19,11 +19,7 @@ from common import environment, save
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
-from motioncache_pack.motioncache_core.demo.sampler import (
-    SampleOptions,
-    cached_sample,
-    sample,
-)
+from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.report import compute_share
 from quality.metrics import psnr

@@ -11,11 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = {
-    "engine": "engine.py",
-    "kernels": "kernels.py",
-    "diffusion_forcing": "forcing/run.py",
-}
+BENCHES = {"engine": "engine.py", "kernels": "kernels.py", "diffusion_forcing": "forcing/run.py"}
 
 
 def main() -> None:

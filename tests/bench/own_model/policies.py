@@ -12,14 +12,7 @@ from typing import Any
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
 from motioncache_pack.motioncache_core.settings import RANGES
 from own_model.graph import PATCHER, Found
-from own_model.workflow import (
-    Graph,
-    Infos,
-    WorkflowError,
-    ancestors,
-    consumers,
-    outputs,
-)
+from own_model.workflow import Graph, Infos, WorkflowError, ancestors, consumers, outputs
 
 NONE, AGAIN, OWN = "none", "none, again", "workflow"
 OURS = "balanced"

@@ -17,17 +17,7 @@ import numpy as np
 import torch
 from common import ROOT, code_hash
 from own_model.graph import Found, filled
-from own_model.policies import (
-    AGAIN,
-    FRAMES,
-    NONE,
-    PEERS,
-    Job,
-    edited,
-    key_of,
-    marked,
-    text_key,
-)
+from own_model.policies import AGAIN, FRAMES, NONE, PEERS, Job, edited, key_of, marked, text_key
 from own_model.workflow import Graph, Infos, WorkflowError
 from PIL import Image
 from quality.metrics import compare

@@ -23,15 +23,8 @@ from motioncache_pack.motioncache_core import (
     Trace,
 )
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
-from motioncache_pack.motioncache_core.demo.forcing import (
-    cached_forcing_sample,
-    forcing_sample,
-)
-from motioncache_pack.motioncache_core.demo.sampler import (
-    SampleOptions,
-    cached_sample,
-    sample,
-)
+from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample, forcing_sample
+from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from torch import Tensor
 
