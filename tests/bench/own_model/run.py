@@ -54,6 +54,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,22 +83,20 @@ from own_model.workflow import Graph, ServerError, WorkflowError, name_of, read
 
 def budget(text: str) -> float:
     """An option's share of the tokens."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no share of the tokens; give values above 0, up to 1: 0.4 computes 40 %"
-        )
-    return value
+    return _within(text, 1, "share of the tokens", "0.4 computes 40 %")
 
 
 def threshold(text: str) -> float:
     """An option's accumulated change."""
-    value = float(text)
-    if not 0 < value <= MOST:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no threshold; give values above 0, up to {MOST:g}, as 0.1"
-        )
-    return value
+    return _within(text, MOST, "threshold", "0.1 is usual")
+
+
+def _within(text: str, most: float, what: str, example: str) -> float:
+    if 0 < float(text) <= most:
+        return float(text)
+    raise argparse.ArgumentTypeError(
+        f"{text} is no {what}; give values above 0, up to {most:g}: {example}"
+    )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -170,18 +169,20 @@ def planned(args: argparse.Namespace, graph: Graph, infos: dict[str, Any]) -> Pl
 
 def described(plan: Plan) -> str:
     """What was found in the workflow, for the user to check."""
-    graph, found = plan.graph, plan.found
-    lines = [
-        f"{name_of(graph, patcher)} feeds {', '.join(name_of(graph, s) for s in samplers)}"
+    found, name = plan.found, partial(name_of, plan.graph)
+    feeds = (
+        f"{name(patcher)} feeds {', '.join(map(name, samplers))}"
         for patcher, samplers in found.samplers.items()
-    ]
-    lines += [
-        f"frames are compared behind {name_of(graph, found.frames[0])}",
-        f"seeds: {', '.join(f'{name} of {name_of(graph, key)}' for key, name in found.seeds)}",
-        f"policies: {'; '.join(job.label for job in plan.jobs)}",
-        f"{len(plan.clips)} clips, {len(plan.clips) * len(plan.jobs)} runs",
-    ]
-    return "\n".join(lines)
+    )
+    return "\n".join(
+        (
+            *feeds,
+            f"frames are compared behind {name(found.frames[0])}",
+            f"seeds: {', '.join(f'{input_} of {name(key)}' for key, input_ in found.seeds)}",
+            f"policies: {'; '.join(job.label for job in plan.jobs)}",
+            f"{len(plan.clips)} clips, {len(plan.clips) * len(plan.jobs)} runs",
+        )
+    )
 
 
 def write(plan: Plan, sweep: Sweep, workflow: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from own_model.policies import AGAIN, NONE, OURS, WHOLE, Job, swept_over
@@ -38,40 +38,29 @@ NOTE = (
 def of_clips(plan: Plan, records: dict[str, Record]) -> dict[Job, list[Record | None]]:
     """Every job's runs, clip by clip, each with `speedup` and `time_share`; None where one is not
     made, failed, or has no uncached run beside it."""
-    return {
-        job: [_against_uncached(plan, records, clip, job) for clip in plan.clips]
-        for job in plan.jobs
-        if job.policy != NONE
-    }
 
+    def good(clip: Clip, job: Job) -> Record | None:
+        record = records.get(plan.key(clip, job))
+        return None if record is None or record["error"] else record
 
-def _against_uncached(
-    plan: Plan, records: dict[str, Record], clip: Clip, job: Job
-) -> Record | None:
-    record = _good(records.get(plan.key(clip, job)))
-    uncached = [_good(records.get(plan.key(clip, Job(name)))) for name in (NONE, AGAIN)]
-    seconds = [r["seconds"] for r in uncached if r is not None]
-    if record is None or uncached[0] is None or not record["seconds"]:
-        return None
-    share = record["seconds"] / min(seconds)
-    return record | {"time_share": share, "speedup": 1 / share}
+    def beside_uncached(clip: Clip, job: Job) -> Record | None:
+        record, first, again = (good(clip, j) for j in (job, Job(NONE), Job(AGAIN)))
+        if record is None or first is None or not record["seconds"]:
+            return None
+        share = record["seconds"] / min(r["seconds"] for r in (first, again) if r is not None)
+        return record | {"time_share": share, "speedup": 1 / share}
 
-
-def _good(record: Record | None) -> Record | None:
-    return None if record is None or record["error"] else record
+    jobs = [job for job in plan.jobs if job.policy != NONE]
+    return {job: [beside_uncached(clip, job) for clip in plan.clips] for job in jobs}
 
 
 def figures(plan: Plan, records: dict[str, Record]) -> dict[str, Any]:
     """All figures, ready for JSON."""
     runs = of_clips(plan, records)
-    failures = {
-        job.label: [
-            record["error"]
-            for record in (records.get(plan.key(clip, job)) for clip in plan.clips)
-            if record is not None and record["error"]
-        ]
-        for job in plan.jobs
-    }
+    failures: dict[str, list[str]] = {job.label: [] for job in plan.jobs}
+    for _, job, key in plan.runs():
+        if error := records.get(key, {}).get("error"):
+            failures[job.label].append(error)
     return {
         "clips": len(plan.clips),
         "policies": {
@@ -85,13 +74,12 @@ def figures(plan: Plan, records: dict[str, Record]) -> dict[str, Any]:
 
 
 def _policy(runs: Sequence[Record], failures: list[str]) -> dict[str, Any]:
-    named = {name: bootstrap([r.get(name) for r in runs]) for name in MEASURES}
     psnr = [r["psnr"] for r in runs if r["psnr"] is not None]
     return {
         "runs": len(runs),
         "identical": sum(r["identical"] for r in runs),
         "worst_clip": min(psnr, default=None),
-        **named,
+        **{name: bootstrap([r.get(name) for r in runs]) for name in MEASURES},
         "failures": dict(Counter(failures)),
         "reasons": dict(Counter(reason for r in runs for reason in set(r.get("reasons", ())))),
         "whole": sum(_whole(r) for r in runs),
@@ -111,12 +99,12 @@ def _curves(
     plan: Plan, runs: dict[Job, list[Record | None]], axis: str, places: Sequence[float]
 ) -> dict[str, Any]:
     """PSNR of swept policies at equal cost, and what OURS has over each of the others."""
-    swept = [p for p, n in Counter(job.policy for job in runs).items() if n > 1]
     at: dict[str, list[list[float | None]]] = {}
-    for policy in swept:
-        sweep = [found for job, found in runs.items() if job.policy == policy]
-        clips = [_points([found[i] for found in sweep], axis) for i in range(len(plan.clips))]
-        at[policy] = [[at_share(points, place) for points in clips] for place in places]
+    for policy, count in Counter(job.policy for job in runs).items():
+        if count > 1:
+            sweep = [found for job, found in runs.items() if job.policy == policy]
+            clips = [_points([found[i] for found in sweep], axis) for i in range(len(plan.clips))]
+            at[policy] = [[at_share(points, place) for points in clips] for place in places]
     return {
         "psnr": {policy: [bootstrap(values) for values in rows] for policy, rows in at.items()},
         "over": {
@@ -162,14 +150,10 @@ def markdown(title: str, facts: dict[str, str], plan: Plan, found: dict[str, Any
 def _tables(found: dict[str, Any], name: str, places: list[str], clips: int) -> list[str]:
     """Tables of a sweep; none where there is no sweep, no column that no policy reaches."""
     parts = []
-    titles: dict[str, Callable[[str], str]] = {
-        "psnr": lambda policy: policy,
-        "over": lambda policy: f"{OURS} over {policy}",
-    }
-    for key, title in titles.items():
+    for key, over in (("psnr", ""), ("over", f"{OURS} over ")):
         rows = {policy: row for policy, row in found[key].items() if any(row)}
         reached = [i for i in range(len(places)) if any(row[i] for row in rows.values())]
-        if rows and key == "psnr":
+        if rows and not over:
             parts.append(
                 f"PSNR at equal {name}, linear between the two runs of a clip's sweep next to it, "
                 "never beyond the sweep:"
@@ -177,8 +161,8 @@ def _tables(found: dict[str, Any], name: str, places: list[str], clips: int) -> 
         if rows:
             head = [f"{name}:", *(places[i] for i in reached)]
             body = [
-                [title(p), *(cell(row[i], clips, 1, key == "over") for i in reached)]
-                for p, row in rows.items()
+                [over + policy, *(cell(row[i], clips, 1, bool(over)) for i in reached)]
+                for policy, row in rows.items()
             ]
             parts.append(table(head, body))
     return parts
@@ -209,7 +193,8 @@ def _notes(plan: Plan, found: dict[str, Any]) -> list[str]:
     for name in sorted({name for name in swept.values() if name}):
         told = ", ".join(policy for policy, theirs in swept.items() if theirs == name)
         notes.append(f"The number after *at* is the {name} of {told}.")
-    notes += [f"none failed in {n} clips: {e}" for e, n in _counted(found["uncached_failures"])]
+    failed = Counter(found["uncached_failures"])
+    notes += [f"none failed in {n} clips: {e}" for e, n in failed.items()]
     for label, p in found["policies"].items():
         notes += [f"{label} failed in {n} clips: {error}" for error, n in p["failures"].items()]
         notes += [
@@ -225,7 +210,3 @@ def _notes(plan: Plan, found: dict[str, Any]) -> list[str]:
         )
     distances = sorted({d for p in found["policies"].values() for d in p["distance"]})
     return notes + [f"Distance: {d}" for d in distances]
-
-
-def _counted(errors: list[str]) -> list[tuple[str, int]]:
-    return list(Counter(errors).items())
