@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from pack_loader import load_pack  # noqa: E402
 
-# every bench imports this module first
+# every bench imports this module before the pack
 load_pack()
 
 

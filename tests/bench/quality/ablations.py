@@ -10,7 +10,6 @@ Same machinery, gate and outputs as `run.py`; a bench that was stopped goes on w
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import RESULTS, save
+import common  # noqa: F401
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.motioncache_core.budget import SHARE
 from quality.analysis import analysis
 from quality.bench import make, parsed, parser, result_name, sweeps, write
-from quality.cases import FORCING, ORDINARY, Case, cases
+from quality.cases import FORCING, ORDINARY, Case
 from quality.policies import CACHED, NONE, OURS, PRESETS, Job, sweep, whole, without
 from quality.report import grid_of_panels, markdown
 from quality.variants import LAST, LATENTS, ORDER, UNCLEAN
@@ -141,17 +140,13 @@ def main() -> None:
     told = parser((__doc__ or "").splitlines()[0], SEEDS)
     told.add_argument("--base", choices=list(BASES), default="ours")
     args = parsed(told)
-    grids = [
-        (clip, grid(clip, args.quick, args.base))
-        for mode in args.modes
-        for clip in cases(mode, range(args.seeds))
-    ]
-    store, checked = make(grids, args)
-    name = result_name("ablations" if args.base == "ours" else f"ablations_{args.base}", args)
+    base = args.base
+    grids, store, checked = make(args, args.modes, lambda clip: grid(clip, args.quick, base))
+    name = result_name("ablations" if base == "ours" else f"ablations_{base}", args)
     figures: dict[str, Any] = {}
     tables = []
     for mode in args.modes:
-        factors = variants(mode, args.quick, args.base)
+        factors = variants(mode, args.quick, base)
         compared = [(variant, BASE) for names in factors.values() for variant in names]
         compared += [(ORDER, WHOLE)] if any(ORDER in names for names in factors.values()) else []
         figures[mode] = analysis(sweeps(grids, store, mode), compared)
@@ -166,11 +161,8 @@ def main() -> None:
             },
             legends=True,
         )
-    write(name, "Ablations", args, figures, "\n\n".join(tables), checked)
-    if args.publish:
-        whole_result = json.loads((args.out / f"{name}.json").read_text(encoding="utf-8"))
-        told = {**whole_result, "modes": {mode: brief(figures[mode]) for mode in args.modes}}
-        save(RESULTS / f"{name}.json", told)
+    short = {mode: brief(figures[mode]) for mode in args.modes}
+    write(name, "Ablations", args, figures, "\n\n".join(tables), checked, brief=short)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ denoised are computed, before anything is reused. Same machinery and gate as `ru
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,12 +19,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import common  # noqa: F401
 import torch
-from common import RESULTS
 from quality.analysis import Record, Sweep, level
 from quality.attention_report import AT_WORK, CLOSER, NOTE, markdown
 from quality.bench import make, parsed, parser, result_name, sweeps, write
-from quality.cases import BIDIRECTIONAL, FORCING, Case, case, cases
+from quality.cases import BIDIRECTIONAL, FORCING, Case, case
 from quality.metrics import psnr
 from quality.policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep, whole, without
 from quality.runs import fingerprint
@@ -134,10 +133,7 @@ def figures(
 
 def main() -> None:
     args = parsed(parser((__doc__ or "").splitlines()[0], SEEDS, choose_modes=False))
-    grids = [
-        (clip, grid(clip, args.quick)) for mode in NAMES for clip in cases(mode, range(args.seeds))
-    ]
-    store, checked = make(grids, args)
+    grids, store, checked = make(args, NAMES, lambda clip: grid(clip, args.quick))
     with get_context("spawn").Pool(args.processes) as pool:
         between = pool.map(apart, range(args.seeds))
     runs = {mode: sweeps(grids, store, mode) for mode in NAMES}
@@ -147,8 +143,6 @@ def main() -> None:
     found = figures(runs, uncached, between)
     name = result_name("attention", args)
     write(name, "Attention", args, found, markdown(found), checked, NOTE, "figures")
-    if args.publish:
-        shutil.copy(args.out / f"{name}.json", RESULTS)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import environment, save
+from common import RESULTS, environment, save
 from motioncache_pack.motioncache_core.session import FEW_STEPS
 from quality.analysis import Sweep
 from quality.cases import (
@@ -21,6 +21,7 @@ from quality.cases import (
     STEPS,
     USUAL_STEPS,
     Case,
+    case,
     model_hash,
 )
 from quality.policies import NONE, Job
@@ -69,8 +70,17 @@ def parsed(given: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def make(grids: Grids, args: argparse.Namespace) -> tuple[Store, dict[str, int]]:
-    """Make what is not made yet; ends the program where a gate is red."""
+def make(
+    args: argparse.Namespace, modes: Iterable[str], grid: Callable[[Case], dict[str, list[Job]]]
+) -> tuple[Grids, Store, dict[str, int]]:
+    """The runs of every clip, those that are not made yet made; ends the program where a gate is
+    red.
+
+    Args:
+        grid: the runs of a clip by policy, each a sweep; the first one is without reuse.
+    """
+    clips = [case(mode, seed) for mode in modes for seed in range(args.seeds)]
+    grids = [(clip, grid(clip)) for clip in clips]
     store = Store(args.out / "runs.jsonl")
     work = list(outstanding(grids, store))
     if work:
@@ -79,7 +89,7 @@ def make(grids: Grids, args: argparse.Namespace) -> tuple[Store, dict[str, int]]
     red, checked = gate(grids, store)
     if red:
         sys.exit("the gate is red:\n" + "\n".join(red))
-    return store, checked
+    return grids, store, checked
 
 
 def sweeps(grids: Grids, store: Store, mode: str) -> dict[str, Sequence[Sweep]]:
@@ -103,10 +113,14 @@ def result_name(bench: str, args: argparse.Namespace) -> str:
 
 def write(
     name: str, title: str, args: argparse.Namespace, figures: dict[str, Any], tables: str,
-    checked: dict[str, int], note: str = NOTE, under: str = "modes",
+    checked: dict[str, int], note: str = NOTE, under: str = "modes", brief: Any = None,
 ) -> None:  # fmt: skip
     """The result file, with the figures under that name, and the tables, which are printed as
-    well."""
+    well.
+
+    Args:
+        brief: what is published in place of the figures.
+    """
     result = {
         "bench": name,
         "model": args.model,
@@ -114,10 +128,11 @@ def write(
         "steps": args.steps,
         "seeds": args.seeds,
         "checked": checked,
-        under: figures,
         "environment": environment(),
     }
-    save(args.out / f"{name}.json", result)
+    save(args.out / f"{name}.json", result | {under: figures})
+    if args.publish:
+        save(RESULTS / f"{name}.json", result | {under: brief or figures})
     text = f"# {title}\n\n{note}\n\n{tables}\n"
     (args.out / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -87,44 +87,31 @@ class Case:
     inputs: Inputs | None
 
 
-def cases(mode: str, seeds: range) -> list[Case]:
-    """A clip of a random scene for each seed."""
-    return [case(mode, seed) for seed in seeds]
-
-
 def case(mode: str, seed: int) -> Case:
-    """One clip.
-
-    Raises:
-        ValueError: the mode is unknown.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; allowed are {', '.join(map(repr, MODES))}")
-    frames = FRAMES[mode]
-    rng = torch.Generator().manual_seed(1_000_000 + seed)
-    scene = scenes.sample_scene(frames, rng)
+    """A clip of a random scene."""
+    frames, options = FRAMES[mode], sampling()
+    scene = scenes.sample_scene(frames, torch.Generator().manual_seed(1_000_000 + seed))
     clip = clips.clip(scene, frames, take=seed)
-    noise = clip.noise(2_000_000 + seed)
-    options = sampling()
-    sigmas = tuple(options.sigmas())
-    forcing = None
-    if mode != ORDINARY:
+    noise, sigmas = clip.noise(2_000_000 + seed), tuple(options.sigmas())
+    forcing, inputs = None, None
+    if mode == ORDINARY:
+        inputs = Inputs(checkpoint.SHIFT, options.cfg, *clip.text, noise, clip.conditions, sigmas)
+        uncached, cached = _ordinary(clip, noise)
+    else:
         attention = "block_causal" if mode == FORCING else "bidirectional"
         forcing = replace(ASYNCHRONOUS, attention=attention)
-    run = _forcing(clip, noise, forcing) if forcing else _ordinary(clip, noise)
+        uncached, cached = _forcing(clip, noise, forcing)
     return Case(
         mode=mode,
         name=scenes.describe(scene),
         seed=seed,
         facts={"sampling": repr(options), "forcing": repr(forcing), "frames": frames},
         unit=_unit(sigmas),
-        uncached=run[0],
-        cached=run[1],
+        uncached=uncached,
+        cached=cached,
         decode=lambda latents: codec.decode(latents)[0],
         rendered=clip.video,
-        inputs=None
-        if forcing
-        else Inputs(checkpoint.SHIFT, options.cfg, *clip.text, noise, clip.conditions, sigmas),
+        inputs=inputs,
     )
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import RESULTS
 from quality.analysis import analysis
 from quality.bench import make, parsed, parser, result_name, sweeps, write
-from quality.cases import ORDINARY, cases
+from quality.cases import ORDINARY
 from quality.host import peers_wanted
 from quality.policies import comparisons, grid
 from quality.report import PANELS, grid_of_panels, markdown
@@ -31,16 +31,10 @@ SEEDS = {"demo": 12, "confirmation": 24}
 
 
 def main() -> None:
-    given = parser((__doc__ or "").splitlines()[0], SEEDS)
-    args = parsed(given)
+    args = parsed(parser((__doc__ or "").splitlines()[0], SEEDS))
     name = result_name("quality", args)
     peers = peers_wanted()
-    grids = [
-        (clip, grid(clip, args.quick, peers))
-        for mode in args.modes
-        for clip in cases(mode, range(args.seeds))
-    ]
-    store, checked = make(grids, args)
+    grids, store, checked = make(args, args.modes, lambda clip: grid(clip, args.quick, peers))
     figures: dict[str, Any] = {}
     tables, drawn = [], []
     for mode in args.modes:
@@ -53,7 +47,7 @@ def main() -> None:
         drawn.append(place)
     write(name, "Quality over compute", args, figures, "\n\n".join(tables), checked)
     if args.publish:
-        for file in (args.out / f"{name}.json", *drawn):
+        for file in drawn:
             shutil.copy(file, RESULTS)
 
 

@@ -91,10 +91,12 @@ def test_another_run_has_another_key(bench):
     assert len(set(keys)) == len(keys) and replace(job).key(clip, "a") == keys[0]
 
 
-def test_a_red_gate_ends_the_bench_without_a_number(toy, bench, capsys):
+def test_a_red_gate_ends_the_bench_without_a_number(toy, bench, monkeypatch, capsys):
     runs, clip, grid, path, _ = toy
-    store, args = make(runs, clip, grid, path), argparse.Namespace(out=path.parent, processes=1)
-    _, checked = bench("quality.bench").make([(clip, grid)], args)
+    store, args = make(runs, clip, grid, path), argparse.Namespace(out=path.parent, seeds=1)
+    bench_ = bench("quality.bench")
+    monkeypatch.setattr(bench_, "case", lambda mode, seed: clip)
+    _, _, checked = bench_.make(args, [clip.mode], lambda clip: grid)
     assert checked == {"exact": 1, "controls": 3, "host": 0}
     control = next(sweep for sweep in grid.values() if sweep[0].kind == "random")
     for (job, *_), wrong, words in (
@@ -105,7 +107,7 @@ def test_a_red_gate_ends_the_bench_without_a_number(toy, bench, capsys):
         record = store.records[job.key(clip, runs.fingerprint())]
         store.add(record | wrong)
         with pytest.raises(SystemExit, match=f"the gate is red:\n.*{words}"):
-            bench("quality.bench").make([(clip, grid)], args)
+            bench_.make(args, [clip.mode], lambda clip: grid)
         store.add(record)
     assert capsys.readouterr().out == ""
 
@@ -203,6 +205,8 @@ def test_a_run_that_reused_nothing_bends_no_curve(bench):
     found = analysis.policy_figures([sweep])
     assert [run["psnr"] and run["psnr"]["mean"] for run in found["sweep"]] == [30, 40, None]
     assert found["at"]["compute_share"]["0.50"]["psnr"] is None
+    none = analysis.policy_figures([sweep[2:]])
+    assert none["distance_to_a_run"]["0.50"] == 1
     assert found["distance_to_a_run"] == {"0.30": 0.1, "0.40": 0.0, "0.50": 0.1}
 
 
