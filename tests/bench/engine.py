@@ -37,19 +37,6 @@ SHARES = {
 }
 
 
-def shape(geometry: Geometry) -> dict[str, Any]:
-    return {
-        "dim": geometry.dim,
-        "ffn_dim": geometry.ffn_dim,
-        "layers": geometry.layers,
-        "tokens": geometry.tokens,
-        "batch": geometry.batch,
-        "dtype": str(geometry.dtype).removeprefix("torch."),
-        "attention_share": round(geometry.attention_share, 4),
-        "kv_forecast": geometry.kv_forecast,
-    }
-
-
 def shares(seconds: dict[str, list[float]], computed: dict[str, float]) -> dict[str, Any]:
     """Medians as shares of the network alone, beside the ideal."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
@@ -177,7 +164,7 @@ def main() -> None:
             clear(device)
             print(f"{name}: the gate is green", flush=True)
             for row in measured(geometry, device, rounds, warm_up, args.seconds):
-                rows[name] = {"geometry": name, "model": shape(geometry), **row}
+                rows[name] = {"geometry": name, "model": geometry.facts(), **row}
                 write()
             show(name, rows[name])
 

@@ -28,6 +28,9 @@ SETTINGS = replace(
 )
 
 
+REPORTED = ("dim", "ffn_dim", "layers", "tokens", "batch", "kv_forecast")
+
+
 @dataclass(frozen=True)
 class Geometry:
     """A network and a clip.
@@ -58,6 +61,14 @@ class Geometry:
         attention = 2 * self.tokens * self.dim
         linear = 6 * self.dim**2 + 2 * self.dim * self.ffn_dim + 2 * self.text * self.dim
         return attention / (attention + linear)
+
+    def facts(self) -> dict[str, Any]:
+        """For a result file."""
+        return {
+            **{name: getattr(self, name) for name in REPORTED},
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention_share": round(self.attention_share, 4),
+        }
 
     def needed_bytes(self) -> int:
         """Device memory: weights, keys and values, and the largest intermediates of a block.

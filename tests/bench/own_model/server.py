@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -66,12 +65,7 @@ class Server:
         self._listener = asyncio.create_task(self._listen())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         self._listener.cancel()
         await self._socket.close()
         await self._session.close()
