@@ -45,7 +45,7 @@ MODEL = "MOTIONCACHE_BENCH_MODEL"
 USUAL_STEPS, STEPS = 24, "MOTIONCACHE_BENCH_STEPS"
 ASYNCHRONOUS = ForcingOptions(chunk_frames=3, chunk_delay=5)
 
-Cached = Callable[[MotionCacheSettings, Any], tuple[Tensor, Trace]]
+Cached = Callable[..., tuple[Tensor, Trace]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def case(mode: str, seed: int) -> Case:
     forcing, inputs = None, None
     if mode == ORDINARY:
         inputs = Inputs(checkpoint.SHIFT, options.cfg, *clip.text, noise, clip.conditions, sigmas)
-        uncached, cached = _ordinary(clip, noise)
+        uncached, cached = ordinary(clip, noise)
     else:
         attention = "block_causal" if mode == FORCING else "bidirectional"
         forcing = replace(ASYNCHRONOUS, attention=attention)
@@ -149,7 +149,8 @@ def _unit(sigmas: tuple[float, ...]) -> float:
     return float(first - last) / (len(sigmas) - 2)
 
 
-def _ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Cached]:
+def ordinary(clip: clips.Clip, noise: Tensor) -> tuple[Callable[[], Tensor], Cached]:
+    """How a clip is sampled in one piece, without reuse and with it."""
     shown, options = {"conditions": clip.conditions}, sampling()
 
     def uncached() -> Tensor:
