@@ -33,7 +33,7 @@ def test_every_run_is_made_once_after_a_warm_up(sweep):  # noqa: F811
     assert len(made.said) == 8 and "quality: 5.0 s, 50% of the tokens" in made.said[2]
 
 
-@pytest.mark.parametrize("stop", [1, 2, 4, 7, 9])
+@pytest.mark.parametrize("stop", [1, 4, 9])
 def test_a_stopped_sweep_goes_on(sweep, tmp_path, stop):  # noqa: F811
     first = sweep()
     with pytest.raises(asyncio.CancelledError):
@@ -50,17 +50,6 @@ def test_a_stopped_sweep_goes_on(sweep, tmp_path, stop):  # noqa: F811
     whole = sweep()
     run(whole, FakeServer())
     assert without_times(second.sweep.store.records) == without_times(whole.sweep.store.records)
-
-
-def test_a_line_that_was_not_written_whole_is_made_again(sweep):  # noqa: F811
-    made = sweep()
-    run(made, FakeServer())
-    path = made.sweep.store.path
-    path.write_text(path.read_text("utf-8")[:-40], "utf-8")
-    again, server = sweep(), FakeServer()
-    assert len(again.sweep.missing()) == 1
-    run(again, server)
-    assert server.made == [("fast", 1)] * 2 and not sweep().sweep.missing()
 
 
 def test_uncached_frames_that_are_gone_are_made_again(sweep):  # noqa: F811

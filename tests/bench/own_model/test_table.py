@@ -139,6 +139,7 @@ def test_several_samplers_of_one_node_are_said(bench):
                               first_seed=0)  # fmt: skip
     model = bench("own_model.run")
     plan = model.planned(args, graph, infos())
+    assert plan.found.samplers == {"10": ("50", "51")}
     assert "feeds 2 samplers" in model.markdown("T", FACTS, plan, model.figures(plan, {}))
     told = model.described(plan)
     assert "MotionCachePatcher (node 10) feeds SamplerCustomAdvanced (node 50)" in told

@@ -30,13 +30,6 @@ def test_two_experts(bench):
     assert found.seeds == (("20", "value"),)
 
 
-def test_two_samplers_of_one_model_in_their_order(bench):
-    graph = two_experts()
-    graph["41"]["inputs"]["model"] = ["10", 0]
-    del graph["11"], graph["2"], graph["30"]
-    assert bench("own_model.graph").find(graph, infos()).samplers == {"10": ("50", "51")}
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_workflows(bench, root, name):
     undo = fake_comfy.install()
