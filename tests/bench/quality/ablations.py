@@ -67,11 +67,6 @@ QUICK_FACTORS = {
 }
 
 
-def label(factor: str, value: Any) -> str:
-    """A variant's name."""
-    return f"{factor} {value}"
-
-
 def others(mode: str, name: str) -> dict[str, dict[str, tuple[str, MotionCacheSettings]]]:
     """Kind and settings of the variants that are no setting's other value, by factor."""
     base = BASES[name]
@@ -90,49 +85,43 @@ def others(mode: str, name: str) -> dict[str, dict[str, tuple[str, MotionCacheSe
     return found
 
 
-def variants(mode: str, quick: bool, name: str = "ours") -> dict[str, list[str]]:
-    """The variants of each factor; quick ones are the ends of three factors."""
-    found: dict[str, list[str]] = {}
+def variants(
+    mode: str, quick: bool, name: str = "ours"
+) -> dict[str, dict[str, tuple[str, MotionCacheSettings]]]:
+    """Kind and settings of the variants of each factor; quick ones are the ends of three
+    factors."""
+    base = BASES[name]
+    found: dict[str, dict[str, tuple[str, MotionCacheSettings]]] = {}
     for factor, values in FACTORS[name].items():
-        changed = [v for v in values if v != asdict(BASES[name])[factor]]
+        changed = [v for v in values if v != asdict(base)[factor]]
         if quick:
             changed = [changed[0], changed[-1]] if factor in QUICK_FACTORS[name] else []
         if changed:
-            found[factor] = [label(factor, v) for v in dict.fromkeys(changed)]
+            found[factor] = {
+                f"{factor} {v}": (CACHED, replace(base, **{factor: v})) for v in changed
+            }
     for factor, more in ({} if quick else others(mode, name)).items():
-        found.setdefault(factor, []).extend(more)
+        found.setdefault(factor, {}).update(more)
     return found
 
 
 def grid(case: Case, quick: bool, name: str = "ours") -> dict[str, list[Job]]:
     """The runs of a clip by variant; the first one is without reuse."""
-    wanted = {v for names in variants(case.mode, quick, name).values() for v in names}
-    base = BASES[name]
-    told = {BASE: (CACHED, base)}
-    for factor, values in FACTORS[name].items():
-        told |= {label(factor, v): (CACHED, replace(base, **{factor: v})) for v in values}
-    for more in others(case.mode, name).values():
+    told = {BASE: (CACHED, BASES[name])}
+    for more in variants(case.mode, quick, name).values():
         told |= more
     # few points of each sweep, and the same ones for all: what counts is the difference
-    swept = {v: sweep(case, *told[v], True) for v in told if v == BASE or v in wanted}
-    return {NONE: [without(case.mode, base)], **swept}
+    swept = {variant: sweep(case, *given, True) for variant, given in told.items()}
+    return {NONE: [without(case.mode, BASES[name])], **swept}
 
 
 def brief(figures: dict[str, Any]) -> dict[str, Any]:
     """The differences in PSNR, which is all that is published of so many variants."""
-    differences = [
-        {
-            "policy": d["policy"],
-            "over": d["over"],
-            "at": {
-                "compute_share": {
-                    share: {"psnr": found["psnr"]}
-                    for share, found in d["at"]["compute_share"].items()
-                }
-            },
-        }
-        for d in figures["differences"]
-    ]
+    differences = []
+    for d in figures["differences"]:
+        shares = d["at"]["compute_share"]
+        psnr = {share: {"psnr": found["psnr"]} for share, found in shares.items()}
+        differences.append(d | {"at": {"compute_share": psnr}})
     return {"clips": figures["clips"], "differences": differences}
 
 
