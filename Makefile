@@ -28,17 +28,17 @@ bench: $(VENV)/.tests
 	$(PY) tests/bench/run.py --out out/bench $(ARGS)
 
 quality: $(VENV)/.tests
-	$(PY) tests/bench/quality.py --out out/quality $(ARGS)
-	$(PY) tests/bench/quality.py --out out/quality --model confirmation $(ARGS)
+	$(PY) tests/bench/quality/run.py --out out/quality $(ARGS)
+	$(PY) tests/bench/quality/run.py --out out/quality --model confirmation $(ARGS)
 
 quality-quick: $(VENV)/.tests
-	$(PY) tests/bench/quality.py --out out/quality-quick --quick $(ARGS)
+	$(PY) tests/bench/quality/run.py --out out/quality-quick --quick $(ARGS)
 
 ablations: $(VENV)/.tests
-	$(PY) tests/bench/ablations.py --out out/quality $(ARGS)
-	$(PY) tests/bench/ablations.py --out out/quality --base paper $(ARGS)
-	$(PY) tests/bench/attention.py --out out/quality $(ARGS)
-	$(PY) tests/bench/attention.py --out out/quality --model confirmation $(ARGS)
+	$(PY) tests/bench/quality/ablations.py --out out/quality $(ARGS)
+	$(PY) tests/bench/quality/ablations.py --out out/quality --base paper $(ARGS)
+	$(PY) tests/bench/quality/attention.py --out out/quality $(ARGS)
+	$(PY) tests/bench/quality/attention.py --out out/quality --model confirmation $(ARGS)
 
 gpu: $(VENV)/.tests
 	$(PY) -m pytest tests/gpu $(ARGS)

@@ -50,10 +50,10 @@ def seed():
 @pytest.fixture
 def bench(root, monkeypatch):
     """Imports a module of the benches, which stand beside each other and bear common names."""
-    before = set(sys.modules)
-    folder = str(root / "tests" / "bench")
-    monkeypatch.syspath_prepend(folder)
+    before, folder = set(sys.modules), root / "tests" / "bench"
+    theirs = {path.stem for path in folder.iterdir()}
+    monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if "." not in name and folder in (getattr(sys.modules[name], "__file__", "") or ""):
+        if name.partition(".")[0] in theirs:
             del sys.modules[name]

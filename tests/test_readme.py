@@ -98,7 +98,7 @@ def test_ablations_that_were_not_measured_are_said_so(bench, tmp_path):
         changed = {"policy": "kv_forecast 0.0", "over": "base", "at": at}
         return {"clips": 6, "policies": {}, "differences": [changed]}
 
-    brief = bench("ablations").brief
+    brief = bench("quality.ablations").brief
     data = {"modes": {"ordinary": brief(figures(-2.5)), "forcing": brief(figures(0.25))},
             "seeds": 6, "steps": 24, "model": "demo"}  # fmt: skip
     (tmp_path / "ablations.json").write_text(json.dumps(data), "utf-8")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from pack_loader import load_pack as load_pack  # noqa: E402
+from pack_loader import load_pack  # noqa: E402
+
+# every bench imports this module before the pack
+load_pack()
 
 
 def told(*command: str) -> str:
@@ -55,6 +61,20 @@ def environment() -> dict[str, str | int]:
         here["cuda"] = str(torch.version.cuda)
         here["triton"] = _version("triton")
     return here
+
+
+def save(path: Path, data: dict[str, Any]) -> None:
+    """Write a result file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def code_hash(files: Iterable[Path]) -> str:
+    """Names the code in these files."""
+    code = hashlib.sha256()
+    for file in sorted(files):
+        code.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    return code.hexdigest()[:16]
 
 
 def rows_of_others(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
@@ -24,10 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from common import environment, rows_of_others
+from common import environment, rows_of_others, save
 from engine_model import SMALL, SMOKE, WAN, Geometry, Runner, gate
 from timing import once
 
@@ -39,19 +35,6 @@ SHARES = {
     "active 10%": 0.1,
     "reuse": 0.0,
 }
-
-
-def shape(geometry: Geometry) -> dict[str, Any]:
-    return {
-        "dim": geometry.dim,
-        "ffn_dim": geometry.ffn_dim,
-        "layers": geometry.layers,
-        "tokens": geometry.tokens,
-        "batch": geometry.batch,
-        "dtype": str(geometry.dtype).removeprefix("torch."),
-        "attention_share": round(geometry.attention_share, 4),
-        "kv_forecast": geometry.kv_forecast,
-    }
 
 
 def shares(seconds: dict[str, list[float]], computed: dict[str, float]) -> dict[str, Any]:
@@ -163,8 +146,7 @@ def main() -> None:
                 "rows": list(rows.values()),
                 "skipped": skipped,
             }
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            save(args.json, result)
 
     with torch.inference_mode():
         for name in names:
@@ -182,7 +164,7 @@ def main() -> None:
             clear(device)
             print(f"{name}: the gate is green", flush=True)
             for row in measured(geometry, device, rounds, warm_up, args.seconds):
-                rows[name] = {"geometry": name, "model": shape(geometry), **row}
+                rows[name] = {"geometry": name, "model": geometry.facts(), **row}
                 write()
             show(name, rows[name])
 

@@ -9,15 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from common import load_pack
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from torch import Tensor
-
-load_pack()
-
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace  # noqa: E402
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.policy import clip_decision as scope  # noqa: E402
 
 # what the presets do to tokens, from the second evaluation on; nothing but the accumulators decides
 SETTINGS = replace(
@@ -31,6 +27,9 @@ SETTINGS = replace(
     dense_last=False,
     kv_cache="gpu",
 )
+
+
+REPORTED = ("dim", "ffn_dim", "layers", "tokens", "batch", "kv_forecast")
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,14 @@ class Geometry:
         attention = 2 * self.tokens * self.dim
         linear = 6 * self.dim**2 + 2 * self.dim * self.ffn_dim + 2 * self.text * self.dim
         return attention / (attention + linear)
+
+    def facts(self) -> dict[str, Any]:
+        """For a result file."""
+        return {
+            **{name: getattr(self, name) for name in REPORTED},
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "attention_share": round(self.attention_share, 4),
+        }
 
     def needed_bytes(self) -> int:
         """Device memory: weights, keys and values, and the largest intermediates of a block.

@@ -10,72 +10,33 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
-import math
+import os
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common import environment, save
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
+from motioncache_pack.motioncache_core.demo import clips, codec, scenes
+from motioncache_pack.motioncache_core.report import compute_share
+from quality.cases import FRAMES, ORDINARY, STEPS, Cached, ordinary
+from quality.metrics import psnr
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from common import environment, load_pack
-
-load_pack()
-
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunFacts  # noqa: E402
-from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes  # noqa: E402
-from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
-    SampleOptions,
-    cached_sample,
-    sample,
-)
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.report.compute_share import compute_share  # noqa: E402
-
-FRAMES = 9
-
-
-def psnr(reference: Tensor, candidate: Tensor) -> float:
-    """Decibels between two decoded clips in 0..1; 99 stands for equal ones."""
-    error = float((codec.decode(reference) - codec.decode(candidate)).square().mean())
-    return min(99.0, -10 * math.log10(error)) if error else 99.0
-
-
-class Clips:
-    """Uncached clips to compare with, made once."""
-
-    def __init__(self, model: DemoWan, steps: int, seeds: int) -> None:
-        self.model, self.steps = model, steps
-        self.options = SampleOptions(steps=steps, shift=checkpoint.SHIFT)
-        self.plain: list[tuple[clips.Clip, Tensor, Tensor]] = []
-        for seed in range(seeds):
-            for scene in scenes.SCENES.values():
-                clip = clips.clip(scene, FRAMES, take=seed)
-                noise = clip.noise(seed)
-                latents = sample(model, *clip.text, noise, self.options, conditions=clip.conditions)
-                self.plain.append((clip, noise, latents))
-
-    def measure(self, settings: MotionCacheSettings) -> dict[str, float]:
-        """Mean compute share and PSNR of one setting."""
-        facts = RunFacts(sigmas=self.options.sigmas(), profile=checkpoint.profile())
-        shares, quality = [], []
-        for clip, noise, latents in self.plain:
-            out, trace = cached_sample(
-                self.model, *clip.text, noise, self.options, settings, kernels, facts,
-                conditions=clip.conditions,
-            )  # fmt: skip
-            shares.append(compute_share(trace))
-            quality.append(psnr(latents, out))
-        return {
-            "compute_share": round(statistics.fmean(shares), 4),
-            "psnr_db": round(statistics.fmean(quality), 2),
-            "psnr_db_worst": round(min(quality), 2),
-        }
+def measure(settings: MotionCacheSettings, made: list[tuple[Tensor, Cached]]) -> dict[str, float]:
+    """Mean compute share and PSNR of one setting, on uncached clips and how to sample them."""
+    shares, decibels = [], []
+    for video, cached in made:
+        latents, trace = cached(settings)
+        shares.append(compute_share(trace))
+        decibels.append(psnr(video, codec.decode(latents)))
+    return {
+        "compute_share": round(statistics.fmean(shares), 4),
+        "psnr_db": round(statistics.fmean(decibels), 2),
+        "psnr_db_worst": round(min(decibels), 2),
+    }
 
 
 def main() -> None:
@@ -90,7 +51,13 @@ def main() -> None:
     for pair in args.set:
         name, _, value = pair.partition("=")
         changes[name] = ast.literal_eval(value)
-    clips = Clips(checkpoint.load(), args.steps, args.seeds)
+    os.environ[STEPS] = str(args.steps)
+    made = []
+    for seed in range(args.seeds):
+        for scene in scenes.SCENES.values():
+            clip = clips.clip(scene, FRAMES[ORDINARY], take=seed)
+            uncached, cached = ordinary(clip, clip.noise(seed))
+            made.append((codec.decode(uncached()), cached))
     rows = {name: MotionCacheSettings.preset(name, **changes) for name in args.presets}
     # controls: as many random tokens, and as many in whole evaluations
     balanced = MotionCacheSettings.preset("balanced", **changes)
@@ -100,8 +67,7 @@ def main() -> None:
     }
     result = {}
     for name, settings in rows.items():
-        row = clips.measure(settings)
-        result[name] = row
+        result[name] = row = measure(settings, made)
         print(
             f"{name:27} {row['compute_share']:6.1%} of the tokens, {row['psnr_db']:6.2f} dB "
             f"(worst {row['psnr_db_worst']:.2f})",
@@ -111,12 +77,11 @@ def main() -> None:
         data = {
             "bench": "presets",
             "steps": args.steps,
-            "clips": len(clips.plain),
+            "clips": len(made),
             "presets": result,
             "environment": environment(),
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        save(args.json, data)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attention_report import NOTE as ATTENTION_NOTE
-from attention_report import markdown as attention_markdown
+from quality.attention_report import NOTE as ATTENTION_NOTE
+from quality.attention_report import markdown as attention_markdown
 from readme_ablations import ablation_tables
 from readme_quality import quality_tables
 

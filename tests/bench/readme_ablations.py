@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from quality_tables import cell, table
+from quality.tables import cell, table
 
 # files, what the README calls their bases, and where they are told: below half of the tokens the
 # published warm-up and uniform phase take the run

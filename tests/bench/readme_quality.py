@@ -9,8 +9,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from quality_analysis import CPU_TIME
-from quality_tables import cell, table
+from quality.analysis import CPU_TIME
+from quality.tables import cell, table
 
 # files, what the README calls their models, and what else it says of them
 FILES = {

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHES = ("engine", "kernels", "decision", "diffusion_forcing", "kv_compress")
+BENCHES = {"engine": "engine.py", "kernels": "kernels.py", "diffusion_forcing": "forcing/run.py"}
 
 
 def main() -> None:
@@ -19,9 +19,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     args = parser.parse_args()
     failed = []
-    for name in BENCHES:
+    for name, script in BENCHES.items():
         print(f"== {name}", flush=True)
-        command = [sys.executable, str(HERE / f"{name}.py"), "--json"]
+        command = [sys.executable, str(HERE / script), "--json"]
         if subprocess.run([*command, str(args.out / f"{name}.json")]).returncode:
             failed.append(name)
     if failed:

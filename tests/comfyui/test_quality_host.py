@@ -12,12 +12,12 @@ pytestmark = pytest.mark.comfy
 @pytest.fixture
 def hosted(host, bench, monkeypatch):
     """A short clip in ComfyUI, and our own uncached video of it."""
-    cases = bench("quality_cases")
+    cases = bench("quality.cases")
     monkeypatch.setenv(cases.STEPS, "14")
     monkeypatch.setattr(cases, "FRAMES", {**cases.FRAMES, cases.ORDINARY: 3})
     clip = cases.case(cases.ORDINARY, 1)
     video = clip.decode(clip.uncached())
-    return bench("quality_host").HostCase(clip, video)
+    return bench("quality.host").HostCase(clip, video)
 
 
 def test_the_hosts_uncached_video_is_ours(hosted):
@@ -50,8 +50,8 @@ def test_easycache_gets_a_copy_of_its_own(hosted):
 
 
 def test_only_ordinary_clips_go_there(host, bench):
-    assert os.environ["COMFYUI_PATH"] and bench("quality_host").peers_wanted()
-    cases = bench("quality_cases")
+    assert os.environ["COMFYUI_PATH"] and bench("quality.host").peers_wanted()
+    cases = bench("quality.cases")
     clip = cases.case(cases.FORCING, 0)
     with pytest.raises(ValueError, match="'forcing' cannot"):
-        bench("quality_host").HostCase(clip, None)
+        bench("quality.host").HostCase(clip, None)

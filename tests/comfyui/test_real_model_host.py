@@ -1,4 +1,4 @@
-"""`tests/bench/real_model.py` as a user starts it, against a real ComfyUI server."""
+"""`tests/bench/own_model/run.py` as a user starts it, against a real ComfyUI server."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def line(server, tmp_path):  # noqa: F811
     def make(graph, *more, prompts=PROMPTS):
         (tmp_path / "my_api.json").write_text(json.dumps(graph), "utf-8")
         (tmp_path / "prompts.txt").write_text("\n".join(prompts), "utf-8")
-        script = ROOT / "tests" / "bench" / "real_model.py"
+        script = ROOT / "tests" / "bench" / "own_model" / "run.py"
         told = [sys.executable, str(script), "--workflow", str(tmp_path / "my_api.json")]
         told += ["--server", server.base, "--out", str(tmp_path / "out"), "--seeds", "1"]
         told += ["--policies", *POLICIES, *more]

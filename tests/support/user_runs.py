@@ -1,5 +1,5 @@
 """A server that only seems to sample, and sweeps over it, for the tests of
-`tests/bench/real_model.py`."""
+`tests/bench/own_model/run.py`."""
 
 import argparse
 import asyncio
@@ -100,7 +100,7 @@ def sweep(bench, tmp_path):
     """`sweep(policies, ...)`: a plan of two clips and a sweep in the test's folder."""
 
     def make(policies=("quality", "fast"), seeds=2, facts=FACTS, budgets=(), thresholds=()):
-        model, runs = bench("real_model"), bench("real_runs")
+        model, runs = bench("own_model.run"), bench("own_model.runs")
         graph = one_model()
         graph["2"]["inputs"]["text"] = "a fox"
         args = argparse.Namespace(images=None, policies=policies, sweep=True, prompts=None,

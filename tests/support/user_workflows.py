@@ -1,5 +1,5 @@
 """Workflows as users export them, and what a server would tell of their nodes, for the tests of
-`tests/bench/real_model.py`."""
+`tests/bench/own_model/run.py`."""
 
 from motioncache_pack.motioncache_core import PRESETS
 
