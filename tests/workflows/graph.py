@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from motioncache_pack.tests.workflows import signatures
+from motioncache_pack.tests.workflows import layout, signatures
 
 # the page draws the title above a node's position
 TITLE = 30
@@ -147,7 +146,7 @@ class Graph:
         }
 
     def as_json(self) -> str:
-        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        return layout.as_text(self.as_dict())
 
     def _node(self, node: Node) -> dict[str, Any]:
         signature = signatures.known()[node.type]
