@@ -16,8 +16,8 @@ from motioncache_pack.motioncache_core.timeline import timeline
 from motioncache_pack.nodes import NODES
 from motioncache_pack.nodes.pictures import as_picture, font, labelled_timeline
 from motioncache_pack.nodes.sheets import frames_sheet
+from motioncache_pack.tests.pictures.thumbnails import ACCENT, BACK, BOX, EDGE, FAINT, WORDS
 from motioncache_pack.tests.support.fake_comfy import harness
-from motioncache_pack.tests.workflows.thumbnails import ACCENT, BACK, BOX, EDGE, FAINT, WORDS
 from PIL import Image, ImageDraw
 
 WIDTH, MARGIN, ROOM = 640, 24, 592

@@ -3,6 +3,7 @@
 A signature is `{"inputs": [...], "outputs": [...]}`. An input has `name` and `type`; one that is a
 widget also what its values may be: `options`, `min`, `max`, `default`, `files` (a list that depends
 on the machine), `control` (the page adds a widget that says what happens to a seed after a run).
+One of our nodes has its `title` as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NOTES = {
     for name in ("Note", "MarkdownNote")
 }
 
-Signature = dict[str, list[dict[str, Any]]]
+Signature = dict[str, Any]
 
 
 def from_info(info: dict[str, Any]) -> Signature:
@@ -78,7 +79,7 @@ def ours() -> dict[str, Signature]:
     """This pack's nodes, read off their schemas; needs `comfy_api` or its stand-in."""
     nodes = importlib.import_module("motioncache_pack.nodes").NODES
     infos = [node.GET_NODE_INFO_V1() for node in nodes]
-    return {info["name"]: from_info(info) for info in infos}
+    return {info["name"]: {**from_info(info), "title": info["display_name"]} for info in infos}
 
 
 def known() -> dict[str, Signature]:
@@ -102,6 +103,11 @@ def widgets(signature: Signature) -> list[dict[str, Any]]:
 def sockets(signature: Signature) -> list[dict[str, Any]]:
     """The inputs that are no widgets."""
     return [item for item in signature["inputs"] if item["type"] not in WIDGETS]
+
+
+def default(widget: dict[str, Any]) -> Any:
+    """What a widget shows before anyone touches it."""
+    return widget.get("default", next(iter(widget.get("options", ())), None))
 
 
 def complaint(value: Any, widget: dict[str, Any]) -> str | None:
