@@ -23,21 +23,21 @@ LEFT_OUT = (
     "LoadImage", "PreviewAny", "SaveVideo", "VAELoader",
 )  # fmt: skip
 
-# of every report, in the order of the nodes; diffusion forcing adds the delay of every chunk but
-# the first. 177 frames are two windows: 5 chunks, then 4 new ones; preset paper decides for either
-# branch
-EVALUATIONS = {
-    "motioncache_demo": [24],
-    "motioncache_compare": [24],
-    "motioncache_demo_df": [24 + 3 * 6],
-    "skyreels_v2_df_motioncache": [2 * 70],
-    "skyreels_v2_df_long": [2 * (70 + 65), 2 * 65],
-    "causal_forcing_ar_motioncache": [7 * 50],
-    "wan21_t2v_motioncache": [30],
-    "wan21_i2v_motioncache": [30],
-    "wan22_14b_t2v_motioncache": [10, 10],
-    "wan22_14b_i2v_motioncache": [10, 10],
-    "wan22_5b_motioncache": [30],
+# evaluations and latent frames of every report, in the order of the nodes. Diffusion forcing adds
+# the delay of every chunk but the first; 177 frames are two windows, of 5 chunks and 4 new ones;
+# one chunk after the other takes all steps for each; preset paper decides for either branch
+REPORTS = {
+    "motioncache_demo": [(24, 9)],
+    "motioncache_compare": [(24, 9)],
+    "motioncache_demo_df": [(24 + 3 * 6, 12)],
+    "skyreels_v2_df_motioncache": [(2 * 70, 25)],
+    "skyreels_v2_df_long": [(2 * (70 + 65), 25), (2 * 65, 25)],
+    "causal_forcing_ar_motioncache": [(7 * 50, 21)],
+    "wan21_t2v_motioncache": [(30, 21)],
+    "wan21_i2v_motioncache": [(30, 21)],
+    "wan22_14b_t2v_motioncache": [(10, 21), (10, 21)],
+    "wan22_14b_i2v_motioncache": [(10, 21), (10, 21)],
+    "wan22_5b_motioncache": [(30, 31)],
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -80,14 +80,14 @@ def with_a_tiny_model(prompt: Prompt) -> Prompt:
     return out
 
 
-def check_reports(prompt: Prompt, shown: dict[str, Any], counts: list[int]) -> None:
-    """Every report tells of its evaluations, some of them reused, and every map has one sheet."""
+def check_reports(prompt: Prompt, shown: dict[str, Any], wanted: list[tuple[int, int]]) -> None:
+    """Reports tell of their evaluations, some of them reused; every map and video is one file."""
     kinds = {number: prompt[number]["class_type"] for number in prompt}
-    told = [shown[n] for n, kind in kinds.items() if kind == "MotionCacheReport"]
-    assert len(told) == len(counts)
-    for count, output in zip(counts, told, strict=True):
-        (words,) = output["text"]
-        assert f" {count} evaluations" in words and "nothing was reused" not in words
+    told = [shown[n]["text"][0] for n, kind in kinds.items() if kind == "MotionCacheReport"]
+    assert len(told) == len(wanted)
+    for (count, frames), words in zip(wanted, told, strict=True):
+        assert f" {count} evaluations" in words and f" blocks, {frames}x" in words
+        assert "nothing was reused" not in words
     for number, kind in kinds.items():
         if kind in ("MotionCacheReport", "MotionCacheMotionMap", "SaveAnimatedWEBP"):
             assert number not in shown or len(shown[number]["images"]) == 1
@@ -99,7 +99,25 @@ class StandIn:
     def __init__(self) -> None:
         self.host = harness.Host()
         nodes = importlib.import_module("motioncache_pack.nodes").NODES
-        self.ours = {node.define_schema().node_id: node for node in nodes}
+        self.ours = {node.define_schema().node_id: node.execute for node in nodes}
+        self.others = {
+            "UNETLoader": lambda it: self.host.sd.load_diffusion_model_state_dict(tiny_wan()),
+            "ModelSamplingSD3": lambda it: it.model.clone(),
+            "BasicScheduler": lambda it: self.host.sigmas(it.model, it.steps),
+            "EmptyHunyuanLatentVideo": lambda it: {
+                "samples": torch.zeros(1, 16, (it.length + 3) // 4, it.height // 8, it.width // 8)
+            },
+            "KSampler": lambda it: self.sample(it, it.seed, True, denoise=it.denoise),
+            "KSamplerAdvanced": lambda it: self.sample(
+                it, it.noise_seed, it.add_noise == "enable", start_step=it.start_at_step,
+                last_step=it.end_at_step,
+                force_full_denoise=it.return_with_leftover_noise == "disable",
+            ),
+            "SamplerCustom": self.sample_custom,
+            "ImageStitch": lambda it: torch.cat((it.image1, it.image2), 2),
+            "SaveAnimatedWEBP": lambda it: it.images.shape[3],
+            "PreviewAny": lambda it: it.source,
+        }  # fmt: skip
 
     def run(self, prompt: Prompt) -> dict[str, Any]:
         """What our nodes show, by their number."""
@@ -107,75 +125,40 @@ class StandIn:
         shown: dict[str, Any] = {}
 
         def result(number: str) -> Any:
-            if number not in made:
-                kind, given = prompt[number]["class_type"], prompt[number]["inputs"]
-                inputs = {
-                    name: result(value[0])[value[1]] if isinstance(value, list) else value
-                    for name, value in given.items()
-                }
-                if kind in self.ours:
-                    out = self.ours[kind].execute(**inputs)
-                    made[number], shown[number] = out.result, out.ui
-                else:
-                    made[number] = getattr(self, kind)(SimpleNamespace(**inputs))
+            kind, inputs = prompt[number]["class_type"], dict(prompt[number]["inputs"])
+            if number in made:
+                return made[number]
+            for name, value in inputs.items():
+                if isinstance(value, list):
+                    inputs[name] = result(value[0])[value[1]]
+            if kind in self.ours:
+                out = self.ours[kind](**inputs)
+                made[number], shown[number] = out.result, out.ui
+            else:
+                made[number] = (self.others[kind](SimpleNamespace(**inputs)),)
             return made[number]
 
         for number in prompt:
             result(number)
         return {number: ui for number, ui in shown.items() if ui}
 
-    def UNETLoader(self, it: Any) -> tuple:  # noqa: N802
-        return (self.host.sd.load_diffusion_model_state_dict(tiny_wan()),)
-
-    def ModelSamplingSD3(self, it: Any) -> tuple:  # noqa: N802
-        return (it.model.clone(),)
-
-    def BasicScheduler(self, it: Any) -> tuple:  # noqa: N802
-        return (self.host.sigmas(it.model, it.steps),)
-
-    def EmptyHunyuanLatentVideo(self, it: Any) -> tuple:  # noqa: N802
-        frames = (it.length - 1) // 4 + 1
-        return ({"samples": torch.zeros(1, 16, frames, it.height // 8, it.width // 8)},)
-
-    def KSampler(self, it: Any) -> tuple:  # noqa: N802
-        return self._sample(it, it.seed, denoise=it.denoise)
-
-    def KSamplerAdvanced(self, it: Any) -> tuple:  # noqa: N802
-        return self._sample(
-            it, it.noise_seed, disable_noise=it.add_noise == "disable", start_step=it.start_at_step,
-            last_step=it.end_at_step,
-            force_full_denoise=it.return_with_leftover_noise == "disable",
-        )  # fmt: skip
-
-    def _sample(self, it: Any, seed: int, **options: Any) -> tuple:
+    def sample(self, it: Any, seed: int, noisy: bool, **options: Any) -> dict[str, torch.Tensor]:
         start = it.latent_image["samples"]
-        noise = self.host.sample.prepare_noise(start, seed)
-        noise = torch.zeros_like(noise) if options.get("disable_noise") else noise
+        noise = self.host.sample.prepare_noise(start, seed) * noisy
         samples = self.host.sample.sample(
             it.model, noise, it.steps, it.cfg, "euler", it.scheduler, *_prompts(it), start,
-            seed=seed, disable_pbar=True, **options,
+            seed=seed, disable_pbar=True, disable_noise=not noisy, **options,
         )  # fmt: skip
-        return ({"samples": samples},)
+        return {"samples": samples}
 
-    def SamplerCustom(self, it: Any) -> tuple:  # noqa: N802
+    def sample_custom(self, it: Any) -> dict[str, torch.Tensor]:
         start = it.latent_image["samples"]
         noise = self.host.sample.prepare_noise(start, it.noise_seed)
         samples = self.host.sample.sample_custom(
             it.model, noise, it.cfg, it.sampler, it.sigmas, *_prompts(it), start,
             noise_mask=it.latent_image.get("noise_mask"), seed=it.noise_seed, disable_pbar=True,
         )  # fmt: skip
-        return ({"samples": samples}, {"samples": samples})
-
-    def ImageStitch(self, it: Any) -> tuple:  # noqa: N802
-        return (torch.cat((it.image1, it.image2), 2),)
-
-    def SaveAnimatedWEBP(self, it: Any) -> tuple:  # noqa: N802
-        assert it.images.ndim == 4 and it.images.shape[-1] == 3
-        return ()
-
-    def PreviewAny(self, it: Any) -> tuple:  # noqa: N802
-        assert it.source is not None
-        return ()
+        return {"samples": samples}
 
 
 def _prompts(it: Any) -> list[Any]:

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from motioncache_pack.motioncache_core import ForcingOptions, forcing_schedule
 from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.pictures import thumbnails
 from motioncache_pack.tests.support import fake_comfy
-from motioncache_pack.tests.workflows import check, refresh, signatures, small
+from motioncache_pack.tests.workflows import check, run, signatures, small
 from motioncache_pack.tests.workflows.examples import DEMOS, EXAMPLES, FOLDER, as_text, read
 from PIL import Image
 
@@ -30,7 +29,7 @@ def comfy():
 def test_every_workflow_has_its_files_and_an_id_of_its_own():
     wanted = {f"{name}.{ending}" for name in EXAMPLES for ending in ("json", "jpg")}
     assert {file.name for file in FOLDER.iterdir()} == wanted
-    assert set(thumbnails.NAMES) == set(small.EVALUATIONS) == set(EXAMPLES)
+    assert set(thumbnails.NAMES) == set(small.REPORTS) == set(EXAMPLES)
     assert len({read(name)["id"] for name in EXAMPLES}) == len(EXAMPLES)
 
 
@@ -43,13 +42,13 @@ def test_it_is_whole(name):
 @each
 def test_it_runs_with_a_tiny_model(name):
     prompt = small.with_a_tiny_model(signatures.to_api(read(name)))
-    counts = small.EVALUATIONS[name]
+    reports = small.REPORTS[name]
     if name == "causal_forcing_ar_motioncache":
         # three of its seven chunks: the motion map's cost grows with their square
         for node in prompt.values():
             node["inputs"] |= {"length": 33} if "length" in node["inputs"] else {}
-        counts = [3 * 50]
-    small.check_reports(prompt, small.StandIn().run(prompt), counts)
+        reports = [(3 * 50, 9)]
+    small.check_reports(prompt, small.StandIn().run(prompt), reports)
 
 
 def node(workflow, kind):
@@ -120,6 +119,7 @@ BROKEN = {
     "pack": (lambda w: node(w, "MotionCacheReport")["properties"].clear(), "cnr_id"),
     "choice": (lambda w: values(w, "MotionCachePatcher", (0, "best")), "preset is 'best'"),
     "range": (lambda w: values(w, "KSamplerAdvanced", (3, 0)), "steps is 0, outside of"),
+    "step": (lambda w: values(w, "EmptyHunyuanLatentVideo", (2, 82)), "no step of 4 from 1"),
     "kind": (lambda w: values(w, "CreateVideo", (1, 8.5)), "which is no INT"),
     "truth": (lambda w: values(w, "KSamplerAdvanced", (3, True)), "which is no INT"),
     "file": (lambda w: values(w, "VAELoader", (0, "wan vae")), "which is no model or picture"),
@@ -170,16 +170,16 @@ def test_a_thumbnail_is_a_small_jpeg_of_one_size(tmp_path):
 def copied(tmp_path):
     """Files and record that may be changed, as `refresh_all` takes them."""
     shutil.copytree(FOLDER, tmp_path / "workflows")
-    return tmp_path / "workflows", Path(shutil.copy(refresh.ORDERS, tmp_path))
+    return tmp_path / "workflows", Path(shutil.copy(run.ORDERS, tmp_path))
 
 
 def test_the_files_are_what_make_workflows_writes(copied):
     folder, record = copied
-    assert not any(refresh.refresh_all(signatures.known(), *copied).values())
+    assert not any(run.refresh_all(signatures.known(), *copied).values())
     for name in EXAMPLES:
         text = (folder / f"{name}.json").read_bytes()
         assert text == (FOLDER / f"{name}.json").read_bytes(), "run `make workflows` and commit"
-    assert record.read_bytes() == refresh.ORDERS.read_bytes(), "run `make workflows` and commit"
+    assert record.read_bytes() == run.ORDERS.read_bytes(), "run `make workflows` and commit"
 
 
 def test_values_follow_their_widgets(copied):
@@ -194,14 +194,14 @@ def test_values_follow_their_widgets(copied):
     moved = inputs.pop(names.index("compute_budget"))
     inputs.insert(0, moved)
 
-    assert refresh.refresh_all(now, *copied)[file.stem]
+    assert run.refresh_all(now, *copied)[file.stem]
     after = node(json.loads(file.read_bytes()), "MotionCacheSettings")["widgets_values"]
     assert (gone["name"], moved["name"]) == ("cfg_mask", "compute_budget")
     rest = [v for v, n in zip(before, names, strict=True) if n not in ("cfg_mask", moved["name"])]
     assert after == [0.5, *rest[:3], "a", *rest[3:]]
-    assert not any(refresh.refresh_all(now, *copied).values())
+    assert not any(run.refresh_all(now, *copied).values())
     # what was taken out comes back with its default, which is the value that the file has
-    assert refresh.refresh_all(signatures.known(), *copied)[file.stem]
+    assert run.refresh_all(signatures.known(), *copied)[file.stem]
     assert file.read_bytes() == (FOLDER / file.name).read_bytes()
 
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_refreshed_is_left_alone(tmp_path):
         file = tmp_path / "a.json"
         file.write_text(as_text(workflow), "utf-8")
         with pytest.raises(ValueError, match=words):
-            refresh.refresh_all(known, tmp_path)
+            run.refresh_all(known, tmp_path)
         assert file.read_text("utf-8") == as_text(workflow)
 
 
@@ -230,44 +230,3 @@ def test_a_demo_needs_no_file_and_has_the_demo_settings():
         assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
     for name in ("motioncache_demo", "motioncache_demo_df"):
         assert checkpoint.LIMITS in node(read(name), "MarkdownNote")["widgets_values"][0]
-
-
-def forcing_runs(workflow):
-    """Latent frames, given frames and schedule of every diffusion-forcing run."""
-    api = signatures.to_api(workflow)
-
-    def frames(number):
-        kind, inputs = api[number]["class_type"], api[number]["inputs"]
-        if kind == "EmptyHunyuanLatentVideo":
-            assert inputs["length"] % 4 == 1
-            return (inputs["length"] - 1) // 4 + 1, 0
-        if kind == "MotionCacheDemoModel":
-            return inputs["frames"], 0
-        if kind == "MotionCacheExtendVideo":
-            return inputs["frames"], sum(frames(inputs["samples"][0]))
-        return frames(inputs["latent_image"][0])
-
-    for sampler in (n["inputs"] for n in api.values() if n["class_type"] == "SamplerCustom"):
-        new, given = frames(sampler["latent_image"][0])
-        options = ForcingOptions(**api[sampler["sampler"][0]]["inputs"])
-        assert (new + given) % options.chunk_frames == 0
-        steps = api[sampler["sigmas"][0]]["inputs"]["steps"]
-        yield new + given, given, forcing_schedule(new + given, steps, options, given)
-
-
-def test_chunks_and_windows_fit_the_clip():
-    """Latent frames, given frames and windows; autoregressive is one chunk after the other."""
-    found, most = {}, {}
-    for name in EXAMPLES:
-        for frames, given, schedule in forcing_runs(read(name)):
-            found.setdefault(name, []).append((frames, given, len({it.window for it in schedule})))
-            most[name] = max(sum(s.role == "active" for s in it.steps) for it in schedule)
-    assert found == {
-        "motioncache_demo_df": [(12, 0, 1), (12, 0, 1)],
-        "skyreels_v2_df_motioncache": [(25, 0, 1)],
-        "skyreels_v2_df_long": [(45, 0, 2), (65, 45, 1)],
-        "causal_forcing_ar_motioncache": [(21, 0, 1)],
-    }
-    assert [name for name, chunks in most.items() if chunks == 1] == [
-        "causal_forcing_ar_motioncache"
-    ]
