@@ -10,7 +10,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from motioncache_pack.tests.workflows.test_workflows_live import schemas, server  # noqa: F401
+from motioncache_pack.tests.workflows.test_workflows_live import (  # noqa: F401
+    command,
+    plain_command,
+    server,
+    supported,
+)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 NODE = shutil.which("node")
@@ -36,8 +41,8 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
     """What `drive.cjs` saw of a run; its screenshots are kept in pytest's folder."""
     script, workflow = root / "tests/page/drive.cjs", root / "workflows/motioncache_demo.json"
     folder = tmp_path_factory.mktemp(request.param)
-    command = [NODE, script, server.url, workflow, folder, request.param, CHROMIUM]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    line = [NODE, script, server.base, workflow, folder, request.param, CHROMIUM]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     for shot in ("running", "after", "scrubbed", "again", "reloaded", "help"):
         assert (folder / f"{request.param}_{shot}.png").stat().st_size > 50_000

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from motioncache_pack.motioncache_core import Trace
 from motioncache_pack.motioncache_core.demo import checkpoint
-from motioncache_pack.motioncache_core.report.compute_share import compute_share
+from motioncache_pack.motioncache_core.report import compute_share
 from motioncache_pack.motioncache_core.report.timeline import timeline
 from motioncache_pack.nodes import NODES
 from motioncache_pack.nodes.pictures.motion_map import frames_sheet
 from motioncache_pack.nodes.pictures.timeline import as_picture, font, labelled_timeline
+from motioncache_pack.tests.pictures.thumbnails import ACCENT, BACK, BOX, EDGE, FAINT, WORDS
 from motioncache_pack.tests.support.fake_comfy import harness
-from motioncache_pack.tests.workflows.thumbnails import ACCENT, BACK, BOX, EDGE, FAINT, WORDS
 from PIL import Image, ImageDraw
 
 WIDTH, MARGIN, ROOM = 640, 24, 592

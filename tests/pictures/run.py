@@ -30,8 +30,7 @@ def main() -> None:
     fake_comfy.install()
     fake_comfy.set_network_factory(DemoWan.from_state_dict)
     from motioncache_pack.tests.pictures import help as helped
-    from motioncache_pack.tests.workflows import thumbnails
-    from motioncache_pack.tests.workflows.examples import EXAMPLES
+    from motioncache_pack.tests.pictures import thumbnails
 
     def wanted(name: str) -> bool:
         return not words or any(word.lower() in name.lower() for word in words)
@@ -41,7 +40,7 @@ def main() -> None:
         path = HELP / f"{name}.jpg"
         helped.draw(name, runs).save(path, "JPEG", quality=85, optimize=True)
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
-    for name in filter(wanted, EXAMPLES):
+    for name in filter(wanted, thumbnails.NAMES):
         size = thumbnails.draw(name, WORKFLOWS / f"{name}.jpg")
         print(f"workflows/{name}.jpg: {size / 1000:.0f} kB")
 

@@ -1,8 +1,10 @@
 """What a node takes and gives, in the few facts that a workflow file depends on.
 
 A signature is `{"inputs": [...], "outputs": [...]}`. An input has `name` and `type`; one that is a
-widget also what its values may be: `options`, `min`, `max`, `default`, `files` (a list that depends
-on the machine), `control` (the page adds a widget that says what happens to a seed after a run).
+widget also what its values may be: `options`, `min`, `max`, `step`, `default`, `files` (a list that
+depends on the machine), `control` (the page adds a widget that says what happens to a seed after a
+run).
+One of our nodes has its `title` as well.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ NOTES = {
     for name in ("Note", "MarkdownNote")
 }
 
-Signature = dict[str, list[dict[str, Any]]]
+Signature = dict[str, Any]
 
 
 def from_info(info: dict[str, Any]) -> Signature:
@@ -58,7 +60,7 @@ def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
         more = [_inputs(f"{name}.{inner}", s, optional) for inner, s in nested.items()]
         return [entry, *(item for items in more for item in items)]
     if kind in WIDGETS:
-        entry |= {k: said[k] for k in ("default", "min", "max", "options") if k in said}
+        entry |= {k: said[k] for k in ("default", "min", "max", "step", "options") if k in said}
         if kind == "COMBO" and name in FILES:
             entry["options"], entry["files"] = [], True
         if said.get("control_after_generate"):
@@ -68,7 +70,7 @@ def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
 
 @functools.cache
 def core() -> dict[str, Signature]:
-    """Recorded from a running ComfyUI by `record.py`."""
+    """Recorded from a running ComfyUI by `run.py --host`."""
     recorded: dict[str, Signature] = json.loads(CORE_FILE.read_text("utf-8"))["nodes"]
     return recorded
 
@@ -78,7 +80,7 @@ def ours() -> dict[str, Signature]:
     """This pack's nodes, read off their schemas; needs `comfy_api` or its stand-in."""
     nodes = importlib.import_module("motioncache_pack.nodes").NODES
     infos = [node.GET_NODE_INFO_V1() for node in nodes]
-    return {info["name"]: from_info(info) for info in infos}
+    return {info["name"]: {**from_info(info), "title": info["display_name"]} for info in infos}
 
 
 def known() -> dict[str, Signature]:
@@ -104,6 +106,11 @@ def sockets(signature: Signature) -> list[dict[str, Any]]:
     return [item for item in signature["inputs"] if item["type"] not in WIDGETS]
 
 
+def default(widget: dict[str, Any]) -> Any:
+    """What a widget shows before anyone touches it."""
+    return widget.get("default", next(iter(widget.get("options", ())), None))
+
+
 def complaint(value: Any, widget: dict[str, Any]) -> str | None:
     """Why the widget does not take the value."""
     kind = widget["type"]
@@ -119,6 +126,8 @@ def complaint(value: Any, widget: dict[str, Any]) -> str | None:
         widget.get("min", value) <= value <= widget.get("max", value)
     ):
         return f"{said}, outside of {widget.get('min')} to {widget.get('max')}"
+    if kind == "INT" and (value - widget.get("min", 0)) % widget.get("step", 1):
+        return f"{said}, which is no step of {widget['step']} from {widget.get('min', 0)}"
     return None
 
 

@@ -1,232 +1,232 @@
-"""The example workflows are whole and fit this pack's nodes; ComfyUI is not needed."""
+"""The example workflows are whole, fit the nodes and run; ComfyUI is not needed."""
 
+import copy
 import json
-from itertools import combinations
+import shutil
+from pathlib import Path
 
 import pytest
-from motioncache_pack.motioncache_core import ForcingOptions, forcing_schedule
 from motioncache_pack.motioncache_core.demo import checkpoint
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.tests.pictures import thumbnails
 from motioncache_pack.tests.support import fake_comfy
-from motioncache_pack.tests.workflows import signatures
-from motioncache_pack.tests.workflows.examples import DEMOS, EXAMPLES
-from motioncache_pack.tests.workflows.examples_forcing import FORCING_EXAMPLES
-from motioncache_pack.tests.workflows.graph import TITLE
+from motioncache_pack.tests.workflows import check, run, signatures, small
+from motioncache_pack.tests.workflows.examples import DEMOS, EXAMPLES, FOLDER, as_text, read
 from PIL import Image
 
 each = pytest.mark.parametrize("name", EXAMPLES)
-LOADERS = {
-    "UNETLoader", "CLIPLoader", "CLIPVisionLoader", "VAELoader", "LoadImage",
-    "MotionCacheLoadSkyReels",
-}  # fmt: skip
-WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def comfy():
     undo = fake_comfy.install()
+    before = fake_comfy.set_network_factory(DemoWan.from_state_dict)
     yield
+    fake_comfy.set_network_factory(before)
     undo()
 
 
-@pytest.fixture(scope="module")
-def folder(root):
-    return root / "workflows"
+def test_every_workflow_has_its_files_and_an_id_of_its_own():
+    wanted = {f"{name}.{ending}" for name in EXAMPLES for ending in ("json", "jpg")}
+    assert {file.name for file in FOLDER.iterdir()} == wanted
+    assert set(thumbnails.NAMES) == set(small.REPORTS) == set(EXAMPLES)
+    assert len({read(name)["id"] for name in EXAMPLES}) == len(EXAMPLES)
+
+
+@each
+def test_it_is_whole(name):
+    assert check.complaints(read(name)) == []
+    assert check.thumbnail(FOLDER / f"{name}.jpg") is None
+
+
+@each
+def test_it_runs_with_a_tiny_model(name):
+    prompt = small.with_a_tiny_model(signatures.to_api(read(name)))
+    reports = small.REPORTS[name]
+    if name == "causal_forcing_ar_motioncache":
+        # three of its seven chunks: the motion map's cost grows with their square
+        for node in prompt.values():
+            node["inputs"] |= {"length": 33} if "length" in node["inputs"] else {}
+        reports = [(3 * 50, 9)]
+    small.check_reports(prompt, small.StandIn().run(prompt), reports)
+
+
+def node(workflow, kind):
+    return next(n for n in workflow["nodes"] if n["type"] == kind)
+
+
+def values(workflow, kind, *changes):
+    """Replace values of the first node of a kind, given in pairs of place and value."""
+    for place, value in changes:
+        node(workflow, kind)["widgets_values"][place] = value
+
+
+def swap(workflow, kind, one, other):
+    old = node(workflow, kind)["widgets_values"]
+    values(workflow, kind, (one, old[other]), (other, old[one]))
+
+
+def say(workflow, words):
+    node(workflow, "MarkdownNote")["widgets_values"][0] += words
+
+
+def unlink(workflow):
+    """Take the settings node away, and leave the links to it."""
+    workflow["nodes"].remove(node(workflow, "MotionCacheSettings"))
+
+
+def cross(workflow):
+    """Exchange the traces of the two experts' reports, on both sides."""
+    one, other = (n for n in workflow["nodes"] if n["type"] == "MotionCacheReport")
+    a, b = (n["inputs"][0]["link"] for n in (one, other))
+    one["inputs"][0]["link"], other["inputs"][0]["link"] = b, a
+    for link in workflow["links"]:
+        if link[0] in (a, b):
+            link[3] = other["id"] if link[0] == a else one["id"]
+
+
+def blind(workflow):
+    """Take the motion maps away, and the links to them."""
+    kind = "MotionCacheMotionMap"
+    gone = {s["link"] for n in workflow["nodes"] if n["type"] == kind for s in n["inputs"]}
+    workflow["nodes"] = [n for n in workflow["nodes"] if n["type"] != kind]
+    workflow["links"] = [link for link in workflow["links"] if link[0] not in gone]
+    for slot in (s for n in workflow["nodes"] for s in n["outputs"]):
+        slot["links"] = [number for number in slot["links"] or () if number not in gone]
+
+
+def model(**facts):
+    whole = {"name": "m", "url": "https://huggingface.co/m", "directory": "vae"} | facts
+    return lambda w: node(w, "VAELoader")["properties"].update(models=[whole])
+
+
+# what is done to a workflow of two experts in two groups, and a word of what is said of it
+BROKEN = {
+    "link type": (lambda w: w["links"][0].__setitem__(5, "VAE"), "is a VAE, from"),
+    "missing node": (unlink, "has an end at no slot"),
+    "dangling link": (lambda w: w["links"].pop(), "slots name the links"),
+    "one end": (lambda w: node(w, "VAEDecode")["inputs"][0].update(link=1), "at its ends"),
+    "slot": (lambda w: w["links"][0].__setitem__(4, 7), "has an end at no slot"),
+    "slot name": (lambda w: node(w, "VAEDecode")["inputs"][0].update(name="latent"), "the inputs"),
+    "output": (lambda w: node(w, "UNETLoader")["outputs"].pop(), "does not have the outputs"),
+    "not connected": (lambda w: node(w, "VAEDecode")["inputs"][0].update(link=None), "connected"),
+    "backwards": (lambda w: node(w, "SaveVideo").update(pos=[-900, 0]), "to the right nor down"),
+    "link number": (lambda w: w.update(last_link_id=1), "above last_link_id"),
+    "no motion map": (blind, "has both of"),
+    "another trace": (cross, "shows another sampler"),
+    "node type": (lambda w: node(w, "VAEDecode").update(type="VAEdecode"), "is neither ours nor"),
+    "node id": (lambda w: node(w, "VAEDecode").update(id=1), "not unique"),
+    "pack": (lambda w: node(w, "MotionCacheReport")["properties"].clear(), "cnr_id"),
+    "choice": (lambda w: values(w, "MotionCachePatcher", (0, "best")), "preset is 'best'"),
+    "range": (lambda w: values(w, "KSamplerAdvanced", (3, 0)), "steps is 0, outside of"),
+    "step": (lambda w: values(w, "EmptyHunyuanLatentVideo", (2, 82)), "no step of 4 from 1"),
+    "kind": (lambda w: values(w, "CreateVideo", (1, 8.5)), "which is no INT"),
+    "truth": (lambda w: values(w, "KSamplerAdvanced", (3, True)), "which is no INT"),
+    "file": (lambda w: values(w, "VAELoader", (0, "wan vae")), "which is no model or picture"),
+    "swapped": (lambda w: swap(w, "KSamplerAdvanced", 3, 4), "which is no INT"),
+    "too few": (lambda w: node(w, "UNETLoader")["widgets_values"].pop(), "needs a value for each"),
+    "nodes overlap": (lambda w: node(w, "VAELoader").update(pos=[500, 320]), "overlap"),
+    "note overlaps": (lambda w: node(w, "MarkdownNote").update(size=[440, 700]), "MarkdownNote 1"),
+    "groups overlap": (lambda w: w["groups"][0]["bounding"].__setitem__(3, 900), "and group"),
+    "half in a group": (lambda w: w["groups"][0]["bounding"].__setitem__(2, 700), "neither around"),
+    "setting": (lambda w: say(w, "**compute_share** 0.5"), "speaks of compute_share"),
+    "setting's value": (lambda w: say(w, "**compute_budget** 40"), "compute_budget to 40"),
+    "setting's choice": (lambda w: say(w, "**policy** *motions*"), "policy to motions"),
+    "node of ours": (lambda w: say(w, "*MotionCache Heat Map*"), "MotionCache Heat Map"),
+    "file in note": (lambda w: values(w, "VAELoader", (0, "a.safetensors")), "does not name a.s"),
+    "long note": (lambda w: say(w, "word " * 400), "characters, more than"),
+    "model": (model(name="wan_2.1_vae.safetensors"), "not well formed"),
+    "model's folder": (model(directory=""), "not well formed"),
+}  # fmt: skip
+
+
+def test_what_is_broken_is_seen():
+    whole = read("wan22_14b_t2v_motioncache")
+    unseen = {}
+    for what, (change, words) in BROKEN.items():
+        workflow = copy.deepcopy(whole)
+        change(workflow)
+        found = "\n".join(check.complaints(workflow))
+        if words not in found:
+            unseen[what] = found
+    assert unseen == {}
+    address = "https://huggingface.co/a/wan_2.1_vae.safetensors"
+    model(name="wan_2.1_vae.safetensors", url=address)(whole)
+    assert check.complaints(whole) == []
+
+
+def test_a_thumbnail_is_a_small_jpeg_of_one_size(tmp_path):
+    file = tmp_path / "a.jpg"
+    assert "is missing" in check.thumbnail(file)
+    for size, kind, more in (
+        ((640, 361), "JPEG", b""), ((640, 360), "PNG", b""), ((640, 360), "JPEG", b"0" * 80_000),
+    ):  # fmt: skip
+        Image.new("RGB", size).save(file, kind)
+        file.write_bytes(file.read_bytes() + more)
+        assert "is no JPEG" in check.thumbnail(file)
 
 
 @pytest.fixture
-def workflow(folder, name):
-    return json.loads((folder / f"{name}.json").read_text("utf-8"))
+def copied(tmp_path):
+    """Files and record that may be changed, as `refresh_all` takes them."""
+    shutil.copytree(FOLDER, tmp_path / "workflows")
+    return tmp_path / "workflows", Path(shutil.copy(run.ORDERS, tmp_path))
 
 
-def by_id(workflow):
-    return {node["id"]: node for node in workflow["nodes"]}
-
-
-def box(node):
-    (x, y), (w, h) = node["pos"], node["size"]
-    return x, y - TITLE, x + w, y + h
-
-
-def test_every_example_has_its_files(folder):
-    assert {f.name for f in folder.iterdir()} == {
-        f"{name}.{ending}" for name in EXAMPLES for ending in ("json", "jpg")
-    }
-
-
-@each
-def test_the_file_is_what_run_py_writes(folder, name):
-    written = (folder / f"{name}.json").read_text("utf-8")
-    assert written == EXAMPLES[name]().as_json(), "run `make workflows` and commit the result"
-
-
-@each
-def test_every_node_and_its_slots_are_known(workflow):
-    known = signatures.known()
-    for node in workflow["nodes"]:
-        assert node["type"] in known, f"{node['type']} is neither ours nor in core_nodes.json"
-        for side, wanted in (
-            ("inputs", signatures.sockets(known[node["type"]])),
-            ("outputs", known[node["type"]]["outputs"]),
-        ):
-            slots = [(slot["name"], slot["type"]) for slot in node[side]]
-            assert slots == [(item["name"], item["type"]) for item in wanted], node["type"]
-
-
-@each
-def test_every_input_that_must_be_connected_is(workflow):
-    for node in workflow["nodes"]:
-        for slot in node["inputs"]:
-            assert slot["link"] is not None or slot.get("shape") == 7, (node["type"], slot["name"])
-
-
-@each
-def test_links_agree_with_both_of_their_ends(workflow):
-    nodes = by_id(workflow)
-    assert len(nodes) == len(workflow["nodes"]) and max(nodes) == workflow["last_node_id"]
-    numbers = [link[0] for link in workflow["links"]]
-    assert len(set(numbers)) == len(numbers) and max(numbers) == workflow["last_link_id"]
-    for number, source, out, target, into, kind in workflow["links"]:
-        output, entry = nodes[source]["outputs"][out], nodes[target]["inputs"][into]
-        assert number in output["links"] and entry["link"] == number
-        assert output["type"] == kind and entry["type"] in (kind, "*")
-    ends = [slot["link"] for node in workflow["nodes"] for slot in node["inputs"] if slot["link"]]
-    starts = [
-        number
-        for node in workflow["nodes"]
-        for slot in node["outputs"]
-        for number in slot["links"] or ()
-    ]
-    assert sorted(ends) == sorted(starts) == sorted(numbers)
-
-
-@each
-def test_every_widget_takes_its_value(workflow):
-    known = signatures.known()
-    for node in workflow["nodes"]:
-        widgets = signatures.widgets(known[node["type"]])
-        for value, widget in zip(node["widgets_values"], widgets, strict=True):
-            assert signatures.complaint(value, widget) is None, node["type"]
-
-
-@each
-def test_nodes_do_not_overlap(workflow):
-    for a, b in combinations(workflow["nodes"], 2):
-        (al, at, ar, ab), (bl, bt, br, bb) = box(a), box(b)
-        apart = ar <= bl or br <= al or ab <= bt or bb <= at
-        assert apart, f"{a['type']} {a['id']} and {b['type']} {b['id']}"
-
-
-@each
-def test_links_lead_to_the_right_or_down(workflow):
-    nodes = by_id(workflow)
-    for _, source, _, target, _, _ in workflow["links"]:
-        (ax, ay), (bx, by) = nodes[source]["pos"], nodes[target]["pos"]
-        assert bx > ax or (bx == ax and by > ay), (nodes[source]["type"], nodes[target]["type"])
-
-
-@each
-def test_a_trace_is_read_behind_the_sampler_that_fills_it(workflow):
-    api = signatures.to_api(workflow)
-    watchers = [node for node in api.values() if node["class_type"] in WATCHERS]
-    assert {node["class_type"] for node in watchers} == set(WATCHERS)
-    for node in watchers:
-        patcher, sampler = node["inputs"]["trace"][0], node["inputs"]["samples"][0]
-        assert api[patcher]["class_type"] == "MotionCachePatcher"
-        assert api[sampler]["inputs"]["model"] == [patcher, 0]
-
-
-@each
-def test_the_note_names_every_model_file(workflow):
-    (note,) = (n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote")
-    for node in workflow["nodes"]:
-        if node["type"] in LOADERS:
-            assert node["widgets_values"][0] in note
-
-
-@pytest.mark.parametrize("name", DEMOS)
-def test_a_demo_needs_no_file_and_has_the_demo_settings(workflow):
-    nodes = signatures.to_api(workflow).values()
-    assert not LOADERS & {node["class_type"] for node in nodes}
-    (given,) = (n["inputs"] for n in nodes if n["class_type"] == "MotionCacheSettings")
-    assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
-
-
-def runs_of(workflow):
-    """Latent frames, given frames, steps and options of every diffusion-forcing run."""
-    api = signatures.to_api(workflow)
-
-    def frames(number):
-        kind, inputs = api[number]["class_type"], api[number]["inputs"]
-        if kind == "EmptyHunyuanLatentVideo":
-            assert inputs["length"] % 4 == 1
-            return (inputs["length"] - 1) // 4 + 1, 0
-        if kind == "MotionCacheDemoModel":
-            return inputs["frames"], 0
-        if kind == "MotionCacheExtendVideo":
-            known = sum(frames(inputs["samples"][0]))
-            return inputs["frames"], known
-        return frames(inputs["latent_image"][0])
-
-    for node in api.values():
-        if node["class_type"] != "SamplerCustom":
-            continue
-        inputs = node["inputs"]
-        new, given = frames(inputs["latent_image"][0])
-        options = ForcingOptions(**api[inputs["sampler"][0]]["inputs"])
-        yield new + given, given, api[inputs["sigmas"][0]]["inputs"]["steps"], options
-
-
-@pytest.mark.parametrize(
-    ("name", "clips"),
-    [
-        ("motioncache_demo_df", [(12, 0, 1), (12, 0, 1)]),
-        ("skyreels_v2_df_motioncache", [(25, 0, 1)]),
-        ("skyreels_v2_df_long", [(45, 0, 2), (65, 45, 1)]),
-        ("causal_forcing_ar_motioncache", [(21, 0, 1)]),
-    ],
-)
-def test_chunks_and_windows_fit_the_clip(workflow, clips):
-    """`clips`: latent frames, given frames, windows that are sampled."""
-    found = []
-    for frames, given, steps, options in runs_of(workflow):
-        schedule = forcing_schedule(frames, steps, options, given)
-        assert frames % options.chunk_frames == 0
-        found.append((frames, given, len({it.window for it in schedule})))
-    assert found == clips
-
-
-def test_every_forcing_example_is_checked_for_its_clip(folder):
+def test_the_files_are_what_make_workflows_writes(copied):
+    folder, record = copied
+    assert not any(run.refresh_all(signatures.known(), *copied).values())
     for name in EXAMPLES:
-        workflow = json.loads((folder / f"{name}.json").read_text("utf-8"))
-        kinds = {node["type"] for node in workflow["nodes"]}
-        assert ("MotionCacheDiffusionForcing" in kinds) == (name in FORCING_EXAMPLES)
+        text = (folder / f"{name}.json").read_bytes()
+        assert text == (FOLDER / f"{name}.json").read_bytes(), "run `make workflows` and commit"
+    assert record.read_bytes() == run.ORDERS.read_bytes(), "run `make workflows` and commit"
 
 
-def test_the_autoregressive_example_samples_one_chunk_after_the_other(folder):
-    file = folder / "causal_forcing_ar_motioncache.json"
-    ((frames, given, steps, options),) = runs_of(json.loads(file.read_text("utf-8")))
-    for it in forcing_schedule(frames, steps, options, given):
-        assert sum(step.role == "active" for step in it.steps) == 1
+def test_values_follow_their_widgets(copied):
+    """One widget put in the middle, one taken out, one moved to the front; then back."""
+    file = copied[0] / "wan22_14b_t2v_motioncache.json"
+    before = node(json.loads(file.read_bytes()), "MotionCacheSettings")["widgets_values"]
+    now = copy.deepcopy(signatures.known())
+    inputs = now["MotionCacheSettings"]["inputs"]
+    names = [item["name"] for item in inputs]
+    inputs.insert(3, {"name": "new", "type": "COMBO", "options": ["a", "b"]})
+    gone = inputs.pop(names.index("cfg_mask") + 1)
+    moved = inputs.pop(names.index("compute_budget"))
+    inputs.insert(0, moved)
+
+    assert run.refresh_all(now, *copied)[file.stem]
+    after = node(json.loads(file.read_bytes()), "MotionCacheSettings")["widgets_values"]
+    assert (gone["name"], moved["name"]) == ("cfg_mask", "compute_budget")
+    rest = [v for v, n in zip(before, names, strict=True) if n not in ("cfg_mask", moved["name"])]
+    assert after == [0.5, *rest[:3], "a", *rest[3:]]
+    assert not any(run.refresh_all(now, *copied).values())
+    # what was taken out comes back with its default, which is the value that the file has
+    assert run.refresh_all(signatures.known(), *copied)[file.stem]
+    assert file.read_bytes() == (FOLDER / file.name).read_bytes()
 
 
-@each
-def test_the_thumbnail_is_small(folder, name):
-    file = folder / f"{name}.jpg"
-    assert file.stat().st_size < 80_000
-    with Image.open(file) as picture:
-        assert picture.format == "JPEG" and picture.size == (640, 360)
+def test_what_cannot_be_refreshed_is_left_alone(tmp_path):
+    known = signatures.known()
+    for change, words in (
+        (lambda w: values(w, "MotionCacheSettings") or w["nodes"][1]["widgets_values"].pop(),
+         "has 17 values; write one for each"),
+        (lambda w: w["nodes"][1].update(type="Strange"), "neither ours nor recorded"),
+    ):  # fmt: skip
+        workflow = read("wan22_14b_t2v_motioncache")
+        change(workflow)
+        file = tmp_path / "a.json"
+        file.write_text(as_text(workflow), "utf-8")
+        with pytest.raises(ValueError, match=words):
+            run.refresh_all(known, tmp_path)
+        assert file.read_text("utf-8") == as_text(workflow)
 
 
-@pytest.mark.parametrize(
-    ("value", "widget"),
-    [
-        (0, {"type": "INT", "min": 1, "max": 9}),
-        (True, {"type": "INT"}),
-        ("1", {"type": "FLOAT"}),
-        (1.5, {"type": "INT"}),
-        ("euler", {"type": "COMBO", "options": ["heun"]}),
-        ("model", {"type": "COMBO", "options": [], "files": True}),
-    ],
-)
-def test_a_wrong_value_is_seen(value, widget):
-    assert signatures.complaint(value, {"name": "x", **widget})
+def test_a_demo_needs_no_file_and_has_the_demo_settings():
+    for name in DEMOS:
+        nodes = signatures.to_api(read(name)).values()
+        widgets = (w for n in nodes for w in signatures.known()[n["class_type"]]["inputs"])
+        assert not any("files" in widget for widget in widgets)
+        (given,) = (n["inputs"] for n in nodes if n["class_type"] == "MotionCacheSettings")
+        assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
+    for name in ("motioncache_demo", "motioncache_demo_df"):
+        assert checkpoint.LIMITS in node(read(name), "MarkdownNote")["widgets_values"][0]

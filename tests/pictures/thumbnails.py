@@ -208,3 +208,5 @@ DRAWN: dict[str, Callable[[], Image.Image]] = {
     "motioncache_demo_df": _forcing_demo,
     "motioncache_compare": _compare,
 }
+
+NAMES = (*SCHEMES, *STAIRCASES, *DRAWN)

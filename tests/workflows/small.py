@@ -1,0 +1,169 @@
+"""The example workflows with a tiny model in the place of the files that they need, and a stand-in
+for the host's nodes that are left then."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from motioncache_pack.motioncache_core.demo import scenes
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.tests.support.fake_comfy import harness
+
+TINY = "tiny_wan.safetensors"
+LOADERS = ("UNETLoader", "MotionCacheLoadSkyReels")
+DEMO = "MotionCacheDemoModel"
+SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom")
+# nodes that make an empty video, and the output that holds it
+LATENTS = {"EmptyHunyuanLatentVideo": 0, "WanImageToVideo": 2, "Wan22ImageToVideoLatent": 0}
+LEFT_OUT = (
+    *LOADERS, "CLIPLoader", "CLIPTextEncode", "CLIPVisionEncode", "CLIPVisionLoader", "CreateVideo",
+    "LoadImage", "PreviewAny", "SaveVideo", "VAELoader",
+)  # fmt: skip
+
+# evaluations and latent frames of every report, in the order of the nodes. Diffusion forcing adds
+# the delay of every chunk but the first; 177 frames are two windows, of 5 chunks and 4 new ones;
+# one chunk after the other takes all steps for each; preset paper decides for either branch
+REPORTS = {
+    "motioncache_demo": [(24, 9)],
+    "motioncache_compare": [(24, 9)],
+    "motioncache_demo_df": [(24 + 3 * 6, 12)],
+    "skyreels_v2_df_motioncache": [(2 * 70, 25)],
+    "skyreels_v2_df_long": [(2 * (70 + 65), 25), (2 * 65, 25)],
+    "causal_forcing_ar_motioncache": [(7 * 50, 21)],
+    "wan21_t2v_motioncache": [(30, 21)],
+    "wan21_i2v_motioncache": [(30, 21)],
+    "wan22_14b_t2v_motioncache": [(10, 21), (10, 21)],
+    "wan22_14b_i2v_motioncache": [(10, 21), (10, 21)],
+    "wan22_5b_motioncache": [(30, 31)],
+}
+
+Prompt = dict[str, dict[str, Any]]
+
+
+def tiny_wan() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    made = DemoWan(dim=128, ffn_dim=128, num_layers=2, text_dim=scenes.TEXT_DIM)
+    return made.state_dict()
+
+
+def with_a_tiny_model(prompt: Prompt) -> Prompt:
+    """The prompt with `TINY` for its files, on a small picture."""
+    kinds = {number: node["class_type"] for number, node in prompt.items()}
+    # prompts are the demo model's, as there is no text encoder; a text-to-video model does not look
+    # at what they say of a first frame
+    demo = {"scene": "disc to the right", "frames": 3, "batch_size": 1, "take": 0}
+    tiny = {"unet_name": TINY, "weight_dtype": "default"}
+    out = {
+        "demo": {"class_type": "MotionCacheDemoModel", "inputs": demo},
+        "tiny": {"class_type": "UNETLoader", "inputs": tiny},
+    }
+    for number, node in prompt.items():
+        kind, inputs = node["class_type"], dict(node["inputs"])
+        if kind in LEFT_OUT:
+            continue
+        for name, value in inputs.items():
+            if isinstance(value, list) and value[1] == 0 and kinds[value[0]] in (*LOADERS, DEMO):
+                inputs[name] = ["tiny", 0]
+            elif isinstance(value, list) and LATENTS.get(kinds[value[0]]) == value[1]:
+                inputs[name] = [value[0], 0]
+        if kind in SAMPLERS:
+            inputs |= {"positive": ["demo", 1], "negative": ["demo", 2]}
+        elif kind in LATENTS:
+            kind = "EmptyHunyuanLatentVideo"
+            inputs = {"width": 64, "height": 64, "length": inputs["length"], "batch_size": 1}
+        elif kind == "VAEDecode":
+            kind, inputs = "MotionCacheDemoDecode", {"samples": inputs["samples"], "scale": 1}
+        out[number] = {"class_type": kind, "inputs": inputs}
+    return out
+
+
+def check_reports(prompt: Prompt, shown: dict[str, Any], wanted: list[tuple[int, int]]) -> None:
+    """Reports tell of their evaluations, some of them reused; every map and video is one file."""
+    kinds = {number: prompt[number]["class_type"] for number in prompt}
+    told = [shown[n]["text"][0] for n, kind in kinds.items() if kind == "MotionCacheReport"]
+    assert len(told) == len(wanted)
+    for (count, frames), words in zip(wanted, told, strict=True):
+        assert f" {count} evaluations" in words and f" blocks, {frames}x" in words
+        assert "nothing was reused" not in words
+    for number, kind in kinds.items():
+        if kind in ("MotionCacheReport", "MotionCacheMotionMap", "SaveAnimatedWEBP"):
+            assert number not in shown or len(shown[number]["images"]) == 1
+
+
+class StandIn:
+    """Runs a prompt in this process: our nodes, and what the host's own ones come down to."""
+
+    def __init__(self) -> None:
+        self.host = harness.Host()
+        nodes = importlib.import_module("motioncache_pack.nodes").NODES
+        self.ours = {node.define_schema().node_id: node.execute for node in nodes}
+        self.others = {
+            "UNETLoader": lambda it: self.host.sd.load_diffusion_model_state_dict(tiny_wan()),
+            "ModelSamplingSD3": lambda it: it.model.clone(),
+            "BasicScheduler": lambda it: self.host.sigmas(it.model, it.steps),
+            "EmptyHunyuanLatentVideo": lambda it: {
+                "samples": torch.zeros(1, 16, (it.length + 3) // 4, it.height // 8, it.width // 8)
+            },
+            "KSampler": lambda it: self.sample(it, it.seed, True, denoise=it.denoise),
+            "KSamplerAdvanced": lambda it: self.sample(
+                it, it.noise_seed, it.add_noise == "enable", start_step=it.start_at_step,
+                last_step=it.end_at_step,
+                force_full_denoise=it.return_with_leftover_noise == "disable",
+            ),
+            "SamplerCustom": self.sample_custom,
+            "ImageStitch": lambda it: torch.cat((it.image1, it.image2), 2),
+            "SaveAnimatedWEBP": lambda it: it.images.shape[3],
+            "PreviewAny": lambda it: it.source,
+        }  # fmt: skip
+
+    def run(self, prompt: Prompt) -> dict[str, Any]:
+        """What our nodes show, by their number."""
+        made: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
+
+        def result(number: str) -> Any:
+            kind, inputs = prompt[number]["class_type"], dict(prompt[number]["inputs"])
+            if number in made:
+                return made[number]
+            for name, value in inputs.items():
+                if isinstance(value, list):
+                    inputs[name] = result(value[0])[value[1]]
+            if kind in self.ours:
+                out = self.ours[kind](**inputs)
+                made[number], shown[number] = out.result, out.ui
+            else:
+                made[number] = (self.others[kind](SimpleNamespace(**inputs)),)
+            return made[number]
+
+        for number in prompt:
+            result(number)
+        return {number: ui for number, ui in shown.items() if ui}
+
+    def sample(self, it: Any, seed: int, noisy: bool, **options: Any) -> dict[str, torch.Tensor]:
+        start = it.latent_image["samples"]
+        noise = self.host.sample.prepare_noise(start, seed) * noisy
+        samples = self.host.sample.sample(
+            it.model, noise, it.steps, it.cfg, "euler", it.scheduler, *_prompts(it), start,
+            seed=seed, disable_pbar=True, disable_noise=not noisy, **options,
+        )  # fmt: skip
+        return {"samples": samples}
+
+    def sample_custom(self, it: Any) -> dict[str, torch.Tensor]:
+        start = it.latent_image["samples"]
+        noise = self.host.sample.prepare_noise(start, it.noise_seed)
+        samples = self.host.sample.sample_custom(
+            it.model, noise, it.cfg, it.sampler, it.sigmas, *_prompts(it), start,
+            noise_mask=it.latent_image.get("noise_mask"), seed=it.noise_seed, disable_pbar=True,
+        )  # fmt: skip
+        return {"samples": samples}
+
+
+def _prompts(it: Any) -> list[Any]:
+    """Those of a sampler; the stand-in host would show a text-to-video model their first frame."""
+    both = [it.positive, it.negative]
+    if it.model.model.diffusion_model.patch_embedding.in_channels > 16:
+        return both
+    return [[[text, {}] for text, _ in prompt] for prompt in both]
