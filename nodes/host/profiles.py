@@ -63,7 +63,7 @@ def _sized(patcher: Any, between: str) -> str:
     network = plain(patcher.get_model_object(_NETWORK))
     adapter, _ = find_adapter(network)
     facts = adapter.facts(network)
-    return f"{adapter.name} {facts.width}{between}{facts.blocks}"
+    return f"{adapter.name} {facts.width}{between}{sum(facts.blocks)}"
 
 
 def _files(mark: str) -> list[Path]:

@@ -19,7 +19,7 @@ from typing import Any
 from common import environment, save
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
 from motioncache_pack.motioncache_core.demo import clips, codec, scenes
-from motioncache_pack.motioncache_core.report import compute_share
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from quality.cases import FRAMES, ORDINARY, STEPS, Cached, ordinary
 from quality.metrics import psnr
 from torch import Tensor

@@ -15,7 +15,7 @@ def colours(pack, timeline, rows, columns):
     """The kind of every cell, read off the picture where no number is drawn."""
     pictures, core = (
         importlib.import_module(f"motioncache_pack.{name}")
-        for name in ("nodes.pictures", "motioncache_core.timeline")
+        for name in ("nodes.pictures.timeline", "motioncache_core.report.timeline")
     )
     grid = pictures.Grid(rows, columns)
     assert timeline.shape == (1, *grid.picture[::-1], 3)

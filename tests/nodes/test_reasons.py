@@ -140,7 +140,7 @@ def exhausted(_, monkeypatch):
     def plan(*_):
         raise torch.OutOfMemoryError("simulated")
 
-    monkeypatch.setattr("motioncache_pack.motioncache_core.engine.clip_cache.Clip.plan", plan)
+    monkeypatch.setattr("motioncache_pack.motioncache_core.engine.clip_cache.ClipCache.plan", plan)
     return by_call()
 
 

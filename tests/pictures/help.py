@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from motioncache_pack.motioncache_core import Trace
 from motioncache_pack.motioncache_core.demo import checkpoint
-from motioncache_pack.motioncache_core.report import compute_share
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from motioncache_pack.motioncache_core.report.timeline import timeline
 from motioncache_pack.nodes import NODES
 from motioncache_pack.nodes.pictures.motion_map import frames_sheet

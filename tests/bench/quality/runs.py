@@ -20,8 +20,11 @@ from typing import Any
 
 import torch
 from common import ROOT, code_hash
-from motioncache_pack.motioncache_core.report import compute_share
-from motioncache_pack.motioncache_core.report.compute_share import engine_share, flops_share
+from motioncache_pack.motioncache_core.report.compute_share import (
+    compute_share,
+    engine_share,
+    flops_share,
+)
 from motioncache_pack.motioncache_core.report.trace import Trace
 from quality.cases import Case, case, model_hash
 from quality.control import Player, Recorder
