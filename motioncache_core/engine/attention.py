@@ -98,7 +98,7 @@ class BlockAttention:
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
-        kept = at.site.flat(k), at.site.flat(v)
+        kept = at.site.flat(k).contiguous(), at.site.flat(v).contiguous()
         if self._copies:
             kept = kept[0].clone(), kept[1].clone()
         updates = plan.kv_updates

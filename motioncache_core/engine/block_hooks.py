@@ -53,6 +53,7 @@ class BlockHooks:
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
+        self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
@@ -80,6 +81,9 @@ class BlockHooks:
         replaced = dict(options.get("patches_replace", {}))
         patches = dict(replaced.get("dit", {}))
         slot = 0
+        keys = [(run.hook, i) for run, i in self._blocks]
+        # another pack's replacement may write into the tokens, whatever the blocks themselves do
+        self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
             patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
             slot += len(run.keys)
@@ -155,7 +159,7 @@ class BlockHooks:
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
             return run.with_tokens(args, stream.with_video(self.output))
-        self._input = video.clone() if any(r.writes_input for r, _ in self._blocks) else video
+        self._input = video.clone() if self._copies else video
         if plan.rows is not None:
             self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
         self._attention.begin(plan, state.kv, self._gather)

@@ -15,7 +15,7 @@ from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
-from ..models.registry import find_adapter
+from ..models.registry import find_adapter, takes_frame_levels
 from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
 from ..policy.run_context import RunContext
@@ -94,6 +94,9 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
+        if call.forcing is not None:
+            # known from here on to take a noise level per frame
+            takes_frame_levels(call.network)
         why = self._run.declined or declined or decline_reason(adapter, call)
         if not self._off:
             why = why or self._clips.decline_reason(adapter, call)

@@ -1,0 +1,238 @@
+"""What every family must keep, whatever its blocks look like. A new adapter is one entry in
+`tests/support/families.py`."""
+
+import gc
+from dataclasses import replace
+
+import pytest
+import torch
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.engine.session import Session
+from motioncache_pack.motioncache_core.models import registry
+from motioncache_pack.motioncache_core.report.trace import Trace
+from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
+from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
+from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core.oracle import random_rows
+from motioncache_pack.tests.core.runs import Steady, dictate, living_tensors
+from motioncache_pack.tests.support.assert_close import assert_close, assert_same
+from motioncache_pack.tests.support.families import FAMILIES, Oracle
+from motioncache_pack.tests.support.toy_joint import DOUBLE, SINGLE, TOY, ToyJoint
+
+SETTINGS = MotionCacheSettings(dense_last=False, max_stale_steps=0)
+NAMES = list(FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    monkeypatch.setattr(registry, "ADAPTERS", (*registry.ADAPTERS, TOY))
+    with torch.no_grad():
+        yield
+
+
+class Run:
+    """One session around a family's network."""
+
+    def __init__(self, family, settings=SETTINGS):
+        self.family, self.trace = family, Trace(settings.as_dict())
+        facts = RunFacts(profile=Steady())
+        self.session = Session(settings, kernels, facts, self.trace)
+
+    def call(self, call, branches=("cond",), options=None, forcing=None):
+        """The answer of one call; the same call twice is two calls."""
+        network = self.family.network
+
+        def run(given):
+            return call.run(network, given)
+
+        return self.session.evaluate(
+            ModelCall(network, run, call.x, call.t, branches, options or {}, call.more, forcing)
+        )
+
+    def video(self, *args, **kwargs):
+        return self.family.video(self.call(*args, **kwargs))
+
+    @property
+    def kinds(self):
+        return [call.kind for e in self.trace.evaluations for call in e.calls]
+
+    def residual(self):
+        """What is stored for the only branch."""
+        (table,) = self.session._clips.latest._tables.values()
+        return table.entries["cond"].residual
+
+
+@pytest.fixture(params=NAMES)
+def family(request):
+    return FAMILIES[request.param]()
+
+
+def plain(family, call):
+    return family.video(call.run(family.network, {}))
+
+
+def test_every_adapter_is_here():
+    known = {FAMILIES[name]().adapter.name for name in NAMES}
+    assert known == {adapter.name for adapter in registry.ADAPTERS}
+
+
+def test_off_is_bit_identical(family):
+    run = Run(family, replace(SETTINGS, reuse_threshold=0.0))
+    for step in range(3):
+        call = family.call(step, 0)
+        assert_same(f"step {step}", plain(family, call), run.video(call))
+
+
+def test_a_dense_evaluation_is_bit_identical_and_stores_what_the_blocks_added(family, monkeypatch):
+    dictate(monkeypatch, "dense", "dense", "reuse")
+    run, oracle = Run(family), Oracle(family)
+    everything = range(family.tokens)
+    for step in range(2):
+        call = family.call(step, 0)
+        assert_same(f"step {step}", plain(family, call), run.video(call))
+        oracle.call(call, everything)
+    added = oracle.residual
+    assert float(added.abs().mean()) > 0.1, "a family whose blocks add nothing shows nothing"
+    assert_close("residual", added, run.residual())
+    assert_close("reused", plain(family, call), run.video(call))
+    assert run.kinds == ["dense", "dense", "reuse"]
+
+
+def test_all_rows_active_is_dense(family, monkeypatch):
+    dictate(monkeypatch, "dense", range(family.tokens))
+    run = Run(family)
+    for step in range(2):
+        call = family.call(step, 0)
+        assert_close(f"step {step}", plain(family, call), run.video(call))
+    assert run.kinds == ["dense", "partial"]
+
+
+def test_a_subset_on_unchanged_input_is_dense(family, monkeypatch):
+    rows = [random_rows(family.tokens, n, n) for n in (1, family.tokens // 3)]
+    dictate(monkeypatch, "dense", *rows)
+    run, call = Run(family), family.call(0, 0)
+    for i in range(3):
+        assert_close(f"call {i}", plain(family, call), run.video(call))
+    assert run.kinds == ["dense", "partial", "partial"]
+
+
+def test_a_subset_on_changed_input_is_the_oracles(family, monkeypatch):
+    sizes = (family.tokens // 2, 1, family.tokens // 5, family.tokens - 1)
+    rows = [random_rows(family.tokens, n, n) for n in sizes]
+    dictate(monkeypatch, "dense", *rows[:2], "reuse", *rows[2:])
+    run, oracle = Run(family), Oracle(family)
+    for step, active in enumerate([range(family.tokens), *rows[:2], [], *rows[2:]]):
+        # the prompt changes in mid-run: its rows are fresh in every call
+        call = family.call(step, step % 2)
+        wanted, got = family.video(oracle.call(call, active)), run.video(call)
+        assert_close(f"step {step}", wanted, got)
+    assert run.kinds == ["dense", "partial", "partial", "reuse", "partial", "partial"]
+
+
+def test_prompts_never_mix(family, monkeypatch):
+    rows = random_rows(family.tokens, family.tokens // 2, 3)
+    dictate(monkeypatch, "dense", rows, rows)
+    run = Run(family)
+    oracles = {"cond": Oracle(family), "uncond": Oracle(family)}
+    for step, active in enumerate([range(family.tokens), rows, rows]):
+        for prompt, (name, oracle) in enumerate(oracles.items()):
+            call = family.call(step, prompt)
+            wanted = family.video(oracle.call(call, active))
+            assert_close(f"{name}, step {step}", wanted, run.video(call, (name,)))
+    assert run.kinds == ["dense"] * 2 + ["partial"] * 4
+
+
+def test_what_is_underneath_stays_in_force(family, monkeypatch):
+    rows = random_rows(family.tokens, family.tokens // 2, 1)
+    dictate(monkeypatch, "dense", rows)
+    met = {"block": 0, "attention": 0}
+
+    def block(args, extra):
+        met["block"] += 1
+        # another pack's replacement may write into the tokens, too
+        args["img"] += 0.125
+        return extra["original_block"](args)
+
+    def attention(func, *args, **kwargs):
+        met["attention"] += 1
+        return func(*args, **kwargs)
+
+    first = family.hooks[0]
+    options = {
+        "patches_replace": {"dit": {first: block}},
+        "optimized_attention_override": attention,
+    }
+    run, call = Run(family), family.call(0, 0)
+    wanted = family.video(call.run(family.network, dict(options)))
+    attended = met["attention"]
+    for i in range(2):
+        assert_close(f"call {i}", wanted, run.video(call, options=options))
+    assert met["block"] == 3
+    assert met["attention"] == 3 * attended > 0
+
+
+def test_an_exception_leaves_nothing(family, monkeypatch):
+    rows = random_rows(family.tokens, family.tokens // 2, 1)
+    dictate(monkeypatch, "dense", rows, "dense")
+    call = family.call(0, 0)
+    before = living_tensors()
+    run = Run(family)
+    run.video(call)
+
+    def broken(args, extra):
+        raise KeyboardInterrupt
+
+    options = {"patches_replace": {"dit": {family.hooks[-1]: broken}}}
+    with pytest.raises(KeyboardInterrupt):
+        run.call(call, options=options)
+    run.session.close()
+    gc.collect()
+    left = [t for key, t in living_tensors().items() if key not in before]
+    assert left == []
+    assert_same("afterwards", plain(family, call), family.video(call.run(family.network, {})))
+
+
+def test_a_prompt_of_another_length_starts_afresh(monkeypatch):
+    family, longer = FAMILIES["toy"](), FAMILIES["toy, one stream"]()
+    rows = random_rows(family.tokens, 7, 1)
+    dictate(monkeypatch, "dense", rows, rows)
+    run, long = Run(family), longer.call(1, 0)
+    run.video(family.call(0, 0))
+    assert_same("longer", plain(family, long), run.video(long))
+    assert_close("longer again", plain(family, long), run.video(long))
+    assert run.kinds == ["dense", "dense", "partial"]
+
+
+def test_block_causal_attention_is_refused_before_the_network_is_called():
+    family = FAMILIES["toy"]()
+    (first, *_) = forcing_schedule(3, 10, ForcingOptions(chunk_frames=1))
+    forcing = ForcingCall(first, (1.0,) * 3, block_causal=True)
+    with pytest.raises(UnsupportedModelError, match="takes a noise level per frame"):
+        Run(family).call(family.call(0, 0), forcing=forcing)
+
+
+@pytest.mark.parametrize("run", [DOUBLE, SINGLE], ids=["double", "single"])
+def test_without_the_copy_the_residual_is_wrong(run, monkeypatch):
+    """The trap that `writes_input` is for: with it left out, the tests above fail."""
+    name = "toy, one run" if run is DOUBLE else "toy, one stream"
+    family = FAMILIES[name]()
+    bare = tuple(replace(r, writes_input=False) for r in TOY.runs)
+    monkeypatch.setattr(registry, "ADAPTERS", (replace(TOY, runs=bare),))
+    dictate(monkeypatch, "dense", "reuse")
+    cached, call = Run(family), family.call(0, 0)
+    cached.video(call)
+    assert not cached.residual().any()
+
+
+@pytest.mark.parametrize("runs", [(), (DOUBLE, DOUBLE)], ids=["none", "twice"])
+def test_an_adapter_that_describes_no_blocks_is_no_adapter(runs):
+    with pytest.raises(ValueError, match="give one or more, each with a hook of its own"):
+        replace(TOY, runs=runs)
+
+
+def test_a_family_is_told_by_its_class():
+    adapter, declined = registry.find_adapter(ToyJoint())
+    assert adapter is TOY and declined is None
