@@ -18,7 +18,7 @@ from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import Steady, dictate, living_tensors
-from motioncache_pack.tests.support.assert_close import assert_close, assert_same
+from motioncache_pack.tests.support.assert_close import assert_close, assert_same, relative_error
 from motioncache_pack.tests.support.families import FAMILIES, Oracle
 from motioncache_pack.tests.support.toy_joint import DOUBLE, SINGLE, TOY, ToyJoint
 
@@ -130,6 +130,19 @@ def test_a_subset_on_changed_input_is_the_oracles(family, monkeypatch):
         wanted, got = family.video(oracle.call(call, active)), run.video(call)
         assert_close(f"step {step}", wanted, got)
     assert run.kinds == ["dense", "partial", "partial", "reuse", "partial", "partial"]
+
+
+def test_keys_are_forecast_for_the_video_alone(family, monkeypatch):
+    rows = random_rows(family.tokens, family.tokens // 3, 8)
+    dictate(monkeypatch, "dense", "dense", rows)
+    run = Run(family, replace(SETTINGS, kv_forecast=1.0))
+    oracle, bare = Oracle(family, forecast=True), Oracle(family)
+    for step, active in enumerate([range(family.tokens), range(family.tokens), rows]):
+        call = family.call(step, 0)
+        wanted, held = (family.video(o.call(call, active)) for o in (oracle, bare))
+        got = run.video(call)
+        assert_close(f"step {step}", wanted, got)
+    assert relative_error(held, got) > 1e-3, "holding them would have answered the same"
 
 
 def test_prompts_never_mix(family, monkeypatch):
