@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.model_call import BranchKey
-from .kv_placement import CPU, usable
+from .kv_bytes import CPU, usable
 from .kv_store import KVStore
 from .residual_placement import moved_to_host, settle
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import methodcaller
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from .kv_blocks.kinds import FORECASTING, TIERS
 from .kv_compress import Finished, compress_kv
 from .kv_tiers import KVTiers
 from .row_update import RowUpdates
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -58,14 +61,7 @@ class KVStore:
         """
         self.finished.pop(block, None)
         self.fresh.discard(block)
-        while not self.tiers.lost:
-            try:
-                self._put(block, k, v, updates)
-                self.fresh.add(block)
-                return
-            except torch.OutOfMemoryError:
-                pass
-            self._step_down(block)
+        self._while(lambda: not self.tiers.lost, block, lambda: self._put(block, k, v, updates))
 
     def update(
         self,
@@ -79,38 +75,20 @@ class KVStore:
         """Write new rows `(B, n, C)`, all below `length`, and return at least the first `length`
         rows `(B, length, C)`, in the model's dtype on its device; the others forecast where
         `updates` are given and there are slopes."""
-        while True:
-            try:
-                return self._update(block, k, v, rows, length, updates)
-            except torch.OutOfMemoryError:
-                pass
-            self._step_down(block)
-            self.tiers.check_kept()
+        work = partial(self._update, block, k, v, rows, length, updates)
+        # the check raises rather than end it
+        return cast("tuple[Tensor, Tensor]", self._while(self.tiers.check_kept, block, work))
 
-    def shift(self, block: int) -> int:
-        """Row of the store minus row of the clip."""
-        return self.finished[block].shift if block in self.finished else 0
-
-    def compressed_rows(self, block: int) -> int:
-        """Rows of the clip, from its first one, that are held in another form."""
-        return self.finished[block].rows if block in self.finished else 0
+    def done(self, block: int) -> Finished:
+        """Rows at the front that no longer match the clip's rows one to one."""
+        return self.finished.get(block, Finished())
 
     def grow(self, block: int, like: Tensor, end: int) -> None:
         """Make room for the clip's rows up to `end`. New memory is not written to."""
         self.tiers.check_kept()
-        size = end + self.shift(block)
-        while block not in self.entries:
-            batch, _, width = like.shape
-            form = KVShape(batch, size, width, like.dtype, like.device)
-            try:
-                self.entries[block] = self._kind(block).empty(self.tiers.shared, form)
-                self._begin_slopes(block)
-            except torch.OutOfMemoryError:
-                pass
-            else:
-                break
-            self._step_down(block)
-            self.tiers.check_kept()
+        size = end + self.done(block).shift
+        if block not in self.entries:
+            self._while(self.tiers.check_kept, block, lambda: self._begin(block, like, size))
         self.fresh.add(block)
         if self.entries[block].form.rows < size:
             before = self.entries[block].form.rows
@@ -125,7 +103,7 @@ class KVStore:
             rows: finished rows of the clip.
             keep: rows of the store they may take.
         """
-        held = rows + self.shift(block)
+        held = rows + self.done(block).shift
         if held <= keep:
             return
 
@@ -145,7 +123,7 @@ class KVStore:
                 finish later.
         """
         for block in list(self.entries):
-            done = self.finished.get(block, Finished())
+            done = self.done(block)
             if keep:
                 leaving = max(rows, done.rows)
                 self.finished[block] = Finished(leaving - rows, leaving + done.shift)
@@ -159,19 +137,15 @@ class KVStore:
         return sum(s[0] for s in sizes), sum(s[1] for s in sizes)
 
     def make_room(self) -> bool:
-        """Move everything one tier down, because the model ran out of memory.
-
-        Returns:
-            whether there is more room now.
-        """
+        """Move everything one tier down, because the model ran out of memory; whether there is
+        more room now."""
         before = self.nbytes()[0]
         if before == 0 or self.tiers.lost:
             return False
-        forecast = self.tiers.forecast
-        self._step_down(min(self.entries))
-        if forecast and self.nbytes()[0] == before:
-            # no slopes were there yet
-            self._step_down(min(self.entries))
+        # where slopes are the next to go, there may be none yet
+        for _ in range(1 + self.tiers.forecast):
+            if self.nbytes()[0] == before:
+                self._step_down(min(self.entries))
         return self.nbytes()[0] < before
 
     def drop(self) -> None:
@@ -192,12 +166,11 @@ class KVStore:
 
     @classmethod
     def join(cls, parts: Sequence[KVStore]) -> KVStore:
-        """Concatenate over the batch; blocks that one part lacks, or holds in another form, are
-        dropped."""
+        """Concatenate over the batch, without blocks that one lacks or holds in another form."""
         common = {
             i
             for i in set.intersection(*(p.fresh for p in parts))
-            if len({(p.entries[i].form.rows, p.shift(i)) for p in parts}) == 1
+            if len({(p.entries[i].form.rows, p.done(i).shift) for p in parts}) == 1
         }
         first = parts[0]
         joined = cls(
@@ -214,6 +187,22 @@ class KVStore:
                 joined._replace_slopes(i, methodcaller("joined", [p.slopes[i] for p in parts[1:]]))
         return joined
 
+    def _begin(self, block: int, like: Tensor, size: int) -> None:
+        form = KVShape(like.shape[0], size, like.shape[2], like.dtype, like.device)
+        self.entries[block] = self._kind(block).empty(self.tiers.shared, form)
+        self._begin_slopes(block)
+
+    def _while(self, wanted: Callable[[], bool], block: int, work: Callable[[], T]) -> T | None:
+        """What `work` returns; where memory runs out, done again after the block stepped down, as
+        long as it is wanted. It then returns None."""
+        while wanted():
+            try:
+                return work()
+            except torch.OutOfMemoryError:
+                pass
+            self._step_down(block)
+        return None
+
     def _kind(self, block: int) -> type[BlockKV]:
         return TIERS[self.tiers.tiers[block]]
 
@@ -221,10 +210,11 @@ class KVStore:
         old, slopes = self.entries.get(block), self._slopes(block)
         if old is not None and slopes and updates and old.form == KVShape.of(k):
             learn(old, slopes, k, v, updates.parts)
-            return
-        self.slopes.pop(block, None)
-        self.entries[block] = self._kind(block).keeping(self.tiers.shared, k, v, old)
-        self._begin_slopes(block)
+        else:
+            self.slopes.pop(block, None)
+            self.entries[block] = self._kind(block).keeping(self.tiers.shared, k, v, old)
+            self._begin_slopes(block)
+        self.fresh.add(block)
 
     def _update(
         self,
@@ -237,7 +227,7 @@ class KVStore:
     ) -> tuple[Tensor, Tensor]:
         entry, slopes = self.entries[block], self._slopes(block)
         if slopes and updates:
-            done = self.finished.get(block, Finished())
+            done = self.done(block)
             known = updates.of_store(done.rows, done.kept, entry.form.rows)
             return carry_on(entry, slopes, k, v, rows, known)
         # both before the rows are written back, which can wait
@@ -257,15 +247,11 @@ class KVStore:
             self.slopes[block] = no_slopes(self.tiers.shared, kind, self.entries[block].form)
 
     def _replace_slopes(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
-        slopes = self._slopes(block)
-        if slopes is None:
-            return
-        try:
-            self.slopes[block] = work(slopes)
-        except torch.OutOfMemoryError:
-            slopes = None
-        if slopes is None:
-            self._step_down(block)
+        def put() -> None:
+            self.slopes[block] = work(self.slopes[block])
+
+        # out of memory, slopes are the first to go
+        self._while(lambda: self._slopes(block) is not None, block, put)
 
     def _prefetch_behind(self, block: int, length: int) -> None:
         """The next block on the host is copied while this one and those between compute."""
@@ -276,17 +262,14 @@ class KVStore:
 
     def _replace(self, block: int, work: Callable[[BlockKV], BlockKV]) -> None:
         """Put what `work` makes of a block's entry in its place."""
-        while block in self.entries:
-            try:
-                self.entries[block] = work(self.entries[block])
-                return
-            except torch.OutOfMemoryError:
-                pass
-            self._step_down(block)
+
+        def put() -> None:
+            self.entries[block] = work(self.entries[block])
+
+        self._while(lambda: block in self.entries, block, put)
 
     def _step_down(self, block: int) -> None:
-        """Slopes are dropped, or from this block on everything goes one tier down, what is stored
-        included."""
+        """Slopes are dropped, or from this block on everything goes one tier down."""
         forecast = self.tiers.forecast
         if not self.tiers.step_down(block):
             self.drop()

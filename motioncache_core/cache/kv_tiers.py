@@ -66,13 +66,14 @@ class KVTiers:
         self._tell(because("kv_lost", block=block))
         return False
 
-    def check_kept(self) -> None:
-        """Raise where nothing is kept any more."""
+    def check_kept(self) -> bool:
+        """True; raises where nothing is kept any more."""
         if self.lost:
             raise torch.OutOfMemoryError(
                 "keys and values: out of memory in a partial evaluation. Set kv_cache to 'off' or "
                 "'cpu', or use a smaller video"
             )
+        return True
 
     def _tell(self, note: Reason) -> None:
         log.warning("MotionCache - keys and values: %s.", note)

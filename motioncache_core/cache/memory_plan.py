@@ -15,16 +15,8 @@ from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .kv_blocks.block import TierResources
-from .kv_placement import (
-    GPU,
-    FreeMemory,
-    KVBytes,
-    Placement,
-    choose_causal_placement,
-    choose_placement,
-    nothing,
-    usable,
-)
+from .kv_bytes import GPU, KVBytes, usable
+from .kv_placement import FreeMemory, Placement, choose_causal_placement, choose_placement, nothing
 from .kv_tiers import KVTiers
 from .residual_placement import ResidualPlacement, place_residuals, residual_tensors
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..settings import MotionCacheSettings
 from .kv_blocks.host_memory import allocate_alike
-from .kv_placement import CPU, GPU, KVBytes, Placement, mib, usable
+from .kv_bytes import CPU, GPU, KVBytes, mib, usable
+from .kv_placement import Placement
 
 log = logging.getLogger(__name__)
 

@@ -264,14 +264,8 @@ def text_states(scene: Scene | None, keep: Tensor | None = None) -> Tensor:
 
 
 def _shape(kind: str, colour: str, size: str, cell: int, direction: str, speed: str) -> Shape:
-    return Shape(
-        KINDS.index(kind),
-        COLOURS.index(colour),
-        SIZES.index(size),
-        cell,
-        DIRECTIONS.index(direction),
-        SPEEDS.index(speed),
-    )
+    drawn = KINDS.index(kind), COLOURS.index(colour), SIZES.index(size)
+    return Shape(*drawn, cell, DIRECTIONS.index(direction), SPEEDS.index(speed))
 
 
 # cells count 4x4 from the top left

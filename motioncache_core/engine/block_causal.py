@@ -86,7 +86,8 @@ def block_causal(
     """
     q, k, v = qkv
     kv.grow(block, k, plan.end)
-    shift, gone = kv.shift(block), kv.compressed_rows(block)
+    done = kv.done(block)
+    shift, gone = done.shift, done.rows
     # padding stays negative; rows that are compressed already have no place of their own
     at = torch.where(rows < gone, -1, rows + shift) if shift or gone else rows
     keys, values = kv.update(block, k, v, at, plan.end + shift, updates)

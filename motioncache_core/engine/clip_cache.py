@@ -171,7 +171,7 @@ class ClipCache:
                 if keep
                 else None
             ),
-            shift=state.kv.shift(0),
+            shift=state.kv.done(0).shift,
             note=note,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..cache.kv_placement import CPU
+from ..cache.kv_bytes import CPU
 from ..cache.memory_plan import MemoryPlan, residual_bytes
 from ..common.errors import SettingsError
 from ..common.reasons import Reason, because

@@ -16,7 +16,8 @@ from ..common.token_layout import TokenLayout
 from ..report.trace import EvaluationRecord
 from ..sampling.model_call import BranchKey, ForcingCall, ModelCall
 from .chunk_decision import Decision
-from .clip_decision import ClipDecision, advance, measure, prepare, records
+from .clip_decision import advance, measure, prepare, records
+from .clip_state import ClipState
 from .run_context import RunContext
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ Modulation = Callable[[int], Tensor]
 class DecisionGroup:
     """Batch rows and branches of a call that follow one decision."""
 
-    clip: ClipDecision
+    clip: ClipState
     rows: slice
     keys: tuple[BranchKey, ...]
 
@@ -52,7 +53,7 @@ class Decider:
         self._context, self._source, self._scale = context, source, timestep_scale
         self._position, self._label = position, label
         self._measures: dict[torch.device, DistanceMeasure] = {}
-        self._clips: dict[tuple[torch.device, BranchKey], ClipDecision] = {}
+        self._clips: dict[tuple[torch.device, BranchKey], ClipState] = {}
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
         exchange, self._shared = context.exchange, context.settings.cfg_mask == "shared"
         self._maps = exchange.device_maps() if exchange is not None and self._shared else None
@@ -115,13 +116,13 @@ class Decider:
             g.clip.served.update(g.keys)
         return groups
 
-    def left(self, clip: ClipDecision) -> None:
+    def left(self, clip: ClipState) -> None:
         """The clip has got maps of the current evaluation; other devices may want them."""
         if self._maps is not None:
             self._maps.publish(clip.maps)
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
-        """`ClipDecision.slide` for all states."""
+        """`ClipState.slide` for all states."""
         for clip in self._clips.values():
             clip.slide(rows, layout, sigma)
 
@@ -164,17 +165,17 @@ class Decider:
 
     def _clip(
         self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout
-    ) -> ClipDecision:
+    ) -> ClipState:
         key = (device, None if self._shared else keys[0])
         if key not in self._clips:
             branch = "all branches" if self._shared else f"branch {len(self._clips)}"
             named = not self._shared or not self._label
             names = [self._label] * bool(self._label) + [branch] * named
-            self._clips[key] = ClipDecision.start(", ".join(names), layout, device)
+            self._clips[key] = ClipState.start(", ".join(names), layout, device)
         return self._clips[key]
 
     def _record(
-        self, clip: ClipDecision, decisions: Sequence[Decision], forcing: ForcingCall | None
+        self, clip: ClipState, decisions: Sequence[Decision], forcing: ForcingCall | None
     ) -> None:
         recorder = self._context.recorder
         index = len(recorder.trace.evaluations)

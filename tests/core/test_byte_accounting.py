@@ -7,11 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.cache import residual_placement as residual_place
-from motioncache_pack.motioncache_core.cache.kv_placement import (
-    KVBytes,
-    Placement,
-    choose_placement,
-)
+from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes
+from motioncache_pack.motioncache_core.cache.kv_placement import Placement, choose_placement
 from motioncache_pack.motioncache_core.cache.residual_placement import (
     ResidualPlacement,
     place_residuals,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.common.errors import SettingsError
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.models.wan import polynomial_names, wan_distance
-from motioncache_pack.motioncache_core.policy.clip_decision import ClipDecision, measure
+from motioncache_pack.motioncache_core.policy.clip_decision import measure
+from motioncache_pack.motioncache_core.policy.clip_state import ClipState
 from motioncache_pack.motioncache_core.policy.distance import (
     CalibratedProfile,
     InputChange,
@@ -186,7 +187,7 @@ def test_input_change_keeps_a_copy_of_few_rows():
 def test_a_chunk_is_measured_by_its_own_frames():
     identity = TimestepPolynomial("identity", (1.0, 0.0))
     layout = TokenLayout(3, 1, 1, (1, 2))
-    scope = ClipDecision.start("all", layout, torch.device("cpu"))
+    scope = ClipState.start("all", layout, torch.device("cpu"))
     tokens, levels = torch.zeros(1, 3, 2), torch.tensor([0.9, 0.8, 0.8])
     before = torch.full((3, 6, 2), 4.0)
     after = before + torch.tensor([0.4, 1.0, 2.0])[:, None, None]

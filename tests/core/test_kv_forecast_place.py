@@ -1,8 +1,8 @@
 """Where slopes of keys and values go, by setting and by free memory."""
 
 import pytest
+from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes
 from motioncache_pack.motioncache_core.cache.kv_placement import (
-    KVBytes,
     choose_causal_placement,
     choose_placement,
 )

@@ -7,11 +7,10 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError
 from motioncache_pack.motioncache_core.cache import kv_placement as kv_place
+from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes, usable
 from motioncache_pack.motioncache_core.cache.kv_placement import (
-    KVBytes,
     choose_causal_placement,
     choose_placement,
-    usable,
 )
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady

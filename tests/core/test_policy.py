@@ -8,11 +8,8 @@ from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.policy.chunk_decision import row_multiple
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
-from motioncache_pack.motioncache_core.policy.clip_decision import (
-    ClipDecision,
-    advance,
-    prepare,
-)
+from motioncache_pack.motioncache_core.policy.clip_decision import advance, prepare
+from motioncache_pack.motioncache_core.policy.clip_state import ClipState
 from motioncache_pack.motioncache_core.policy.run_context import RunContext
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.report.trace_recorder import TraceRecorder
@@ -229,7 +226,7 @@ def advanced(scope, settings, distance, sigma, limits):
 )
 def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
     settings = dataclasses.replace(PLAIN, **changes)
-    scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    scope = ClipState.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
     limits = RunFacts(sigmas=[1.0, 0.1, 0.0], end_sigma=0.2)
     advanced(scope, settings, None, 1.0, limits)
     decisions = advanced(scope, settings, 0.0, sigma, limits)
@@ -237,7 +234,7 @@ def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
 
 
 def test_the_paper_preset_forces_no_last_evaluation():
-    scope = ClipDecision.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+    scope = ClipState.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
     limits = RunFacts(sigmas=[0.9, 0.01, 0.0])
     paper = MotionCacheSettings.preset("paper")
     levels = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.01]

@@ -6,7 +6,8 @@ import json
 import jsonschema
 import pytest
 import torch
-from motioncache_pack.motioncache_core.cache.kv_placement import KVBytes, choose_placement
+from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes
+from motioncache_pack.motioncache_core.cache.kv_placement import choose_placement
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text

@@ -119,11 +119,12 @@ def test_a_subset_on_unchanged_input_is_dense(family, monkeypatch):
     assert run.kinds == ["dense", "partial", "partial"]
 
 
-def test_a_subset_on_changed_input_is_the_oracles(family, monkeypatch):
+@pytest.mark.parametrize("kv_cache", ["gpu", "cpu"])
+def test_a_subset_on_changed_input_is_the_oracles(family, kv_cache, monkeypatch):
     sizes = (family.tokens // 2, 1, family.tokens // 5, family.tokens - 1)
     rows = [random_rows(family.tokens, n, n) for n in sizes]
     dictate(monkeypatch, "dense", *rows[:2], "reuse", *rows[2:])
-    run, oracle = Run(family), Oracle(family)
+    run, oracle = Run(family, replace(SETTINGS, kv_cache=kv_cache)), Oracle(family)
     for step, active in enumerate([range(family.tokens), *rows[:2], [], *rows[2:]]):
         # the prompt changes in mid-run: its rows are fresh in every call
         call = family.call(step, step % 2)
@@ -166,7 +167,7 @@ def test_what_is_underneath_stays_in_force(family, monkeypatch):
     def block(args, extra):
         met["block"] += 1
         # another pack's replacement may write into the tokens, too
-        args["img"] += 0.125
+        args["img"] *= 1.25
         return extra["original_block"](args)
 
     def attention(func, *args, **kwargs):
