@@ -18,6 +18,9 @@ ACCELERATORS = {
 }
 # joined here, or this file would be found
 MACHINE_PATH = re.compile(rb"(?<![\w.])/(?:" + b"|".join([b"work", b"root", b"home"]) + rb")/")
+# of the pack itself; joined as well
+ADDRESS = re.compile(rb"(?i)(?:https?://|git@|github\.com)[^\s)\"'<>`]*motion-?" + rb"cache")
+INVENTED = b"github.com/motion" + b"cache"
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +50,10 @@ def test_registry_fields(pyproject):
     assert "comfyui" not in project["name"].lower()
     assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
     assert project["dependencies"] == []
-    assert comfy["PublisherId"] and comfy["DisplayName"] == "MotionCache"
+    assert comfy["DisplayName"] == "MotionCache"
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
-    repository = project["urls"]["Repository"]
-    assert all(url.startswith(repository) for url in project["urls"].values())
+    # whoever publishes the pack fills in both, or neither
+    assert ("PublisherId" in comfy) == ("Repository" in project.get("urls", {}))
 
 
 def test_classifiers_are_known_to_the_registry(pyproject):
@@ -110,15 +113,35 @@ def test_files_hold_one_idea(root, files):
     assert not long, f"over {MAX_LINES} lines: {long}"
 
 
-def test_no_path_of_a_machine(root, files):
+def lines_with(root, files, wrong):
+    """Where a line of a text file is wrong."""
     found = []
     for file in files:
         content = file.read_bytes()
         if b"\0" in content:
             continue
         for number, line in enumerate(content.splitlines(), 1):
-            if MACHINE_PATH.search(line):
+            if wrong(line):
                 found.append(f"{file.relative_to(root).as_posix()}:{number}")
+    return found
+
+
+def test_no_path_of_a_machine(root, files):
+    found = lines_with(root, files, MACHINE_PATH.search)
+    assert not found, "\n".join(found)
+
+
+def test_no_address_that_does_not_exist(root, files, pyproject):
+    """The pack's own addresses are the publisher's, once there is one."""
+    repository = pyproject["project"].get("urls", {}).get("Repository")
+
+    def invented(line):
+        return any(
+            INVENTED in address.lower() or not repository or repository.encode() not in line
+            for address in ADDRESS.findall(line)
+        )
+
+    found = lines_with(root, files, invented)
     assert not found, "\n".join(found)
 
 
@@ -127,3 +150,10 @@ def test_a_path_of_a_machine_is_seen(line):
     for name in (b"work", b"root", b"home"):
         assert MACHINE_PATH.search(line.replace(b"@", name))
     assert not MACHINE_PATH.search(b"https://host.example" + line[line.index(b"/") :])
+
+
+@pytest.mark.parametrize("start", [b"https://host.example/a/", b"git@host.example:a/"])
+def test_an_address_of_the_pack_is_seen(start):
+    for name in (b"Motion", b"ComfyUI-Motion", b"comfyui-motion-"):
+        assert ADDRESS.search(b"git clone " + start + name + b"Cache")
+    assert not ADDRESS.search(start + b"other")

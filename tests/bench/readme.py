@@ -1,4 +1,4 @@
-"""Write the README's numbers from the committed result files.
+"""Write the numbers of README.md and of tests/bench/README.md from the committed result files.
 
 python tests/bench/readme.py [--check]
 """
@@ -16,14 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from quality.attention_report import NOTE as ATTENTION_NOTE
-from quality.attention_report import markdown as attention_markdown
-from readme_ablations import ablation_tables
-from readme_quality import quality_tables
+from readme_quality import ablation_tables, attention_tables, quality_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
-README = ROOT / "README.md"
 
 
 def demo_table(data: dict[str, Any]) -> str:
@@ -34,8 +30,7 @@ def demo_table(data: dict[str, Any]) -> str:
                         f"{totals['reuse']} reused"),
         ("tokens computed", f"{totals['compute_share']:.1%} of the uncached run"),
         ("wall clock", f"{demo['wall_clock_ratio']:.2f}x faster than the uncached run"),
-        ("PSNR to the uncached video", f"{demo['psnr_db']:.1f} dB"),
-        ("SSIM to the uncached video", f"{demo['ssim']:.4f}"),
+        ("to the uncached video", f"PSNR {demo['psnr_db']:.1f} dB, SSIM {demo['ssim']:.4f}"),
     ]  # fmt: skip
     what = f'scene "{demo["scene"]}", {demo["steps"]} steps, seed {demo["seed"]}'
     head = f"| {what} | {demo['preset']} |"
@@ -175,17 +170,6 @@ def forcing_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---|---|---|---|---|", *rows, "", note])
 
 
-def attention_tables() -> str:
-    """What each attention's video is worth, and what reuse keeps of it, by model."""
-    parts = []
-    for model in ("demo", "confirmation"):
-        file = RESULTS / f"attention{'' if model == 'demo' else f'_{model}'}.json"
-        data = json.loads(file.read_text(encoding="utf-8"))
-        note = f"{data['seeds']} clips, {data['steps']} steps."
-        parts += [f"**The {model} model**", attention_markdown(data["figures"]), note]
-    return "\n\n".join((*parts, ATTENTION_NOTE))
-
-
 def side_by_side_table(data: dict[str, Any]) -> str:
     """What each cache did in each case."""
     names = [name for name, settings in data["caches"].items() if settings]
@@ -223,43 +207,50 @@ def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[],
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "demo_model": demo_limits,
-    "demo": from_file("demo", demo_table),
-    "engine": from_file("engine", engine_table),
-    "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
-    "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
-    "quality": lambda: quality_tables(RESULTS),
-    "ablations": lambda: ablation_tables(RESULTS),
-    "attention": attention_tables,
-    "presets": from_file("presets", preset_table),
-    "side_by_side": from_file("side_by_side", side_by_side_table),
-    "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
+Blocks = dict[str, Callable[[], str]]
+
+PAGES: dict[str, Blocks] = {
+    "README.md": {
+        "demo_model": demo_limits,
+        "demo": from_file("demo", demo_table),
+        "presets": from_file("presets", preset_table),
+    },
+    "tests/bench/README.md": {
+        "quality": lambda: quality_tables(RESULTS),
+        "ablations": lambda: ablation_tables(RESULTS),
+        "attention": lambda: attention_tables(RESULTS),
+        "side_by_side": from_file("side_by_side", side_by_side_table),
+        "engine": from_file("engine", engine_table),
+        "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
+        "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
+        "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
+    },
 }
 
 
-def filled(text: str) -> str:
-    """The README with every marked block made anew."""
-    for name, block in BLOCKS.items():
+def filled(page: str, text: str) -> str:
+    """A page with every marked block made anew."""
+    for name, block in PAGES[page].items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         before, _, rest = text.partition(start)
         if not rest or end not in rest:
-            sys.exit(f"README.md has no block {start.strip()} ... {end}")
+            sys.exit(f"{page} has no block {start.strip()} ... {end}")
         text = f"{before}{start}{block()}\n{end}{rest.partition(end)[2]}"
     return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the README's numbers.")
+    parser = argparse.ArgumentParser(description="Write the numbers of both pages.")
     parser.add_argument("--check", action="store_true", help="only say whether they are current")
     args = parser.parse_args()
-    text = README.read_text(encoding="utf-8")
-    new = filled(text)
-    if args.check:
-        if new != text:
-            sys.exit("README.md's numbers are not those of tests/bench/results; run this script")
-        return
-    README.write_text(new, encoding="utf-8")
+    for page in PAGES:
+        file = ROOT / page
+        text = file.read_text(encoding="utf-8")
+        new = filled(page, text)
+        if not args.check:
+            file.write_text(new, encoding="utf-8")
+        elif new != text:
+            sys.exit(f"{page}'s numbers are not those of tests/bench/results; run this script")
 
 
 if __name__ == "__main__":

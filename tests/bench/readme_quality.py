@@ -1,18 +1,20 @@
-"""The README's quality tables, from the quality bench's result files."""
+"""Tables of Measurements from the result files of the quality benches."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from quality.analysis import CPU_TIME
+from quality.attention_report import NOTE, markdown
 from quality.tables import cell, table
 
-# files, what the README calls their models, and what else it says of them
+# files, what the page calls their models, and what else it says of them
 FILES = {
     "quality": ("the demo model", ""),
     "quality_confirmation": ("the confirmation model", ""),
@@ -23,6 +25,12 @@ BRIEF = ("quality_confirmation_50_steps",)
 MODES = {"ordinary": "Ordinary sampling", "forcing": "Block-causal diffusion forcing"}
 SHARES = ("0.30", "0.40", "0.50")
 WORK = "compute_share"
+# files of the ablations, what the page calls their bases, and where they are told: below half of
+# the tokens the published warm-up and uniform phase take the run
+BASES = {
+    "ablations": ("the presets' settings", ("0.30", "0.40")),
+    "ablations_paper": ("preset `paper`", ("0.40", "0.50")),
+}
 
 
 def quality_tables(results: Path) -> str:
@@ -35,10 +43,10 @@ def quality_tables(results: Path) -> str:
             continue
         data = json.loads(file.read_text(encoding="utf-8"))
         for mode, figures in data["modes"].items():
-            parts.append(f"**{MODES.get(mode, mode)}, {model}{more}**")
+            parts.append(f"### {MODES.get(mode, mode)}, {model}{more}")
             if name not in BRIEF:
                 parts.append(_decibels(figures))
-            parts.append(_differences(figures))
+            parts.append(_compared(figures))
         parts.append(
             f"{data['seeds']} clips of {model} in each mode, {data['steps']} steps, "
             f"{data['environment']['device']}."
@@ -60,7 +68,7 @@ def _decibels(figures: dict[str, Any]) -> str:
     return table(["PSNR in dB where the tokens computed are", *SHARES], rows)
 
 
-def _differences(figures: dict[str, Any]) -> str:
+def _compared(figures: dict[str, Any]) -> str:
     clips = figures["clips"]
     rows = []
     for d in figures["differences"]:
@@ -74,3 +82,49 @@ def _differences(figures: dict[str, Any]) -> str:
             cells = (cell(_at(d, s, axis)[metric], clips, 1, True) for s in SHARES)
             rows.append([f"{d['policy']} over {d['over']}{where}", *cells])
     return table(["difference in dB, clip by clip", *SHARES], rows)
+
+
+def ablation_tables(results: Path) -> str:
+    """Each variant against its base at equal compute, by mode."""
+    parts = []
+    for name, (base, shares) in BASES.items():
+        file = results / f"{name}.json"
+        if not file.exists():
+            parts.append(f"Changes to {base}: not measured yet.")
+            continue
+        data = json.loads(file.read_text(encoding="utf-8"))
+        note = (
+            f"{data['seeds']} clips of model {data['model']} in each mode, {data['steps']} steps."
+        )
+        parts += [
+            f"<details><summary>Changes to {base}</summary>",
+            _changed(data, shares),
+            note,
+            "</details>",
+        ]
+    return "\n\n".join(parts)
+
+
+def _changed(data: dict[str, Any], shares: Sequence[str]) -> str:
+    modes: dict[str, Any] = data["modes"]
+    found: dict[str, dict[str, str]] = {}
+    for mode, figures in modes.items():
+        for d in figures["differences"]:
+            over = "" if d["over"] == "base" else f" (over {d['over']})"
+            told = found.setdefault(d["policy"] + over, {})
+            for share in shares:
+                figure = d["at"]["compute_share"][share]["psnr"]
+                told[f"{mode}, {share}"] = cell(figure, figures["clips"], 1, True)
+    columns = [f"{mode}, {share}" for mode in modes for share in shares]
+    rows = [[name, *(told.get(column, "") for column in columns)] for name, told in found.items()]
+    return table(["changed, dB at a share of the tokens", *columns], rows)
+
+
+def attention_tables(results: Path) -> str:
+    """What each attention's video is worth, and what reuse keeps of it, by model."""
+    parts = []
+    for model, name in (("demo", "attention"), ("confirmation", "attention_confirmation")):
+        data = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+        note = f"{data['seeds']} clips, {data['steps']} steps."
+        parts += [f"### The two, on the {model} model", markdown(data["figures"]), note]
+    return "\n\n".join((*parts, NOTE))
