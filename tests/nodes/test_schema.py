@@ -170,7 +170,9 @@ FOLDERS = {
 # they run without a node behind them
 SHOWN = ("MotionCacheMotionMap", "MotionCacheReport", "MotionCacheCompare")
 
-every_node = pytest.mark.parametrize("node_id", CONTRACT)
+# made from the options that they give
+DECLARED = ("MotionCacheSettings", "MotionCacheDiffusionForcing")
+
 SETTINGS = CONTRACT["MotionCacheSettings"][1]
 
 
@@ -198,7 +200,7 @@ def test_the_pack_has_these_nodes_and_no_others(pack):
     assert set(pack.nodes) == set(CONTRACT)
 
 
-@every_node
+@pytest.mark.parametrize("node_id", CONTRACT)
 def test_inputs_and_outputs_are_the_contract(pack, node_id):
     info = pack.nodes[node_id].GET_NODE_INFO_V1()
     name, required, optional, outputs = CONTRACT[node_id]
@@ -209,74 +211,70 @@ def test_inputs_and_outputs_are_the_contract(pack, node_id):
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
 
 
-@every_node
-def test_execute_takes_the_inputs_in_their_order(pack, node_id):
-    node = pack.nodes[node_id]
-    inputs = node.define_schema().inputs
-    parameters = inspect.signature(node.execute).parameters
-    assert [i.id for i in inputs] == list(parameters)
-    optional = [i.id for i in inputs if i.optional]
-    assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
+def test_execute_takes_the_inputs_in_their_order(pack):
+    for node_id, node in pack.nodes.items():
+        inputs = node.define_schema().inputs
+        parameters = inspect.signature(node.execute).parameters
+        if node_id in DECLARED:
+            # whatever its options declare
+            assert [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_KEYWORD]
+            continue
+        assert [i.id for i in inputs] == list(parameters), node_id
+        optional = [i.id for i in inputs if i.optional]
+        assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
 
 
-@every_node
-def test_everything_is_explained_and_found(pack, node_id):
-    schema = pack.nodes[node_id].define_schema()
-    assert [
-        p.id or p.display_name for p in (*schema.inputs, *schema.outputs) if not p.tooltip
-    ] == []
-    assert schema.description
-    assert schema.search_aliases
-    assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
-    assert schema.is_output_node == (node_id in SHOWN)
+def test_everything_is_explained_and_found(pack):
+    for node_id, node in pack.nodes.items():
+        schema = node.define_schema()
+        named = (*schema.inputs, *schema.outputs)
+        assert [p.id or p.display_name for p in named if not p.tooltip] == [], node_id
+        assert schema.description and schema.search_aliases, node_id
+        assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
+        assert schema.is_output_node == (node_id in SHOWN), node_id
 
 
-def test_all_settings_but_the_first_four_and_the_budget_are_advanced(pack):
-    inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12 + [False, True]
+def defaults(node_id):
+    return {name: said["default"] for name, (_, said) in CONTRACT[node_id][1].items()}
 
 
-def defaults():
-    return {name: said["default"] for name, (_, said) in SETTINGS.items()}
+def test_nodes_left_alone_give_the_balanced_preset_and_the_default_options(pack):
+    (settings,) = pack.execute("MotionCacheSettings", **defaults("MotionCacheSettings"))
+    assert settings == PRESETS["balanced"]
+    # what no widget shows
+    assert settings.as_dict().keys() - SETTINGS.keys() == {"dense_last", "clamp_distance"}
+    node_id = "MotionCacheDiffusionForcing"
+    (sampler,) = pack.execute(node_id, **defaults(node_id))
+    assert sampler.options == ForcingOptions()
+    assert isinstance(sampler, pack.host.samplers.Sampler)
 
 
-def test_a_settings_node_left_alone_gives_the_balanced_preset(pack):
-    (made,) = pack.execute("MotionCacheSettings", **defaults())
-    assert made == PRESETS["balanced"]
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_widget_reaches_its_setting(pack, name):
-    kind, said = SETTINGS[name]
+def test_every_widget_reaches_its_setting(pack):
     other = {
-        "COMBO": lambda: next(o for o in reversed(said["options"]) if o != said["default"]),
-        "BOOLEAN": lambda: not said["default"],
-        "INT": lambda: said["default"] + 1,
-        "FLOAT": lambda: 0.25,
-    }[kind]()
-    (made,) = pack.execute("MotionCacheSettings", **{**defaults(), name: other})
-    assert made == MotionCacheSettings.preset("balanced", **{name: other})
-    assert made != PRESETS["balanced"]
-
-
-FORCING = CONTRACT["MotionCacheDiffusionForcing"][1]
+        "COMBO": lambda said, n: next(o for o in said["options"][::-1] if o != said["default"]),
+        "BOOLEAN": lambda said, n: not said["default"],
+        "INT": lambda said, n: said["default"] + 1 + n,
+        "FLOAT": lambda said, n: 0.21 + n / 100,
+    }
+    given = {name: other[kind](said, n) for n, (name, (kind, said)) in enumerate(SETTINGS.items())}
+    (made,) = pack.execute("MotionCacheSettings", **given)
+    assert {name: getattr(made, name) for name in given} == given
+    assert all(getattr(PRESETS["balanced"], name) != value for name, value in given.items())
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {},
         {"chunk_frames": 3, "chunk_delay": 7, "solver": "euler", "condition_noise": 0.02,
          "window_frames": 9, "overlap_frames": 6, "kv_keep": 2},
         {"attention": "bidirectional"},
     ],
-    ids=["none", "most", "attention"],
+    ids=["most", "attention"],
 )  # fmt: skip
 def test_every_widget_reaches_its_option(pack, changed):
-    given = {**{name: said["default"] for name, (_, said) in FORCING.items()}, **changed}
-    (sampler,) = pack.execute("MotionCacheDiffusionForcing", **given)
+    node_id = "MotionCacheDiffusionForcing"
+    (sampler,) = pack.execute(node_id, **{**defaults(node_id), **changed})
     assert sampler.options == ForcingOptions(**changed)
-    assert isinstance(sampler, pack.host.samplers.Sampler)
 
 
 def test_every_preset_of_the_patcher_exists_and_patches(pack):
