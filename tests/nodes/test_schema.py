@@ -1,9 +1,16 @@
 """Node ids, inputs and outputs are a public contract: saved workflows depend on them."""
 
+import importlib
 import inspect
+from types import SimpleNamespace
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS, ForcingOptions, MotionCacheSettings
+from motioncache_pack.motioncache_core import (
+    PRESETS,
+    ForcingOptions,
+    MotionCacheSettings,
+    settings_for_run,
+)
 
 MODEL, TRACE = ("MODEL", {}), ("MOTIONCACHE_TRACE", {})
 LATENT, IMAGE = ("LATENT", {}), ("IMAGE", {})
@@ -84,8 +91,7 @@ CONTRACT = {
     ),
     "MotionCacheReport": (
         "MotionCache Report",
-        {"trace": TRACE, "samples": LATENT},
-        {},
+        {"trace": TRACE, "samples": LATENT}, {},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
     "MotionCacheCompare": (
@@ -99,12 +105,7 @@ CONTRACT = {
         {"position": real(0.5, 0.0, 1.0, 0.01)},
         [PICTURE, ("STRING", "text")],
     ),
-    "MotionCacheCalibrate": (
-        "MotionCache Calibrate",
-        {"model": MODEL},
-        {},
-        [("MODEL", "MODEL")],
-    ),
+    "MotionCacheCalibrate": ("MotionCache Calibrate", {"model": MODEL}, {}, [("MODEL", "MODEL")]),
     "MotionCacheDiffusionForcing": (
         "MotionCache Diffusion Forcing",
         {
@@ -122,9 +123,7 @@ CONTRACT = {
     ),
     "MotionCacheExtendVideo": (
         "MotionCache Extend Video",
-        {"samples": LATENT, "frames": whole(20, 1, 4096)},
-        {},
-        [("LATENT", "LATENT")],
+        {"samples": LATENT, "frames": whole(20, 1, 4096)}, {}, [("LATENT", "LATENT")],
     ),
     "MotionCacheLoadSkyReels": (
         "MotionCache Load SkyReels",
@@ -154,9 +153,7 @@ CONTRACT = {
     ),
     "MotionCacheDemoDecode": (
         "MotionCache Demo Decode",
-        {"samples": LATENT, "scale": whole(4, 1, 16)},
-        {},
-        [PICTURE],
+        {"samples": LATENT, "scale": whole(4, 1, 16)}, {}, [PICTURE],
     ),
 }  # fmt: skip
 
@@ -180,20 +177,13 @@ def contract_inputs(info):
     """Required and optional inputs as the server tells them, without what may be reworded and
     without the names of files."""
     told = ("tooltip", "multiselect")
-    return [
-        {
-            name: (
-                kind,
-                {
-                    k: v
-                    for k, v in said.items()
-                    if k not in told and (name, k) != ("model_name", "options")
-                },
-            )
-            for name, (kind, said) in info["input"].get(group, {}).items()
-        }
-        for group in ("required", "optional")
-    ]
+
+    def kept(name, said):
+        files = ("options",) if name == "model_name" else ()
+        return {k: v for k, v in said.items() if k not in (*told, *files)}
+
+    groups = (info["input"].get(group, {}) for group in ("required", "optional"))
+    return [{n: (kind, kept(n, said)) for n, (kind, said) in group.items()} for group in groups]
 
 
 def test_the_pack_has_these_nodes_and_no_others(pack):
@@ -282,8 +272,21 @@ def test_every_preset_of_the_patcher_exists_and_patches(pack):
     assert options == list(PRESETS)
     for name in options:
         model, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
-        pack.sample(model, steps=1)
-        assert handle.latest.settings == PRESETS[name].as_dict()
+        pack.sample(model, steps=9)
+        # the run's length counts
+        chosen = settings_for_run(name, 9)
+        assert handle.latest.settings == chosen.settings.as_dict()
+        assert handle.latest.preset == name and set(chosen.why) <= set(handle.latest.why)
+
+
+def test_a_declined_model_reports_the_preset_as_it_is_written(pack, monkeypatch):
+    host = importlib.import_module("motioncache_pack.nodes.host.attach")
+    declined = SimpleNamespace(name="wan"), "declined"
+    monkeypatch.setattr(host, "find_adapter", lambda network: declined)
+    for name, preset in PRESETS.items():
+        _, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
+        assert (handle.latest.preset, handle.latest.reason) == (name, "declined")
+        assert handle.latest.settings == preset.as_dict()
 
 
 def test_a_settings_socket_wins_over_the_preset(pack):
