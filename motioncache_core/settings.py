@@ -7,113 +7,169 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from .common.errors import SettingsError
-from .common.field_checks import check_field
+from .common.field_checks import check_fields, option
 
-POLICIES = ("motion", "chunk", "step", "random")
-MOTION_SOURCES = ("predicted_x0", "features", "residual")
-CFG_MASKS = ("shared", "separate")
-KV_CACHES = ("auto", "gpu", "gpu_fp8", "cpu", "off")
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "policy": POLICIES,
-    "motion_source": MOTION_SOURCES,
-    "cfg_mask": CFG_MASKS,
-    "kv_cache": KV_CACHES,
-}
-# inclusive ranges, shared with the widgets
-RANGES: dict[str, tuple[float, float]] = {
-    "warmup_steps": (1, 100),
-    "motion_sensitivity": (0.0, 1.0),
-    "reuse_threshold": (0.0, 10.0),
-    "uniform_updates": (0, 1000),
-    "agreement": (0.0, 0.99),
-    "min_update_ratio": (0.0, 1.0),
-    "update_share": (0.0, 1.0),
-    "compute_budget": (0.0, 1.0),
-    "max_stale_steps": (0, 1000),
-    "end_percent": (0.0, 1.0),
-    "forecast": (0.0, 1.0),
-    "kv_forecast": (0.0, 1.0),
-    "correction": (0.0, 1.0),
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What sets a policy apart from reusing or computing whole chunks of frames.
+
+    Attributes:
+        per_token: it tells the tokens of a chunk apart.
+        one_chunk: the clip is one chunk.
+        at_random: it computes as many tokens, but random ones.
+    """
+
+    per_token: bool = False
+    one_chunk: bool = False
+    at_random: bool = False
+
+
+POLICIES = {
+    "motion": Policy(per_token=True),
+    # FlowCache's
+    "chunk": Policy(),
+    # TeaCache's
+    "step": Policy(one_chunk=True),
+    # the control that motion has to beat
+    "random": Policy(per_token=True, at_random=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class MotionCacheSettings:
-    """What to reuse and when.
+    """What to reuse and when. Every field says what it does; beyond that:
 
     Attributes:
-        policy: "motion" decides per token, "chunk" per chunk of frames (FlowCache), "step" once
-            for the clip (TeaCache); "random" recomputes as many tokens as "motion" would, but
-            random ones: the control that motion has to beat.
-        warmup_steps: first evaluations that are computed in full. More is safer and slower.
-        motion_sensitivity: 0 treats all tokens alike; 1 lets a token that does not move wait for
-            ever (until `max_stale_steps`). The paper's floor alpha is 1 minus this. With
-            `motion_source` "residual" it is the power of the rate of change: 0.4 is the optimum of
-            a forecast.
-        reuse_threshold: accumulated change at which a token is recomputed. 0 never reuses.
-        uniform_updates: full updates in the uniform phase before tokens are told apart.
-        agreement: a position is recomputed in all frames of its chunk when more than this share
-            of its frames is due, else in none. 0 lets each token decide for itself.
-        min_update_ratio: a partial evaluation smaller than this share of the chunk is put off.
-        update_share: above 0, a partial evaluation computes this share of the tokens, the most due
-            ones, each time the change has reached this share of `reuse_threshold`: as many tokens
-            as whole evaluations would compute. `agreement` and `min_update_ratio` are not used
-            then. 0 computes a token when its own change reaches the threshold.
-        compute_budget: above 0, the share of the run's tokens that is computed, warm-up and last
-            step included: updates are spread over the steps between, a little more where a step
-            removes much noise, whatever the model's answer does, and partial ones compute
-            `update_share` of the tokens (0.85 where that is 0). `reuse_threshold` does not say how
-            often then.
-        max_stale_steps: a token is recomputed after this many reuses at the latest, or with
-            `update_share` in the first partial evaluation from then on. 0 is no limit.
-        end_percent: evaluations after this share of the noise schedule are computed in full.
-        motion_source: what tells tokens apart: "residual" (how fast their own residual changed when
-            they were last computed), or the difference between neighbouring frames of
-            "predicted_x0" (the clean video predicted so far) or of "features" (the last block's
-            output, as published).
-        forecast: 0 reuses a residual as it was; towards 1 it is extrapolated along its last
-            change, damped by how far back that is.
-        kv_forecast: the same for the keys and values of tokens that a partial evaluation does not
-            compute; costs as much memory as these.
-        correction: 0 leaves the forecast of a token that a partial evaluation does not compute as
-            it is; towards 1 what the forecast missed at computed tokens near it and like it is
-            added (ours).
-        cfg_mask: "shared" takes one decision for all conditioning branches, "separate" one each.
-        kv_cache: where keys and values for partial evaluations live: "gpu" on the model's device,
-            "gpu_fp8" there in half the bytes, "cpu" in the host's memory, "off" nowhere (whole
-            chunks are reused or computed), "auto" picks.
-        verbose: log every decision.
-        dense_last: compute the last evaluation in full. The published code does not.
-        clamp_distance: read a negative distance (outside a polynomial's range) as 0.
+        motion_sensitivity: at 1 a token that does not move waits for ever (until
+            `max_stale_steps`). The paper's floor alpha is 1 minus this. With `motion_source`
+            "residual" it is the power of the rate of change.
+        reuse_threshold: accumulated change at which a token is recomputed.
+        update_share: without `compute_budget`, partial evaluations come each time the change has
+            reached this share of `reuse_threshold`: as many tokens as whole evaluations compute.
+        compute_budget: the updates are spread whatever the model's answer does, a little more
+            where a step removes much noise.
+        correction: ours.
+        dense_last: the published code does not.
     """
 
-    policy: str = "motion"
-    warmup_steps: int = 5
-    motion_sensitivity: float = 0.4
-    reuse_threshold: float = 0.1
-    uniform_updates: int = 3
-    agreement: float = 0.5
-    min_update_ratio: float = 0.2
-    update_share: float = 0.0
-    compute_budget: float = 0.0
-    max_stale_steps: int = 8
-    end_percent: float = 1.0
-    motion_source: str = "predicted_x0"
-    forecast: float = 0.0
-    kv_forecast: float = 0.0
-    correction: float = 0.0
-    cfg_mask: str = "shared"
-    kv_cache: str = "auto"
-    verbose: bool = False
-    dense_last: bool = True
-    clamp_distance: bool = True
+    policy: str = option(
+        "motion",
+        "motion: decide per token, those that change fast first (motion_source). chunk: reuse or "
+        "compute whole chunks of frames. step: reuse or compute the whole clip. random: as many "
+        "tokens as motion would compute, but random ones, to see what motion is worth.",
+        choices=tuple(POLICIES),
+        advanced=False,
+    )
+    warmup_steps: int = option(
+        5,
+        "Evaluations at the start that are computed in full. More is safer; they are part of "
+        "compute_budget, and leave less of it for the steps after them.",
+        limits=(1, 100),
+        advanced=False,
+    )
+    motion_sensitivity: float = option(
+        0.4,
+        "0 treats all tokens alike. Higher values let tokens that change slowly, or do not move, "
+        "wait longer. 0.4 is the optimum of a forecast, and the paper's value too. With a high "
+        "update_share, as with compute_budget, values above 0 choose nearly the same tokens.",
+        advanced=False,
+    )
+    reuse_threshold: float = option(
+        0.1,
+        "0 never reuses: the video is the one without MotionCache. Above 0 it counts only where "
+        "compute_budget is 0: how much the model's answer may change before tokens are computed "
+        "again. Higher is faster and less exact.",
+        limits=(0.0, 10.0),
+        step=0.005,
+        advanced=False,
+    )
+    uniform_updates: int = option(
+        3,
+        "Full updates after the warm-up before tokens are told apart by motion. The presets but "
+        "paper have none.",
+        limits=(0, 1000),
+    )
+    agreement: float = option(
+        0.5,
+        "A place is computed in all frames of a chunk when more than this share of its frames is "
+        "due, else in none. 0 lets every token decide for itself. Not used with compute_budget or "
+        "update_share.",
+        limits=(0.0, 0.99),
+        hint=" (the vote needs more than this share)",
+    )
+    min_update_ratio: float = option(
+        0.2,
+        "A partial evaluation below this share of the tokens is put off. Not used with "
+        "compute_budget or update_share.",
+    )
+    update_share: float = option(
+        0.0,
+        "Above 0, a partial evaluation computes this share of the tokens, the most due ones, as "
+        "often as compute_budget or the threshold allows. 0: with compute_budget, 0.85 of the "
+        "tokens; else each token when its own change reaches the threshold.",
+    )
+    compute_budget: float = option(
+        0.0,
+        "How much of the run is computed: 0.4 is two fifths of it, warm-up and last step included, "
+        "the rest spread over the steps between. Lower is faster and less exact. It means the same "
+        "work on every model and needs no threshold. 0 goes by reuse_threshold instead.",
+        advanced=False,
+    )
+    max_stale_steps: int = option(
+        8,
+        "A token is computed after this many reuses at the latest; with compute_budget or "
+        "update_share, in the next partial evaluation. 0 is no limit.",
+        limits=(0, 1000),
+    )
+    end_percent: float = option(
+        1.0, "After this share of the schedule every evaluation is computed in full."
+    )
+    motion_source: str = option(
+        "predicted_x0",
+        "What tells tokens apart. residual: how fast a token's own residual changed when it was "
+        "last computed. predicted_x0: how much neighbouring frames of the clean video predicted so "
+        "far differ. features: the same of the model's last block, as published.",
+        choices=("predicted_x0", "features", "residual"),
+    )
+    forecast: float = option(
+        0.0,
+        "0 reuses the last result as it was. Higher values carry its last change on, less so the "
+        "older it is. Costs one more buffer of the residual's size.",
+    )
+    kv_forecast: float = option(
+        0.0,
+        "As forecast, for keys and values of tokens that a partial evaluation does not compute. "
+        "Takes as much memory as these; with kv_cache auto it is left out where that is short.",
+    )
+    correction: float = option(
+        0.0,
+        "0 leaves the forecast of a token that a partial evaluation does not compute as it is. "
+        "Towards 1, what the forecast missed at computed tokens near it and like it is added. "
+        "Takes time that counts in narrow networks, less in wide ones, and no memory that stays.",
+    )
+    cfg_mask: str = option(
+        "shared",
+        "shared takes one decision for the positive and the negative prompt, separate one each. "
+        "Guidance amplifies the difference between separate ones.",
+        choices=("shared", "separate"),
+    )
+    kv_cache: str = option(
+        "auto",
+        "Where partial evaluations find the keys and values of all tokens. gpu: on the model's "
+        "device. gpu_fp8: there in half the memory, slightly rounded. cpu: in the host's memory, "
+        "exact, copied while the model computes. off: nowhere, whole chunks are reused or "
+        "computed. auto: the first of these that fits, gpu_fp8 and cpu also mixed.",
+        choices=("auto", "gpu", "gpu_fp8", "cpu", "off"),
+    )
+    verbose: bool = option(False, "Write every decision to the log.")
+    dense_last: bool = option(True, "Compute the last evaluation in full.")
+    clamp_distance: bool = option(
+        True, "Read a negative distance (outside a polynomial's range) as 0."
+    )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            hint = " (the vote needs more than this share)" if field.name == "agreement" else ""
-            value = getattr(self, field.name)
-            check_field(field.name, value, str(field.type), CHOICES, RANGES, hint)
+        check_fields(self)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MotionCacheSettings:
@@ -134,9 +190,14 @@ class MotionCacheSettings:
         return replace(PRESETS[name], **changes)
 
     @property
+    def traits(self) -> Policy:
+        """What the policy is like."""
+        return POLICIES[self.policy]
+
+    @property
     def keeps_slope(self) -> bool:
         """Whether the residual's slope is kept."""
-        by_change = self.policy in ("motion", "random") and self.motion_source == "residual"
+        by_change = self.traits.per_token and self.motion_source == "residual"
         return self.forecast > 0 or by_change
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,17 +271,13 @@ def settings_for_run(preset: str, steps: int) -> RunSettings:
     seven of nine cases (`tests/bench/results/short_runs.json`). Longer runs keep the number. All
     else is counted in updates or in changes of the answer, which a shorter run has larger steps of.
 
-    Args:
-        steps: sampling steps; 0 where they are not known.
-
     Raises:
         SettingsError: there is no such preset.
     """
     settings = MotionCacheSettings.preset(preset)
     if preset in FIXED:
-        return RunSettings(
-            settings, preset, ("settings as published, whatever the model and the run",)
-        )
+        why = "settings as published, whatever the model and the run"
+        return RunSettings(settings, preset, (why,))
     if not FEW_STEPS < steps < TUNED_STEPS:
         return RunSettings(settings, preset)
     warm_up = math.ceil(settings.warmup_steps * steps / TUNED_STEPS)

@@ -8,25 +8,15 @@ import torch
 from comfy_api.latest import io
 
 from ..motioncache_core import CacheShapeError, ForcingOptions
-from ..motioncache_core.sampling.options import FORCING_CHOICES, FORCING_RANGES
+from ..motioncache_core.common.field_checks import declared
 from .host.forcing_sampler import ForcingSampler
 from .types import CATEGORY
-
-_DEFAULTS = ForcingOptions()
-
-
-def _whole(name: str, tooltip: str, advanced: bool = False) -> io.Int.Input:
-    low, high = (int(limit) for limit in FORCING_RANGES[name])
-    default = int(getattr(_DEFAULTS, name))
-    return io.Int.Input(
-        name, default=default, min=low, max=high, tooltip=tooltip, advanced=advanced
-    )
+from .widgets import widgets
 
 
 class MotionCacheDiffusionForcing(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        low, high = FORCING_RANGES["condition_noise"]
         return io.Schema(
             node_id="MotionCacheDiffusionForcing",
             display_name="MotionCache Diffusion Forcing",
@@ -41,92 +31,15 @@ class MotionCacheDiffusionForcing(io.ComfyNode):
                 "diffusion forcing", "skyreels", "autoregressive", "long video", "video extension",
                 "causal",
             ],
-            inputs=[
-                _whole(
-                    "chunk_frames",
-                    "Latent frames that share a noise level. SkyReels-V2 uses 5.",
-                ),
-                _whole(
-                    "chunk_delay",
-                    "Steps by which a chunk lags behind the one before it (ar_step). 0 denoises "
-                    "all chunks alike; as many as there are steps, or more, makes one chunk after "
-                    "the other.",
-                ),
-                io.Combo.Input(
-                    "solver",
-                    options=list(FORCING_CHOICES["solver"]),
-                    default=_DEFAULTS.solver,
-                    tooltip="unipc is what SkyReels-V2 samples with; euler is simpler.",
-                ),
-                io.Combo.Input(
-                    "attention",
-                    options=list(FORCING_CHOICES["attention"]),
-                    default=_DEFAULTS.attention,
-                    tooltip=(
-                        "block_causal: a chunk sees itself and earlier chunks, and only chunks at "
-                        "work are computed. About twice as fast, but not what a bidirectional "
-                        "model computes. bidirectional: all frames see each other, as the model "
-                        "was published."
-                    ),
-                ),
-                io.Float.Input(
-                    "condition_noise",
-                    default=_DEFAULTS.condition_noise,
-                    min=low,
-                    max=high,
-                    step=0.005,
-                    tooltip=(
-                        "Noise put on given frames in the model's input. 0.02 smooths the joints "
-                        "of long videos; above 0.05 they come apart."
-                    ),
-                ),
-                _whole(
-                    "window_frames",
-                    "Latent frames the model sees at once; 0 is the whole clip. SkyReels-V2: 25 "
-                    "(97 frames). A multiple of chunk_frames.",
-                    advanced=True,
-                ),
-                _whole(
-                    "overlap_frames",
-                    "Latent frames that windows share. 0 lets one window roll on by a chunk at a "
-                    "time. A multiple of chunk_frames.",
-                    advanced=True,
-                ),
-                _whole(
-                    "kv_keep",
-                    "Keys and values of finished chunks to keep, in chunks; 0 keeps all. Bounds "
-                    "the memory of a long video (FlowCache's compression). Block-causal only.",
-                    advanced=True,
-                ),
-            ],
+            inputs=widgets(ForcingOptions(), declared(ForcingOptions)),
             outputs=[
                 io.Sampler.Output(display_name="SAMPLER", tooltip="For SamplerCustom(Advanced).")
             ],
         )  # fmt: skip
 
     @classmethod
-    def execute(
-        cls,
-        chunk_frames: int,
-        chunk_delay: int,
-        solver: str,
-        attention: str,
-        condition_noise: float,
-        window_frames: int,
-        overlap_frames: int,
-        kv_keep: int,
-    ) -> io.NodeOutput:
-        options = ForcingOptions(
-            chunk_frames,
-            chunk_delay,
-            solver,
-            attention,
-            condition_noise,
-            window_frames,
-            overlap_frames,
-            kv_keep,
-        )
-        return io.NodeOutput(ForcingSampler(options))
+    def execute(cls, **values: Any) -> io.NodeOutput:
+        return io.NodeOutput(ForcingSampler(ForcingOptions(**values)))
 
 
 class MotionCacheExtendVideo(io.ComfyNode):

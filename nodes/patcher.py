@@ -6,13 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import (
-    PRESETS,
-    MotionCacheSettings,
-    RunSettings,
-    TraceHandle,
-    settings_for_run,
-)
+from ..motioncache_core import PRESETS, MotionCacheSettings, RunSettings, TraceHandle
 from .host.attach import attach
 from .types import CATEGORY, SettingsSocket, TraceSocket
 
@@ -72,7 +66,11 @@ class MotionCachePatcher(io.ComfyNode):
         cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
         handle = TraceHandle()
-        chosen = settings_for_run(preset, steps=0) if settings is None else RunSettings(settings)
+        if settings is None:
+            # as it is written: what it becomes depends on the run's length
+            chosen = RunSettings(MotionCacheSettings.preset(preset), preset)
+        else:
+            chosen = RunSettings(settings)
         # there are no hidden values where the class is not run by the host's executor
         node_id = getattr(cls.hidden, "unique_id", None)
         return io.NodeOutput(attach(model, chosen, handle, node_id), handle)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..common.errors import SettingsError
 from ..common.reasons import Reason, because
+from ..settings import POLICIES
 from .kv_blocks.kinds import FORECASTING
 from .kv_bytes import CPU, GPU, GPU_FP8, KVBytes, mib
 
@@ -71,7 +72,8 @@ def choose_placement(
     Raises:
         SettingsError: the device cannot do what `kv_cache` asks for.
     """
-    if policy == "step" or (policy == "chunk" and chunks == 1):
+    traits = POLICIES[policy]
+    if not traits.per_token and (traits.one_chunk or chunks == 1):
         return nothing(because("kv_policy", policy=policy))
     if kv_cache == "off":
         return nothing(because("kv_off"))

@@ -23,7 +23,7 @@ from .residual_placement import ResidualPlacement, place_residuals, residual_ten
 
 def still(settings: MotionCacheSettings, frames: int) -> bool:
     """Whether there is no neighbouring frame to tell motion by."""
-    return frames == 1 and settings.policy in ("motion", "random")
+    return frames == 1 and settings.traits.per_token
 
 
 class MemoryPlan:

@@ -135,7 +135,7 @@ class WindowCaches:
         chunks = self._context.run.chunks if forcing is None else forcing.iteration.chunks
         if chunks is not None:
             layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
-        if self._context.settings.policy != "step":
+        if not self._context.settings.traits.one_chunk:
             return layout
         if forcing is not None:
             raise SettingsError(

@@ -74,7 +74,7 @@ def propose(
         distance: how far the answer moved since the chunk's last evaluation; None on the first.
         allow_partial: False where no keys and values are kept: the uniform phase then never ends.
     """
-    per_token = settings.policy in ("motion", "random") and allow_partial
+    per_token = settings.traits.per_token and allow_partial
     warm = state.evaluations < settings.warmup_steps
     if distance is None or warm or not per_token or state.updates < settings.uniform_updates:
         return Proposal(distance)
@@ -229,7 +229,7 @@ def _in_shares(
     for counted in (state.accumulator, state.stale):
         if counted is not None:
             counted.masked_fill_(due.view(torch.bool), 0)
-    if settings.policy == "random":
+    if settings.traits.at_random:
         due = _shuffled(due, state, 1)
     return Decision(PARTIAL, "motion", active, due, distance)
 
@@ -241,7 +241,7 @@ def _motion(
         return Decision(REUSE, "motion", 0, distance=distance)
     if active == state.tokens:
         return Decision(DENSE, "motion", active, distance=distance)
-    if settings.policy == "random":
+    if settings.traits.at_random:
         due = _shuffled(due, state, state.frames)
     return Decision(PARTIAL, "motion", active, due, distance)
 

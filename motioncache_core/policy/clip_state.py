@@ -121,7 +121,7 @@ class ClipState:
 
     def wants_maps(self, settings: MotionCacheSettings) -> bool:
         """Whether the next evaluation will weigh tokens by motion."""
-        if settings.policy not in ("motion", "random"):
+        if not settings.traits.per_token:
             return False
         return any(
             c.updates >= settings.uniform_updates and c.evaluations >= settings.warmup_steps

@@ -57,7 +57,7 @@ def spread(settings: MotionCacheSettings, run: RunFacts) -> tuple[MotionCacheSet
     # by step; what is due at a step has added up since the step before it
     due = [rate] * (len(levels) - 1)
     between = slice(settings.warmup_steps, settings.warmup_steps + free)
-    most = share if settings.policy in ("motion", "random") else 1.0
+    most = share if settings.traits.per_token else 1.0
     due[between] = placed(_noise(run)[between], max(0.0, enough), most)
     travelled = itertools.accumulate(reversed((*due[1:], rate)), initial=0.0)
     told = f"compute_budget {settings.compute_budget:g}"

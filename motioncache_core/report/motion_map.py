@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..common.errors import MotionCacheError, NoMapError
 from ..common.reasons import because
+from ..settings import POLICIES, Policy
 from .colours import Floats, colourise
 from .explain import explain
 from .trace import EvaluationRecord, Trace
@@ -236,8 +237,8 @@ def _index(step: int, count: int) -> int:
 
 
 def _why_no_motion(trace: Trace) -> str:
-    policy = trace.settings.get("policy")
-    if policy not in ("motion", "random"):
+    policy = trace.settings.get("policy", "")
+    if not POLICIES.get(policy, Policy()).per_token:
         return because("map_policy", policy=policy)
     if trace.reason:
         return trace.reason

@@ -1,64 +1,87 @@
-"""Options of diffusion-forcing sampling: frozen and validated; the node shares their ranges."""
+"""Options of diffusion-forcing sampling: frozen and validated; the node is made from them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ..common.errors import SettingsError
-from ..common.field_checks import check_field
+from ..common.field_checks import check_fields, option
 
 SOLVERS = ("unipc", "euler")
-ATTENTIONS = ("block_causal", "bidirectional")
-
-FORCING_CHOICES: dict[str, tuple[str, ...]] = {"solver": SOLVERS, "attention": ATTENTIONS}
-# inclusive ranges
-FORCING_RANGES: dict[str, tuple[float, float]] = {
-    "chunk_frames": (1, 256),
-    "chunk_delay": (0, 1000),
-    "condition_noise": (0.0, 0.2),
-    "window_frames": (0, 4096),
-    "overlap_frames": (0, 4096),
-    "kv_keep": (0, 1000),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class ForcingOptions:
-    """How the chunks of a clip denoise together. Frames are latent frames.
+    """How the chunks of a clip denoise together. Every field says what it does; beyond that:
 
     Attributes:
-        chunk_frames: frames that share a noise level and denoise as one.
-        chunk_delay: denoising steps by which a chunk lags behind the one before it. 0 denoises all
-            chunks alike; as many as there are steps, or more, means one chunk after the other.
-        solver: "unipc" (order 2, as SkyReels-V2 samples) or "euler".
-        attention: "block_causal" lets a chunk see itself and earlier chunks, and only chunks at
-            work are computed; "bidirectional" lets all frames of the input see each other.
-        condition_noise: noise level (sigma) that given frames are shown at.
-        window_frames: frames that the model sees at once; 0 is the whole clip, else a multiple of
-            `chunk_frames`.
-        overlap_frames: 0 moves the window on by a chunk whenever a chunk starts. Else windows
-            follow each other and share that many frames: a multiple of `chunk_frames`, less than
-            `window_frames`.
-        kv_keep: finished chunks' worth of keys and values kept per attention head; 0 keeps all.
-            Needs block-causal attention.
+        solver: "unipc" is of order 2.
+        condition_noise: a noise level (sigma).
+        overlap_frames: at 0 a window moves on whenever a chunk starts. Else windows follow each
+            other; less than `window_frames`.
+        kv_keep: counted per attention head.
 
     Raises:
         SettingsError: a value has the wrong type, is out of range or contradicts another.
     """
 
-    chunk_frames: int = 5
-    chunk_delay: int = 5
-    solver: str = "unipc"
-    attention: str = "block_causal"
-    condition_noise: float = 0.0
-    window_frames: int = 0
-    overlap_frames: int = 0
-    kv_keep: int = 0
+    # saved workflows know widgets by this order: new ones go to the end
+    chunk_frames: int = option(
+        5,
+        "Latent frames that share a noise level. SkyReels-V2 uses 5.",
+        limits=(1, 256),
+        advanced=False,
+    )
+    chunk_delay: int = option(
+        5,
+        "Steps by which a chunk lags behind the one before it (ar_step). 0 denoises all chunks "
+        "alike; as many as there are steps, or more, makes one chunk after the other.",
+        limits=(0, 1000),
+        advanced=False,
+    )
+    solver: str = option(
+        "unipc",
+        "unipc is what SkyReels-V2 samples with; euler is simpler.",
+        choices=SOLVERS,
+        advanced=None,
+    )
+    attention: str = option(
+        "block_causal",
+        "block_causal: a chunk sees itself and earlier chunks, and only chunks at work are "
+        "computed. About twice as fast, but not what a bidirectional model computes. "
+        "bidirectional: all frames see each other, as the model was published.",
+        choices=("block_causal", "bidirectional"),
+        advanced=None,
+    )
+    condition_noise: float = option(
+        0.0,
+        "Noise put on given frames in the model's input. 0.02 smooths the joints of long videos; "
+        "above 0.05 they come apart.",
+        limits=(0.0, 0.2),
+        step=0.005,
+        advanced=None,
+    )
+    window_frames: int = option(
+        0,
+        "Latent frames the model sees at once; 0 is the whole clip. SkyReels-V2: 25 (97 frames). "
+        "A multiple of chunk_frames.",
+        limits=(0, 4096),
+    )
+    overlap_frames: int = option(
+        0,
+        "Latent frames that windows share. 0 lets one window roll on by a chunk at a time. A "
+        "multiple of chunk_frames.",
+        limits=(0, 4096),
+    )
+    kv_keep: int = option(
+        0,
+        "Keys and values of finished chunks to keep, in chunks; 0 keeps all. Bounds the memory of "
+        "a long video (FlowCache's compression). Block-causal only.",
+        limits=(0, 1000),
+    )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            check_field(field.name, value, str(field.type), FORCING_CHOICES, FORCING_RANGES)
+        check_fields(self)
         for name in ("window_frames", "overlap_frames"):
             value = getattr(self, name)
             if value % self.chunk_frames:

@@ -14,15 +14,20 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.common.errors import CacheShapeError, SettingsError
+from motioncache_pack.motioncache_core.common.field_checks import declared
 from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from motioncache_pack.motioncache_core.report.report_json import as_json
-from motioncache_pack.motioncache_core.settings import CHOICES, RANGES, MotionCacheSettings
+from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.by_hand import ByHand
 from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.support.assert_close import assert_close
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
+FIELDS = declared(MotionCacheSettings)
+CHOICES = {n: o.choices for n, o in FIELDS.items() if o.choices}
+SWITCHES = ("verbose", "dense_last", "clamp_distance")
+RANGES = {n: o.limits for n, o in FIELDS.items() if n not in (*CHOICES, *SWITCHES)}
 WHOLE = ("warmup_steps", "uniform_updates", "max_stale_steps")
 # where runs are partial, dense and reused; 8 bits and a forecast of keys and values are not what
 # was stored, nor is what is corrected: see test_kv_quality, test_kv_forecast and test_correction

@@ -293,7 +293,11 @@ def test_a_cache_and_a_recording_do_not_go_together(pack, models):
 
 def test_diffusion_forcing_is_not_recorded(pack, models):
     (sampler,) = pack.execute(
-        "MotionCacheDiffusionForcing", 3, 2, "euler", "bidirectional", 0.0, 0, 0, 0
+        "MotionCacheDiffusionForcing",
+        chunk_frames=3,
+        chunk_delay=2,
+        solver="euler",
+        attention="bidirectional",
     )
     recorded = calibrate(pack)
     guider = pack.host.guider(recorded, pack.host.text(1), pack.host.text(2))

@@ -1,9 +1,16 @@
 """Node ids, inputs and outputs are a public contract: saved workflows depend on them."""
 
+import importlib
 import inspect
+from types import SimpleNamespace
 
 import pytest
-from motioncache_pack.motioncache_core import PRESETS, ForcingOptions, MotionCacheSettings
+from motioncache_pack.motioncache_core import (
+    PRESETS,
+    ForcingOptions,
+    MotionCacheSettings,
+    settings_for_run,
+)
 
 MODEL, TRACE = ("MODEL", {}), ("MOTIONCACHE_TRACE", {})
 LATENT, IMAGE = ("LATENT", {}), ("IMAGE", {})
@@ -84,8 +91,7 @@ CONTRACT = {
     ),
     "MotionCacheReport": (
         "MotionCache Report",
-        {"trace": TRACE, "samples": LATENT},
-        {},
+        {"trace": TRACE, "samples": LATENT}, {},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
     "MotionCacheCompare": (
@@ -99,12 +105,7 @@ CONTRACT = {
         {"position": real(0.5, 0.0, 1.0, 0.01)},
         [PICTURE, ("STRING", "text")],
     ),
-    "MotionCacheCalibrate": (
-        "MotionCache Calibrate",
-        {"model": MODEL},
-        {},
-        [("MODEL", "MODEL")],
-    ),
+    "MotionCacheCalibrate": ("MotionCache Calibrate", {"model": MODEL}, {}, [("MODEL", "MODEL")]),
     "MotionCacheDiffusionForcing": (
         "MotionCache Diffusion Forcing",
         {
@@ -122,9 +123,7 @@ CONTRACT = {
     ),
     "MotionCacheExtendVideo": (
         "MotionCache Extend Video",
-        {"samples": LATENT, "frames": whole(20, 1, 4096)},
-        {},
-        [("LATENT", "LATENT")],
+        {"samples": LATENT, "frames": whole(20, 1, 4096)}, {}, [("LATENT", "LATENT")],
     ),
     "MotionCacheLoadSkyReels": (
         "MotionCache Load SkyReels",
@@ -154,9 +153,7 @@ CONTRACT = {
     ),
     "MotionCacheDemoDecode": (
         "MotionCache Demo Decode",
-        {"samples": LATENT, "scale": whole(4, 1, 16)},
-        {},
-        [PICTURE],
+        {"samples": LATENT, "scale": whole(4, 1, 16)}, {}, [PICTURE],
     ),
 }  # fmt: skip
 
@@ -170,7 +167,9 @@ FOLDERS = {
 # they run without a node behind them
 SHOWN = ("MotionCacheMotionMap", "MotionCacheReport", "MotionCacheCompare")
 
-every_node = pytest.mark.parametrize("node_id", CONTRACT)
+# made from the options that they give
+DECLARED = ("MotionCacheSettings", "MotionCacheDiffusionForcing")
+
 SETTINGS = CONTRACT["MotionCacheSettings"][1]
 
 
@@ -178,27 +177,20 @@ def contract_inputs(info):
     """Required and optional inputs as the server tells them, without what may be reworded and
     without the names of files."""
     told = ("tooltip", "multiselect")
-    return [
-        {
-            name: (
-                kind,
-                {
-                    k: v
-                    for k, v in said.items()
-                    if k not in told and (name, k) != ("model_name", "options")
-                },
-            )
-            for name, (kind, said) in info["input"].get(group, {}).items()
-        }
-        for group in ("required", "optional")
-    ]
+
+    def kept(name, said):
+        files = ("options",) if name == "model_name" else ()
+        return {k: v for k, v in said.items() if k not in (*told, *files)}
+
+    groups = (info["input"].get(group, {}) for group in ("required", "optional"))
+    return [{n: (kind, kept(n, said)) for n, (kind, said) in group.items()} for group in groups]
 
 
 def test_the_pack_has_these_nodes_and_no_others(pack):
     assert set(pack.nodes) == set(CONTRACT)
 
 
-@every_node
+@pytest.mark.parametrize("node_id", CONTRACT)
 def test_inputs_and_outputs_are_the_contract(pack, node_id):
     info = pack.nodes[node_id].GET_NODE_INFO_V1()
     name, required, optional, outputs = CONTRACT[node_id]
@@ -209,74 +201,70 @@ def test_inputs_and_outputs_are_the_contract(pack, node_id):
     assert list(zip(info["output"], info["output_name"], strict=True)) == outputs
 
 
-@every_node
-def test_execute_takes_the_inputs_in_their_order(pack, node_id):
-    node = pack.nodes[node_id]
-    inputs = node.define_schema().inputs
-    parameters = inspect.signature(node.execute).parameters
-    assert [i.id for i in inputs] == list(parameters)
-    optional = [i.id for i in inputs if i.optional]
-    assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
+def test_execute_takes_the_inputs_in_their_order(pack):
+    for node_id, node in pack.nodes.items():
+        inputs = node.define_schema().inputs
+        parameters = inspect.signature(node.execute).parameters
+        if node_id in DECLARED:
+            # whatever its options declare
+            assert [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_KEYWORD]
+            continue
+        assert [i.id for i in inputs] == list(parameters), node_id
+        optional = [i.id for i in inputs if i.optional]
+        assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
 
 
-@every_node
-def test_everything_is_explained_and_found(pack, node_id):
-    schema = pack.nodes[node_id].define_schema()
-    assert [
-        p.id or p.display_name for p in (*schema.inputs, *schema.outputs) if not p.tooltip
-    ] == []
-    assert schema.description
-    assert schema.search_aliases
-    assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
-    assert schema.is_output_node == (node_id in SHOWN)
+def test_everything_is_explained_and_found(pack):
+    for node_id, node in pack.nodes.items():
+        schema = node.define_schema()
+        named = (*schema.inputs, *schema.outputs)
+        assert [p.id or p.display_name for p in named if not p.tooltip] == [], node_id
+        assert schema.description and schema.search_aliases, node_id
+        assert schema.category.split("/") == ["MotionCache", *FOLDERS.get(node_id, "").split()]
+        assert schema.is_output_node == (node_id in SHOWN), node_id
 
 
-def test_all_settings_but_the_first_four_and_the_budget_are_advanced(pack):
-    inputs = pack.nodes["MotionCacheSettings"].define_schema().inputs
-    assert [bool(i.advanced) for i in inputs] == [False] * 4 + [True] * 12 + [False, True]
+def defaults(node_id):
+    return {name: said["default"] for name, (_, said) in CONTRACT[node_id][1].items()}
 
 
-def defaults():
-    return {name: said["default"] for name, (_, said) in SETTINGS.items()}
+def test_nodes_left_alone_give_the_balanced_preset_and_the_default_options(pack):
+    (settings,) = pack.execute("MotionCacheSettings", **defaults("MotionCacheSettings"))
+    assert settings == PRESETS["balanced"]
+    # what no widget shows
+    assert settings.as_dict().keys() - SETTINGS.keys() == {"dense_last", "clamp_distance"}
+    node_id = "MotionCacheDiffusionForcing"
+    (sampler,) = pack.execute(node_id, **defaults(node_id))
+    assert sampler.options == ForcingOptions()
+    assert isinstance(sampler, pack.host.samplers.Sampler)
 
 
-def test_a_settings_node_left_alone_gives_the_balanced_preset(pack):
-    (made,) = pack.execute("MotionCacheSettings", **defaults())
-    assert made == PRESETS["balanced"]
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_every_widget_reaches_its_setting(pack, name):
-    kind, said = SETTINGS[name]
+def test_every_widget_reaches_its_setting(pack):
     other = {
-        "COMBO": lambda: next(o for o in reversed(said["options"]) if o != said["default"]),
-        "BOOLEAN": lambda: not said["default"],
-        "INT": lambda: said["default"] + 1,
-        "FLOAT": lambda: 0.25,
-    }[kind]()
-    (made,) = pack.execute("MotionCacheSettings", **{**defaults(), name: other})
-    assert made == MotionCacheSettings.preset("balanced", **{name: other})
-    assert made != PRESETS["balanced"]
-
-
-FORCING = CONTRACT["MotionCacheDiffusionForcing"][1]
+        "COMBO": lambda said, n: next(o for o in said["options"][::-1] if o != said["default"]),
+        "BOOLEAN": lambda said, n: not said["default"],
+        "INT": lambda said, n: said["default"] + 1 + n,
+        "FLOAT": lambda said, n: 0.21 + n / 100,
+    }
+    given = {name: other[kind](said, n) for n, (name, (kind, said)) in enumerate(SETTINGS.items())}
+    (made,) = pack.execute("MotionCacheSettings", **given)
+    assert {name: getattr(made, name) for name in given} == given
+    assert all(getattr(PRESETS["balanced"], name) != value for name, value in given.items())
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {},
         {"chunk_frames": 3, "chunk_delay": 7, "solver": "euler", "condition_noise": 0.02,
          "window_frames": 9, "overlap_frames": 6, "kv_keep": 2},
         {"attention": "bidirectional"},
     ],
-    ids=["none", "most", "attention"],
+    ids=["most", "attention"],
 )  # fmt: skip
 def test_every_widget_reaches_its_option(pack, changed):
-    given = {**{name: said["default"] for name, (_, said) in FORCING.items()}, **changed}
-    (sampler,) = pack.execute("MotionCacheDiffusionForcing", **given)
+    node_id = "MotionCacheDiffusionForcing"
+    (sampler,) = pack.execute(node_id, **{**defaults(node_id), **changed})
     assert sampler.options == ForcingOptions(**changed)
-    assert isinstance(sampler, pack.host.samplers.Sampler)
 
 
 def test_every_preset_of_the_patcher_exists_and_patches(pack):
@@ -284,8 +272,21 @@ def test_every_preset_of_the_patcher_exists_and_patches(pack):
     assert options == list(PRESETS)
     for name in options:
         model, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
-        pack.sample(model, steps=1)
-        assert handle.latest.settings == PRESETS[name].as_dict()
+        pack.sample(model, steps=9)
+        # the run's length counts
+        chosen = settings_for_run(name, 9)
+        assert handle.latest.settings == chosen.settings.as_dict()
+        assert handle.latest.preset == name and set(chosen.why) <= set(handle.latest.why)
+
+
+def test_a_declined_model_reports_the_preset_as_it_is_written(pack, monkeypatch):
+    host = importlib.import_module("motioncache_pack.nodes.host.attach")
+    declined = SimpleNamespace(name="wan"), "declined"
+    monkeypatch.setattr(host, "find_adapter", lambda network: declined)
+    for name, preset in PRESETS.items():
+        _, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
+        assert (handle.latest.preset, handle.latest.reason) == (name, "declined")
+        assert handle.latest.settings == preset.as_dict()
 
 
 def test_a_settings_socket_wins_over_the_preset(pack):

@@ -66,9 +66,7 @@ class Runs:
             "MotionCacheDemoModel", self.scenes[0], 12, 1
         )
         model, handle = self.execute("MotionCachePatcher", model, "balanced", checkpoint.SETTINGS)
-        (sampler,) = self.execute(
-            "MotionCacheDiffusionForcing", 3, 6, "unipc", "block_causal", 0.0, 0, 0, 0
-        )
+        (sampler,) = self.execute("MotionCacheDiffusionForcing", chunk_frames=3, chunk_delay=6)
         guider = self.host.guider(model, positive, negative, 2.0)
         sigmas = self.host.sigmas(model, STEPS)
         start = latent["samples"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
-from motioncache_pack.motioncache_core.settings import RANGES
+from motioncache_pack.motioncache_core.common.field_checks import declared
 from own_model.graph import PATCHER, Found
 from own_model.workflow import Graph, Infos, WorkflowError, ancestors, consumers, outputs
 
@@ -52,7 +52,7 @@ WHOLE = (
 )
 BUDGET, THRESHOLD = "compute_budget", "reuse_threshold"
 # what the settings node takes
-MOST = RANGES[THRESHOLD][1]
+MOST = declared(MotionCacheSettings)[THRESHOLD].limits[1]
 BUDGETS = (0.25, 0.3, 0.4, 0.5, 0.65)
 THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.6)
 PEER_THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.4)
