@@ -1,4 +1,4 @@
-"""State of one sampling run. Built new for each run, never reset."""
+"""What is kept of each conditioning branch. Built new for each run, never reset."""
 
 from __future__ import annotations
 

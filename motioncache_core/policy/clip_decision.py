@@ -1,4 +1,4 @@
-"""What decides together: the chunks of a clip, for all conditioning branches or for one."""
+"""The decisions of a clip's chunks: measured, proposed on the device, taken on the host."""
 
 from __future__ import annotations
 

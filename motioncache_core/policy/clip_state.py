@@ -1,4 +1,4 @@
-"""What is remembered of a clip from one decision to the next."""
+"""What decides together: the chunks of a clip, for all conditioning branches or for one."""
 
 from __future__ import annotations
 

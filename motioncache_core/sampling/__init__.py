@@ -1,1 +1,1 @@
-"""Diffusion forcing: chunks of latent frames that denoise together, each behind the one before."""
+"""What is sampled: a run and its calls; diffusion forcing, where chunks denoise in a row."""
