@@ -18,7 +18,7 @@ from motioncache_pack.tests.core.causal_runs import NETWORK, Film, ForcingRun, a
 from motioncache_pack.tests.core.runs import Steady
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
-STEPS = 12
+STEPS, CAUSAL, BOTH_WAYS = 12, "block_causal", "bidirectional"
 CHUNK = MotionCacheSettings(
     policy="chunk", warmup_steps=3, reuse_threshold=0.1, max_stale_steps=0, dense_last=True
 )
@@ -64,16 +64,11 @@ def active_chunks(film):
 @pytest.mark.parametrize(
     ("options", "prefix", "attention"),
     [
-        ("delay 1", 0, "block_causal"),
-        ("delay 5", 3, "bidirectional"),
-        ("all at once", 3, "block_causal"),
-        ("one after the other", 0, "bidirectional"),
-        ("rolling", 0, "bidirectional"),
-        ("rolling", 3, "block_causal"),
-        ("windows", 3, "bidirectional"),
-        ("windows", 0, "block_causal"),
+        ("delay 1", 0, CAUSAL), ("delay 5", 3, BOTH_WAYS), ("all at once", 3, CAUSAL),
+        ("one after the other", 0, BOTH_WAYS), ("rolling", 0, BOTH_WAYS), ("rolling", 3, CAUSAL),
+        ("windows", 3, BOTH_WAYS), ("windows", 0, CAUSAL),
     ],
-)
+)  # fmt: skip
 def test_chunk_is_flowcache_to_the_letter(options, prefix, attention):
     film = Film((9, 1, 1), steps=STEPS, prefix=prefix, grouping=apart)
     film.options = replace(OPTIONS[options], attention=attention)
@@ -99,15 +94,13 @@ def test_chunk_is_flowcache_to_the_letter(options, prefix, attention):
     assert len(trace.evaluations) == len(film.schedule)
 
 
-@pytest.mark.parametrize(
-    ("attention", "threshold"), [("block_causal", 0.1), ("bidirectional", 0.1), ("block_causal", 0)]
-)
-def test_one_decision_for_the_clip_is_refused_before_any_block_runs(attention, threshold):
-    settings, net = MotionCacheSettings(policy="step", reuse_threshold=threshold), DoublingNet()
-    film = Film((4, 4, 4), steps=STEPS, options=ForcingOptions(2, 2, attention=attention))
-    with pytest.raises(SettingsError, match="use 'motion' or 'chunk'"):
-        sampled(film, settings, network=net)
-    assert net.calls == []
+def test_one_decision_for_the_clip_is_refused_before_any_block_runs():
+    for attention, threshold in ((CAUSAL, 0.1), (BOTH_WAYS, 0.1), (CAUSAL, 0)):
+        settings, net = MotionCacheSettings(policy="step", reuse_threshold=threshold), DoublingNet()
+        film = Film((4, 4, 4), steps=STEPS, options=ForcingOptions(2, 2, attention=attention))
+        with pytest.raises(SettingsError, match="use 'motion' or 'chunk'"):
+            sampled(film, settings, network=net)
+        assert net.calls == []
 
 
 @pytest.mark.parametrize(
@@ -212,16 +205,12 @@ def forecast_answers(options, *, frames=12, prefix=0, warmup=1, late=0):
 @pytest.mark.parametrize(
     ("options", "prefix", "late", "warmup", "attention"),
     [
-        ("delay 5", 0, 0, 1, "block_causal"),
-        ("delay 5", 0, 11, 3, "bidirectional"),
-        ("all at once", 3, 0, 1, "bidirectional"),
-        ("all at once", 0, 10, 1, "block_causal"),
-        ("rolling", 3, 0, 1, "bidirectional"),
-        ("rolling", 0, 11, 3, "block_causal"),
-        ("windows", 0, 10, 1, "bidirectional"),
-        ("windows", 3, 0, 1, "block_causal"),
+        ("delay 5", 0, 0, 1, CAUSAL), ("delay 5", 0, 11, 3, BOTH_WAYS),
+        ("all at once", 3, 0, 1, BOTH_WAYS), ("all at once", 0, 10, 1, CAUSAL),
+        ("rolling", 3, 0, 1, BOTH_WAYS), ("rolling", 0, 11, 3, CAUSAL),
+        ("windows", 0, 10, 1, BOTH_WAYS), ("windows", 3, 0, 1, CAUSAL),
     ],
-)
+)  # fmt: skip
 def test_a_forecast_knows_only_the_chunks_own_evaluations(options, prefix, late, warmup, attention):
     options = replace(OPTIONS[options], attention=attention)
     answers = forecast_answers(options, prefix=prefix, warmup=warmup, late=late)

@@ -1,9 +1,9 @@
-"""The published state machine: a trace worked out by hand, and its pseudo-code as an oracle."""
+"""The published state machine: its rules by hand, and its pseudo-code as an oracle."""
 
+import dataclasses
 import random
 from fractions import Fraction
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -12,83 +12,57 @@ from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import decide_at_once as decide
-
-PAPER = MotionCacheSettings.preset("paper")
-FRAMES, POSITIONS = 5, 4
-
-# the weight of each position (a column) in each frame (a row): position 0 moves in all frames,
-# 1 in three of five, 2 in two of five, 3 in none
-MOVING = [
-    [1.0, 1.0, 1.0, 0.6],
-    [1.0, 1.0, 1.0, 0.6],
-    [1.0, 1.0, 0.6, 0.6],
-    [1.0, 0.6, 0.6, 0.6],
-    [1.0, 0.6, 0.6, 0.6],
-]
-CALM = [[1.0, 0.6, 1.0, 0.6]] * 2 + [[1.0, 0.6, 0.6, 0.6]] * 3
-ALIKE = [[1.0] * 4] * 5
-
-# distance of an evaluation, what it does, what has accumulated afterwards
-WARM_UP = [(None, "dense")] + [(0.2, "dense")] * 4
-UNIFORM = [
-    (0.04, "reuse", 0.04),
-    (0.07, "dense", 0.0),  # 0.11, update 1
-    (0.05, "reuse", 0.05),
-    (0.04, "reuse", 0.09),
-    (0.02, "dense", 0.0),  # 0.11, update 2
-    (0.12, "dense", 0.0),  # update 3
-    (0.15, "dense", 0.0),  # update 4
-    (-0.02, "reuse", -0.02),  # the published polynomial is not clamped
-    (0.11, "reuse", 0.09),
-    (0.02, "dense", 0.0),  # 0.11, update 5
-    (0.06, "reuse", 0.06),
-    (0.06, "dense", 0.0),  # 0.12, update 6: the motion phase starts
-]
-# distance, weights, positions that are computed, what has accumulated afterwards in each frame
-MOTION = [
-    # 0.07 where the weight is 1, 0.042 where it is 0.6: nothing reaches 0.1
-    (0.07, MOVING, (), [[0.07, 0.07, 0.07, 0.042]] * 2
-                       + [[0.07, 0.07, 0.042, 0.042]]
-                       + [[0.07, 0.042, 0.042, 0.042]] * 2),
-    # position 1 is due in three of five frames and takes the others along; 2 in two and waits
-    (0.05, MOVING, (0, 1), [[0.0, 0.0, 0.12, 0.072]] * 2 + [[0.0, 0.0, 0.072, 0.072]] * 3),
-    (0.03, MOVING, (), [[0.03, 0.03, 0.15, 0.09]] * 2
-                       + [[0.03, 0.03, 0.09, 0.09]]
-                       + [[0.03, 0.018, 0.09, 0.09]] * 2),
-    (0.02, MOVING, (2, 3), [[0.05, 0.05, 0.0, 0.0]] * 3 + [[0.05, 0.03, 0.0, 0.0]] * 2),
-    # only position 0 is due: 5 of 20 is less than 0.4, so it is put off and keeps growing
-    (0.06, CALM, (), [[0.11, 0.086, 0.06, 0.036]] * 2
-                     + [[0.11, 0.086, 0.036, 0.036]]
-                     + [[0.11, 0.066, 0.036, 0.036]] * 2),
-    (0.05, CALM, (0, 1), [[0.0, 0.0, 0.11, 0.066]] * 2 + [[0.0, 0.0, 0.066, 0.066]] * 3),
-    (0.09, ALIKE, (2, 3), [[0.09, 0.09, 0.0, 0.0]] * 5),
-    (0.11, ALIKE, (0, 1, 2, 3), [[0.0] * 4] * 5),
-    (0.01, ALIKE, (), [[0.01] * 4] * 5),
-]  # fmt: skip
+from motioncache_pack.tests.policy.chunks import PLAIN, rows, started
 
 
-def test_the_published_trace_by_hand():
-    state = ChunkState(slice(0, FRAMES * POSITIONS), FRAMES, torch.device("cpu"))
-    for distance, kind in WARM_UP:
-        decision = decide(PAPER, state, distance, ops)
-        assert (decision.kind, decision.phase, decision.active) == (kind, "warm-up", 20)
-    for i, (distance, kind, after) in enumerate(UNIFORM):
-        decision = decide(PAPER, state, distance, ops)
-        assert (decision.kind, decision.phase) == (kind, "uniform"), f"uniform {i}"
-        assert state.accumulated == pytest.approx(after), f"uniform {i}"
-    assert state.updates == 6
-    for i, (distance, weights, positions, after) in enumerate(MOTION):
-        state.weights = torch.tensor(weights).reshape(-1)
-        decision = decide(PAPER, state, distance, ops)
-        kind = {0: "reuse", POSITIONS: "dense"}.get(len(positions), "partial")
-        assert (decision.kind, decision.phase) == (kind, "motion"), f"motion {i}"
-        assert decision.active == FRAMES * len(positions), f"motion {i}"
-        assert decision.distance == pytest.approx(distance)
-        if kind == "partial":
-            due = decision.due.reshape(FRAMES, POSITIONS).tolist()
-            assert due == [[int(p in positions) for p in range(POSITIONS)]] * FRAMES, f"motion {i}"
-        got = state.accumulator.tolist()
-        assert got == pytest.approx([a for row in after for a in row], abs=1e-6), f"motion {i}"
+def test_tokens_become_due_one_by_one():
+    state = started(PLAIN, [[1.0, 0.5, 0.75, 0.0]])
+    seen = [rows(decide(PLAIN, state, 0.125, ops), 4) for _ in range(6)]
+    # weights 1, 1/2, 3/4: every 2nd, 4th and 3rd evaluation; weight 0 never
+    assert seen == [[], [0], [2], [0, 1], [], [0, 2]]
+
+
+def test_the_vote_needs_a_strict_majority():
+    settings = dataclasses.replace(PLAIN, agreement=0.5)
+    for frames, most in ((4, 2), (5, 2), (1, 0), (2, 1)):
+        for crossing, wanted in ((most, []), (most + 1, [2 * f for f in range(frames)])):
+            moving = [[1.0, 0.0]] * crossing + [[0.0, 0.0]] * (frames - crossing)
+            decision = decide(settings, started(settings, moving), 0.5, ops)
+            assert rows(decision, 2 * frames) == wanted, (frames, crossing)
+
+
+def test_a_vote_that_fails_leaves_the_crossed_tokens_growing():
+    settings = dataclasses.replace(PLAIN, agreement=0.5)
+    state = started(settings, [[1.0], [0.5]])
+    assert decide(settings, state, 0.25, ops).kind == "reuse"
+    assert state.accumulator.tolist() == [0.25, 0.125]
+    assert decide(settings, state, 0.25, ops).kind == "dense"
+    assert state.accumulator.tolist() == [0.0, 0.0]
+
+
+def test_too_small_an_update_is_put_off_and_keeps_growing():
+    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
+    state = started(settings, [[1.0, 0.5, 0.5, 0.5]])
+    assert decide(settings, state, 0.25, ops).kind == "reuse"
+    assert state.accumulator.tolist() == [0.25, 0.125, 0.125, 0.125]
+    assert decide(settings, state, 0.25, ops).kind == "dense"
+    # an update of just the ratio runs
+    decision = decide(settings, started(settings, [[1.0, 1.0, 0.5, 0.5]]), 0.25, ops)
+    assert rows(decision, 4) == [0, 1]
+
+
+def test_reaching_the_threshold_is_enough():
+    state = started(PLAIN, [[1.0]])
+    assert decide(PLAIN, state, 0.249, ops).kind == "reuse"
+    assert decide(PLAIN, started(PLAIN, [[1.0]]), 0.25, ops).kind == "dense"
+
+
+def test_the_uniform_phase_ends_after_updates_not_steps():
+    settings = dataclasses.replace(PLAIN, uniform_updates=2)
+    state = started(settings, [[1.0]])
+    phases = [decide(settings, state, 0.0625, ops).phase for _ in range(9)]
+    # updates at the 4th and the 8th evaluation
+    assert phases == ["uniform"] * 8 + ["motion"]
 
 
 def published(parameters, evaluations):
@@ -157,13 +131,13 @@ def test_decisions_are_those_of_the_published_pseudo_code(script):
     )
     state = ChunkState(slice(0, length), frames, torch.device("cpu"))
     wanted = published(parameters, evaluations)
-    for i, ((distance, weights), (rows, acc)) in enumerate(zip(evaluations, wanted, strict=True)):
+    for i, ((distance, weights), (due, acc)) in enumerate(zip(evaluations, wanted, strict=True)):
         state.weights = torch.tensor(weights)
         decision = decide(chosen, state, None if i == 0 else distance, ops)
-        kind = "reuse" if not rows else "dense" if len(rows) == length else "partial"
-        assert (decision.kind, decision.active) == (kind, len(rows)), f"evaluation {i}"
+        kind = "reuse" if not due else "dense" if len(due) == length else "partial"
+        assert (decision.kind, decision.active) == (kind, len(due)), f"evaluation {i}"
         if kind == "partial":
-            assert set(decision.due.nonzero().view(-1).tolist()) == rows, f"evaluation {i}"
+            assert set(decision.due.nonzero().view(-1).tolist()) == due, f"evaluation {i}"
         if decision.phase == "motion":
             assert state.accumulator.tolist() == acc, f"evaluation {i}"
         elif decision.phase == "uniform":

@@ -38,10 +38,10 @@ FRAME_CHUNKS = {
     "frame after frame": Case(3, 4, 1, 4, cfg=3.0, shift=5.0, seed=13),
 }
 WINDOWS = {
-    "two": Case(8, 6, 2, 2, window=6, overlap=2, seed=14),
+    "two windows": Case(8, 6, 2, 2, window=6, overlap=2, seed=14),
     "shorter last": Case(10, 5, 2, 3, cfg=4.0, window=6, overlap=2, seed=15),
     "two chunks shared": Case(12, 4, 2, 4, cfg=2.0, window=6, overlap=4, seed=16),
-    "together": Case(9, 5, 3, 0, batch=2, window=6, overlap=3, seed=17),
+    "together in windows": Case(9, 5, 3, 0, batch=2, window=6, overlap=3, seed=17),
 }
 
 
@@ -83,8 +83,8 @@ def same_condition_noise(monkeypatch, case, once):
     return drawn
 
 
-@alternating(ONE_WINDOW, both=("staggered cfg", "together"))
-def test_one_window(case, attention):
+@alternating(ONE_WINDOW | WINDOWS, both=("staggered cfg", "together", "shorter last"))
+def test_whole_clips_and_windows_that_share_frames(case, attention):
     networks = Networks(case.seed)
     theirs = run_theirs(networks, case, masked=attention == "block_causal")
     assert_same(run_ours(networks, case, attention), theirs)
@@ -100,13 +100,6 @@ def test_chunks_of_one_frame(case):
     assert torch.equal(run_theirs(networks, case, masked=True).latents, theirs.latents)
     causal = run_ours(networks, case, "block_causal")
     assert trajectory_error(causal, theirs) > 100 * TOLERANCE
-
-
-@alternating(WINDOWS, both=("shorter last",))
-def test_windows_that_share_frames(case, attention):
-    networks = Networks(case.seed)
-    theirs = run_theirs(networks, case, masked=attention == "block_causal")
-    assert_same(run_ours(networks, case, attention), theirs)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +136,6 @@ def test_noise_on_given_frames(monkeypatch, cfg, noised, attention):
     assert_same(run_ours(networks, case, attention), theirs)
     clean = run_ours(networks, replace(case, noised=0), attention)
     assert trajectory_error(clean, theirs) > 10 * TOLERANCE
-
-
-@cases({name: ONE_WINDOW[name] for name in ("many steps",)})
-def test_the_attentions_differ(case):
-    networks = Networks(case.seed)
-    theirs = run_theirs(networks, case, masked=True)
-    assert trajectory_error(run_ours(networks, case, "bidirectional"), theirs) > 100 * TOLERANCE
 
 
 @cases({name: ONE_WINDOW[name] for name in ("staggered cfg", "one after the other")})
