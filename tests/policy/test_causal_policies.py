@@ -1,6 +1,5 @@
 """Policies under diffusion forcing: every chunk counts its own steps and keeps its own state."""
 
-import copy
 import random
 from dataclasses import replace
 
@@ -8,7 +7,6 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.common.errors import SettingsError
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
 from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
@@ -127,32 +125,6 @@ def test_every_chunk_goes_through_its_own_phases(options, policy):
         assert "partial" in {k for _, k in seen}
     others = {c.phase for e in trace.evaluations for c in e.chunks} - {p for p, _ in seen}
     assert others <= {"unstarted", "clean", "done"}
-
-
-@pytest.mark.parametrize("options", ["delay 1", "rolling"])
-def test_random_takes_as_many_rows_as_motion_in_each_chunk(monkeypatch, options):
-    settings = MotionCacheSettings(
-        warmup_steps=2, uniform_updates=1, reuse_threshold=0.1, agreement=0.5,
-        min_update_ratio=0.0, motion_sensitivity=0.8,
-    )  # fmt: skip
-    decide, met = scope.decide, []
-
-    def both(given, state, proposal, numbers, **facts):
-        other = copy.deepcopy(state)
-        control = decide(replace(given, policy="random"), other, proposal, numbers, **facts)
-        chosen = decide(given, state, proposal, numbers, **facts)
-        assert (control.kind, control.phase, control.active) == (
-            chosen.kind, chosen.phase, chosen.active,
-        )  # fmt: skip
-        if chosen.due is not None and control.due is not None:
-            frames = [d.view(state.frames, -1).sum(1).tolist() for d in (chosen.due, control.due)]
-            assert frames[0] == frames[1]
-            met.append(state.rows.start)
-        return chosen
-
-    monkeypatch.setattr(scope, "decide", both)
-    sampled(Film((8, 6, 6), steps=STEPS, options=OPTIONS[options]), settings, profile=Steady(0.06))
-    assert len(set(met)) >= 2
 
 
 def test_without_a_store_for_tokens_motion_decides_for_whole_chunks():

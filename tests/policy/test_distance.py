@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from motioncache_pack.motioncache_core.common.errors import SettingsError
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.models.wan import polynomial_names, wan_distance
@@ -41,11 +39,7 @@ def relative(measure, rel, frames=1):
     return float(measure.between(before, after))
 
 
-def test_every_polynomial_has_a_published_row():
-    assert set(polynomial_names()) == set(PUBLISHED)
-
-
-@pytest.mark.parametrize("model", sorted(PUBLISHED))
+@pytest.mark.parametrize("model", sorted({*PUBLISHED, *polynomial_names()}))
 def test_polynomials_are_those_of_numpy(model):
     raw, clamped = (wan_distance(*CALLS[model], clamp=c) for c in (False, True))
     assert model in raw.name
@@ -110,12 +104,6 @@ def test_a_profile_is_interpolated():
         (0.125, 0.75, 0.65), (0.25, 0.25, 0.0), (1.5, 1.0, 0.0), (0.0, -0.5, 0.0), (1.0, 0.0, 1.1),
     ):  # fmt: skip
         assert travelled(previous, current) == pytest.approx(wanted)
-
-
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
-def test_a_profile_is_a_distance_along_a_line(sigmas):
-    a, b, c = sorted(sigmas)
-    assert travelled(a, c) == pytest.approx(travelled(a, b) + travelled(b, c))
 
 
 def test_a_profile_that_does_not_ascend_is_refused():
