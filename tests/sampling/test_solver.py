@@ -206,7 +206,7 @@ def test_a_state_holds_three_tensors_at_most_and_none_at_the_end(new_objects, na
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("unipc", torch.bfloat16), ("euler", torch.float16), ("unipc", torch.float64)],
+    [("unipc", torch.bfloat16), ("euler", torch.float16), ("euler", torch.float64)],
 )
 def test_all_maths_is_fp32_whatever_the_model_returns(name, dtype):
     sigmas = flow_sigmas(4, 5.0)
