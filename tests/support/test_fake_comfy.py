@@ -30,31 +30,29 @@ class Mean(torch.nn.Module):
 
 
 def run(host, patcher, **kwargs):
-    return host.run(patcher, host.text(1), host.text(2), **kwargs)
+    return host.run(patcher, host.text(1), kwargs.pop("negative", host.text(2)), **kwargs)
 
 
-def recorder(seen, name):
+def watch(host, patcher, kind, note, key="test"):
+    """`note(arguments)` before every call of a place in the host's chain of wrappers."""
+
     def wrapper(executor, *args, **kwargs):
-        seen.append(name)
+        note(args)
         return executor(*args, **kwargs)
 
-    return wrapper
+    kind = getattr(host.patcher_extension.WrappersMP, kind)
+    patcher.add_wrapper_with_key(kind, key, wrapper)
 
 
-def test_wrappers_run_in_the_documented_order(host):
+def test_wrappers_run_in_the_documented_order_and_the_first_added_is_the_outermost(host):
     patcher, seen = host.patcher(Mean()), []
     for name in WRAPPERS:
-        kind = getattr(host.patcher_extension.WrappersMP, name)
-        patcher.add_wrapper_with_key(kind, "test", recorder(seen, name))
+        watch(host, patcher, name, lambda _, name=name: seen.append(name))
     run(host, patcher, steps=2)
     assert seen == [*WRAPPERS[:3], *WRAPPERS[3:], *WRAPPERS[3:]]
-
-
-def test_first_added_wrapper_is_the_outermost(host):
     patcher, seen = host.patcher(Mean()), []
-    kind = host.patcher_extension.WrappersMP.APPLY_MODEL
-    for name in ("first", "second"):
-        patcher.add_wrapper_with_key(kind, name, recorder(seen, name))
+    for key in ("first", "second"):
+        watch(host, patcher, "APPLY_MODEL", lambda _, key=key: seen.append(key), key)
     run(host, patcher, steps=1)
     assert seen == ["first", "second"]
 
@@ -62,32 +60,22 @@ def test_first_added_wrapper_is_the_outermost(host):
 def batches(host, **kwargs):
     patcher, seen = host.patcher(Mean()), []
 
-    def wrapper(executor, x, *args, **kw):
-        options = args[4]
-        seen.append((options["cond_or_uncond"], x.shape[0]))
+    def note(args):
+        options = args[5]
+        seen.append((options["cond_or_uncond"], args[0].shape[0]))
         assert len(set(options["uuids"])) == len(options["uuids"])
-        return executor(x, *args, **kw)
 
-    kind = host.patcher_extension.WrappersMP.DIFFUSION_MODEL
-    patcher.add_wrapper_with_key(kind, "test", wrapper)
-    out = host.run(patcher, host.text(1), kwargs.pop("negative", host.text(2)), steps=1, **kwargs)
+    watch(host, patcher, "DIFFUSION_MODEL", note)
+    out = run(host, patcher, steps=1, **kwargs)
     return seen, out
 
 
-def test_uncond_comes_first_in_the_batch(host):
-    assert batches(host)[0] == [([1, 0], 2)]
-
-
-def test_cfg_one_leaves_the_uncond_out(host):
+def test_conditions_that_may_share_a_batch_do_and_uncond_comes_first(host, monkeypatch):
+    seen, together = batches(host)
+    assert seen == [([1, 0], 2)]
     assert batches(host, cfg=1.0)[0] == [([0], 1)]
-
-
-def test_texts_of_different_length_run_apart(host):
+    # texts of different length
     assert batches(host, negative=host.text(2, tokens=8))[0] == [([0], 1), ([1], 1)]
-
-
-def test_short_memory_runs_the_uncond_first_and_changes_nothing(host, monkeypatch):
-    together = batches(host)[1]
     host.run_short_of_memory(monkeypatch)
     seen, apart = batches(host)
     assert seen == [([1], 1), ([0], 1)]
@@ -98,14 +86,12 @@ def test_options_are_new_for_each_call_and_leaves_are_shared(host):
     patcher, leaf, seen = host.patcher(Mean()), object(), []
     patcher.model_options["transformer_options"]["mine"] = {"leaf": leaf, "calls": []}
 
-    def wrapper(executor, *args, **kwargs):
+    def note(args):
         mine = args[5]["mine"]
         mine["calls"].append(1)
         seen.append((mine["leaf"] is leaf, len(mine["calls"])))
-        return executor(*args, **kwargs)
 
-    kind = host.patcher_extension.WrappersMP.DIFFUSION_MODEL
-    patcher.add_wrapper_with_key(kind, "test", wrapper)
+    watch(host, patcher, "DIFFUSION_MODEL", note)
     run(host, patcher, steps=3)
     assert seen == [(True, 1)] * 3
     assert patcher.model_options["transformer_options"]["mine"]["calls"] == []
@@ -162,31 +148,25 @@ def test_euler_is_exact_for_a_constant_velocity(host):
 
 def test_heun_evaluates_twice_but_for_the_last_step(host):
     patcher, seen = host.patcher(Mean()), []
-    patcher.add_wrapper_with_key("predict_noise", "test", recorder(seen, "call"))
+    watch(host, patcher, "PREDICT_NOISE", seen.append)
     run(host, patcher, steps=6, sampler="heun")
     assert len(seen) == 11
 
 
 def test_a_network_that_runs_its_wrappers_is_left_alone(host):
-    class Own(Mean):
-        runs_wrappers = True
-
-    patcher, seen = host.patcher(Own()), []
-    patcher.add_wrapper_with_key("diffusion_model", "test", recorder(seen, "call"))
+    network, seen = Mean(), []
+    network.runs_wrappers = True
+    patcher = host.patcher(network)
+    watch(host, patcher, "DIFFUSION_MODEL", seen.append)
     run(host, patcher, steps=1)
     assert seen == []
 
 
 def test_cond_with_a_percent_range_leaves_calls_out(host):
-    patcher, seen = host.patcher(Mean()), []
-    patcher.add_wrapper_with_key(
-        "apply_model",
-        "test",
-        lambda ex, *a, **k: (seen.append(a[5]["cond_or_uncond"]), ex(*a, **k))[1],
-    )
-    negative = host.text(2)
+    patcher, seen, negative = host.patcher(Mean()), [], host.text(2)
+    watch(host, patcher, "APPLY_MODEL", lambda args: seen.append(args[5]["cond_or_uncond"]))
     negative[0][1]["end_percent"] = 0.5
-    host.run(patcher, host.text(1), negative, steps=4)
+    run(host, patcher, steps=4, negative=negative)
     assert seen[0] == [1, 0]
     assert seen[-1] == [0]
 

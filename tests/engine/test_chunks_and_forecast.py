@@ -113,29 +113,6 @@ def answers(run, *sigmas):
     return [run.call(toy(0, 0), 1000 * s)[0, 0].reshape(-1).tolist() for s in sigmas]
 
 
-def test_a_linear_residual_is_extrapolated_exactly_within_one_interval(monkeypatch):
-    run = forecasting(monkeypatch, 1.0, "dense", "dense", *["reuse"] * 4)
-    got = answers(run, 1.0, 0.875, 0.84375, 0.8125, 0.75, 0.8125)
-    assert [row[0] for row in got] == [1000, 875, 843.75, 812.5, 750, 812.5]
-    assert all(row[0] == row[1] for row in got)
-
-
-def test_beyond_one_interval_the_extrapolation_stands_still(monkeypatch):
-    run = forecasting(monkeypatch, 1.0, "dense", "dense", *["reuse"] * 3)
-    assert [r[0] for r in answers(run, 1.0, 0.875, 0.75, 0.625, 0.25)] == [1000, 875, *[750] * 3]
-
-
-def test_half_a_forecast_goes_half_the_way_and_none_stays(monkeypatch):
-    for forecast, wanted in ((0.5, 812.5), (0.0, 875.0)):
-        run = forecasting(monkeypatch, forecast, "dense", "dense", "reuse")
-        assert answers(run, 1.0, 0.875, 0.75)[2] == [wanted] * 2
-
-
-def test_without_two_evaluations_there_is_no_slope(monkeypatch):
-    run = forecasting(monkeypatch, 1.0, "dense", "reuse", "reuse")
-    assert answers(run, 1.0, 0.875, 0.5) == [[1000, 1000]] * 3
-
-
 def test_every_row_has_a_slope_and_a_clock_of_its_own(monkeypatch):
     run = forecasting(monkeypatch, 1.0, "dense", "dense", [0], "reuse", "reuse", attention=1)
     got = answers(run, 1.0, 0.875, 0.75, 0.6875, 0.625)

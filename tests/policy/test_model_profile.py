@@ -31,19 +31,15 @@ def test_changes_are_the_means_of_the_branches():
     assert made.output_change == pytest.approx([0.4, 1.4, 2.4, 3.4, 4.4])
 
 
-@pytest.mark.parametrize("what", ["few", "gap", "nan"])
-def test_a_recording_that_says_too_little_makes_no_changes(what):
+def test_a_recording_that_says_too_little_makes_no_changes():
     levels = [1.0 - 0.1 * i for i in range(MIN_LEVELS)]
     found = {pair: [[0.1] * 3] for pair in pairwise(levels)}
     assert Changes.of(found) is not None
-    if what == "few":
-        del found[levels[0], levels[1]]
-    elif what == "gap":
-        del found[levels[2], levels[3]]
-        found |= {(0.1, 0.05): [[0.1] * 3], (0.05, 0.01): [[0.1] * 3]}
-    else:
-        found[levels[2], levels[3]] = [[0.1, 0.1, math.nan]]
-    assert Changes.of(found) is None
+    few = dict(list(found.items())[1:])
+    gap = {p: found[p] for p in found if p != (levels[2], levels[3])}
+    gap |= {(0.1, 0.05): [[0.1] * 3], (0.05, 0.01): [[0.1] * 3]}
+    unknown = found | {(levels[2], levels[3]): [[0.1, 0.1, math.nan]]}
+    assert [Changes.of(f) for f in (few, gap, unknown)] == [None] * 3
 
 
 def travelled(profile, a, b):
@@ -52,20 +48,12 @@ def travelled(profile, a, b):
     return float(measure.between(*(measure.signal(None, None, s) for s in levels)))
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "wanted"),
-    [
-        (1.0, 0.9, 0.5),
-        (1.0, 0.3, 1.5),
-        (0.8, 0.7, 0.15),
-        (0.4, 0.3, 0.1),
-        # the rate of the last interval goes on: 0.1 for 0.1
-        (0.3, 0.0, 0.3),
-        (0.3, 0.15, 0.15),
-    ],
-)
-def test_the_distance_is_what_was_recorded(a, b, wanted):
-    assert travelled(PROFILE, a, b) == pytest.approx(wanted)
+def test_the_distance_is_what_was_recorded():
+    for a, b, wanted in ((1.0, 0.9, 0.5), (1.0, 0.3, 1.5), (0.8, 0.7, 0.15), (0.4, 0.3, 0.1)):
+        assert travelled(PROFILE, a, b) == pytest.approx(wanted)
+    # the rate of the last interval goes on: 0.1 for 0.1
+    assert travelled(PROFILE, 0.3, 0.0) == pytest.approx(0.3)
+    assert travelled(PROFILE, 0.3, 0.15) == pytest.approx(0.15)
 
 
 def test_a_file_is_read_as_it_was_written(path):
@@ -76,28 +64,17 @@ def test_a_file_is_read_as_it_was_written(path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize(
-    ("end", "sigmas", "fine"),
-    [
+def test_a_run_beyond_the_recording_is_told():
+    for end, sigmas, fine in (
         (0.0, (1.0, 0.5, 0.02), True),
         (0.0, (0.5,), True),
         (0.25, (1.0, 0.3), True),
         (0.25, (1.0, 0.2), False),
         (0.0, (1.2, 0.5), False),
-    ],
-)
-def test_a_run_beyond_the_recording_is_told(end, sigmas, fine):
-    profile = ModelProfile("m", "f", CHANGES, end, "file.json")
-    words = profile.uncovered(sigmas)
-    assert (words is None) == fine
-    assert fine or ("file.json" in words and f"{min(sigmas):.3g}" in words)
-
-
-def changed(path, **fields):
-    PROFILE.dump(path)
-    data = json.loads(path.read_text("utf-8"))
-    data |= fields
-    path.write_text(json.dumps({k: v for k, v in data.items() if v is not None}), "utf-8")
+    ):
+        words = ModelProfile("m", "f", CHANGES, end, "file.json").uncovered(sigmas)
+        assert (words is None) == fine
+        assert fine or ("file.json" in words and f"{min(sigmas):.3g}" in words)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +96,9 @@ def changed(path, **fields):
     ],
 )
 def test_a_wrong_file_is_named_with_what_to_do(path, fields, said):
-    changed(path, **fields)
+    PROFILE.dump(path)
+    data = json.loads(path.read_text("utf-8")) | fields
+    path.write_text(json.dumps({k: v for k, v in data.items() if v is not None}), "utf-8")
     with pytest.raises(ProfileError, match=said) as error:
         ModelProfile.load(path, PROFILE.fingerprint)
     assert str(path) in str(error.value)
@@ -127,12 +106,12 @@ def test_a_wrong_file_is_named_with_what_to_do(path, fields, said):
     assert isinstance(error.value, MotionCacheError)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 5])
-def test_a_corrupt_file_is_named(path, content):
+def test_a_corrupt_file_is_named(path):
     path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(ProfileError, match="deep"):
-        ModelProfile.load(path, PROFILE.fingerprint)
+    for content in (b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 5):
+        path.write_bytes(content)
+        with pytest.raises(ProfileError, match="deep"):
+            ModelProfile.load(path, PROFILE.fingerprint)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(path, monkeypatch):

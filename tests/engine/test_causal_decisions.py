@@ -69,8 +69,7 @@ def checked(film, run, wanted):
     return film.sample(answer)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-@pytest.mark.parametrize("film", FILMS)
+@pytest.mark.parametrize(("film", "heads"), [(name, 1 + i % 2) for i, name in enumerate(FILMS)])
 def test_active_rows_see_stored_keys_up_to_their_chunks_end(monkeypatch, film, heads):
     poison(monkeypatch)
     film, network = FILMS[film], small_wan(heads, 2)
@@ -148,8 +147,7 @@ def test_bidirectional_chunks_are_computed_once_before_and_once_after(monkeypatc
     assert [c.computed for c in run.trace.calls()] == [len(r) for r in rows]
 
 
-@pytest.mark.parametrize("window, overlap", [(0, 0), (4, 0), (4, 2)])
-@pytest.mark.parametrize("prefix", [0, 3])
+@pytest.mark.parametrize(("window", "overlap", "prefix"), [(0, 0, 3), (4, 0, 3), (4, 2, 0)])
 def test_bidirectional_without_reuse_is_the_model_itself(window, overlap, prefix):
     options = ForcingOptions(
         2, 3, "unipc", "bidirectional", 0.05, window_frames=window, overlap_frames=overlap

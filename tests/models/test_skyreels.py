@@ -1,5 +1,7 @@
 """What is read from a SkyReels-V2 checkpoint, and the frame rate folded into a bias."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError, UnsupportedModelError
@@ -37,9 +39,8 @@ class SkyReels(DemoWan):
 def skyreels():
     """Every tensor random, also those that start as zeros or ones."""
     model = SkyReels(dim=DIM, ffn_dim=256, num_layers=LAYERS, text_dim=64)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
+    for parameter in model.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
     return model.eval()
 
 
@@ -53,9 +54,7 @@ def prefixed(sd, prefix):
     return {prefix + name: value for name, value in sd.items()}
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("fps", [16, 24])
-@pytest.mark.parametrize("per_frame", [False, True])
+@pytest.mark.parametrize(("fps", "per_frame"), [(16, False), (24, True)])
 def test_a_wan_with_the_folded_bias_computes_what_the_branch_does(fps, per_frame):
     model = skyreels()
     model.index = fps_index(fps)
@@ -70,9 +69,7 @@ def test_a_wan_with_the_folded_bias_computes_what_the_branch_does(fps, per_frame
     assert (found - model(x, t, text)).norm() > 1e-2 * expected.norm()
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("fps", [16, 24])
+@pytest.mark.parametrize(("fps", "prefix"), [(16, PREFIXES[0]), (24, PREFIXES[1])])
 def test_the_bias_is_the_sum(fps, prefix):
     model = skyreels()
     vector = model.fps_embedding.weight[0 if fps == 16 else 1]
@@ -123,8 +120,7 @@ def test_the_dtype_of_the_bias(stored, kept, tolerance):
     assert (folded.double() - exact).abs().max() <= tolerance * exact.abs().max()
 
 
-@pytest.mark.parametrize("name", ["scale_weight", "weight_scale"])
-@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize(("name", "per_row"), [("scale_weight", True), ("weight_scale", False)])
 def test_scaled_8_bit_floats_are_the_weights_they_stand_for(name, per_row):
     plain_sd = dict(skyreels().state_dict())
     scaled = dict(plain_sd)
@@ -154,16 +150,16 @@ def test_frame_rate_weights_in_an_unknown_format_are_refused(change):
         fold_fps({**skyreels().state_dict(), **change}, 24)
 
 
-@pytest.mark.parametrize(("fps", "index"), [(16, 0), (24, 1), (8, 1), (17, 1), (60, 1)])
-def test_index_of_the_embedding(fps, index):
-    assert fps_index(fps) == index
+def test_index_of_the_embedding():
+    assert [fps_index(fps) for fps in (16, 24, 8, 17, 60)] == [0, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("fps", [0, -16, 24.0, "24", None])
-def test_no_frame_rate(fps):
-    for call in (lambda: fps_index(fps), lambda: fold_fps(plain(), fps)):
+def test_no_frame_rate():
+    for fps in (0, -16, 24.0, "24", None):
         with pytest.raises(SettingsError, match="whole numbers from 1"):
-            call()
+            fps_index(fps)
+    with pytest.raises(SettingsError, match="whole numbers from 1"):
+        fold_fps(plain(), 0)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +175,7 @@ def test_what_is_found(prefix, before_marker):
 
 
 def test_a_whole_checkpoint_with_text_encoder_and_decoder():
-    sd = prefixed(plain(), "model.diffusion_model.") | {"vae.conv1.weight": torch.zeros(1)}
+    sd = prefixed(plain(), PREFIXES[1]) | {"vae.conv1.weight": torch.zeros(1)}
     assert inspect(sd).modules == ()
     assert "vae.conv1.weight" in fold_fps(sd, 24)
 
@@ -208,24 +204,16 @@ def test_ordinary_models_load_and_are_named(sd, kind, modules):
     assert all(name in told for name in modules)
 
 
-def facts_of(width=None, **more):
-    facts = inspect({**plain(), **more})
-    return facts if width is None else type(facts)(**{**vars(facts), "width": width})
-
-
-@pytest.mark.parametrize("fps", [16, 24])
-def test_text_for_a_model_with_the_embedding(fps):
-    told = describe(inspect(skyreels().state_dict()), fps)
+def test_text_for_a_model_with_the_embedding():
+    told = describe(inspect(skyreels().state_dict()), 16)
     assert told.startswith(
-        f"SkyReels-V2, 3 blocks, width 128, fps embedding folded for {fps} fps. Recommended: "
+        "SkyReels-V2, 3 blocks, width 128, fps embedding folded for 16 fps. Recommended: "
     )
-    assert "shift 8" in told
-    assert "CFG 6" in told
+    assert "shift 8" in told and "CFG 6" in told
 
 
-@pytest.mark.parametrize(
-    ("marker", "file_name", "said"),
-    [
+def test_text_without_the_embedding():
+    for marker, file_name, said in (
         (DF_14B, "x.safetensors", f"SkyReels-V2 (by marker {DF_14B})"),
         # the marker knows better than the name
         (DF_14B, "model_T2V.safetensors", f"SkyReels-V2 (by marker {DF_14B})"),
@@ -236,20 +224,19 @@ def test_text_for_a_model_with_the_embedding(fps):
         # neither a folder nor a part of a word
         (None, "df/model.safetensors", "nothing in the file tells"),
         (None, "pdfs.safetensors", "nothing in the file tells"),
-    ],
-)  # fmt: skip
-def test_text_without_the_embedding(marker, file_name, said):
-    more = {} if marker is None else {f"model_type.{marker}": torch.zeros(1)}
-    told = describe(facts_of(**more), 24, file_name)
-    assert said in told
-    assert "folded" not in told
-    assert ("not a diffusion-forcing model" in told) == ("Text-to-video (by" in said)
+    ):
+        more = {} if marker is None else {f"model_type.{marker}": torch.zeros(1)}
+        told = describe(inspect(plain(**more)), 24, file_name)
+        assert said in told
+        assert "folded" not in told
+        assert ("not a diffusion-forcing model" in told) == ("Text-to-video (by" in said)
 
 
-@pytest.mark.parametrize("file_name", ["SkyReels-V2-DF-1.3B.safetensors", "model.safetensors"])
-def test_text_for_the_small_model_that_should_have_an_embedding(file_name):
-    assert "SkyReels-V2-DF-1.3B has" in describe(facts_of(width=1536), 24, file_name)
-    assert "SkyReels-V2-DF-1.3B has" not in describe(facts_of(width=5120), 24, file_name)
+def test_text_for_the_small_model_that_should_have_an_embedding():
+    for file_name in ("SkyReels-V2-DF-1.3B.safetensors", "model.safetensors"):
+        for width, lost in ((1536, True), (5120, False)):
+            told = describe(replace(inspect(plain()), width=width), 24, file_name)
+            assert ("SkyReels-V2-DF-1.3B has" in told) == lost
 
 
 def without(sd, *starts):
@@ -288,10 +275,7 @@ def test_other_files_are_refused_with_what_to_do(case):
     for call in (inspect, lambda tensors: fold_fps(tensors, 24)):
         with pytest.raises(UnsupportedModelError, match=message):
             call(make())
-
-
-@pytest.mark.parametrize("case", ["diffusers", "first shard", "block missing", "half a branch"])
-def test_a_prefix_hides_no_reason(case):
-    make, message = REFUSED[case]
-    with pytest.raises(UnsupportedModelError, match=message):
-        inspect(prefixed(make(), "model.diffusion_model."))
+    # a prefix hides no reason
+    if case in ("diffusers", "first shard", "block missing", "half a branch"):
+        with pytest.raises(UnsupportedModelError, match=message):
+            inspect(prefixed(make(), PREFIXES[1]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.sampling import forcing, solver
 from motioncache_pack.motioncache_core.sampling.schedule import CLEAN, DONE, ChunkStep
-from motioncache_pack.tests.core.forcing_oracle import (
+from motioncache_pack.tests.sampling.forcing_oracle import (
     Case,
     Networks,
     relative_error,
@@ -38,15 +38,26 @@ FRAME_CHUNKS = {
     "frame after frame": Case(3, 4, 1, 4, cfg=3.0, shift=5.0, seed=13),
 }
 WINDOWS = {
-    "two": Case(8, 6, 2, 2, window=6, overlap=2, seed=14),
+    "two windows": Case(8, 6, 2, 2, window=6, overlap=2, seed=14),
     "shorter last": Case(10, 5, 2, 3, cfg=4.0, window=6, overlap=2, seed=15),
     "two chunks shared": Case(12, 4, 2, 4, cfg=2.0, window=6, overlap=4, seed=16),
-    "together": Case(9, 5, 3, 0, batch=2, window=6, overlap=3, seed=17),
+    "together in windows": Case(9, 5, 3, 0, batch=2, window=6, overlap=3, seed=17),
 }
 
 
 def cases(named):
     return pytest.mark.parametrize("case", named.values(), ids=named.keys())
+
+
+def alternating(named, both=()):
+    """Every case with one of the attentions in turn, those that are named with both."""
+    found = [
+        pytest.param(case, attention, id=f"{name} {attention}")
+        for i, (name, case) in enumerate(named.items())
+        for j, attention in enumerate(ATTENTIONS)
+        if i % 2 == j or name in both
+    ]
+    return pytest.mark.parametrize(("case", "attention"), found)
 
 
 def assert_same(ours, theirs, tolerance=TOLERANCE):
@@ -72,9 +83,8 @@ def same_condition_noise(monkeypatch, case, once):
     return drawn
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@cases(ONE_WINDOW)
-def test_one_window(case, attention):
+@alternating(ONE_WINDOW | WINDOWS, both=("staggered cfg", "together", "shorter last"))
+def test_whole_clips_and_windows_that_share_frames(case, attention):
     networks = Networks(case.seed)
     theirs = run_theirs(networks, case, masked=attention == "block_causal")
     assert_same(run_ours(networks, case, attention), theirs)
@@ -92,16 +102,9 @@ def test_chunks_of_one_frame(case):
     assert trajectory_error(causal, theirs) > 100 * TOLERANCE
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@cases(WINDOWS)
-def test_windows_that_share_frames(case, attention):
-    networks = Networks(case.seed)
-    theirs = run_theirs(networks, case, masked=attention == "block_causal")
-    assert_same(run_ours(networks, case, attention), theirs)
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("delay", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("delay", "attention"), [(0, "block_causal"), (2, "bidirectional"), (5, "block_causal")]
+)
 def test_given_frames(delay, attention):
     case = Case(8, 5, 2, delay, cfg=3.0, window=6, overlap=4, seed=20 + delay)
     networks = Networks(case.seed)
@@ -119,8 +122,9 @@ def test_given_frames(delay, attention):
                               timesteps=theirs.timesteps[-count:]))  # fmt: skip
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize(("cfg", "noised"), [(1.0, 50), (4.0, 20)])
+@pytest.mark.parametrize(
+    ("cfg", "noised", "attention"), [(1.0, 50, "bidirectional"), (4.0, 20, "block_causal")]
+)
 def test_noise_on_given_frames(monkeypatch, cfg, noised, attention):
     causal = attention == "block_causal"
     case = Case(10, 5, 2, 2, cfg, window=6, overlap=2, noised=noised, seed=30 + noised)
@@ -134,14 +138,7 @@ def test_noise_on_given_frames(monkeypatch, cfg, noised, attention):
     assert trajectory_error(clean, theirs) > 10 * TOLERANCE
 
 
-@cases({name: ONE_WINDOW[name] for name in ("staggered", "many steps")})
-def test_the_attentions_differ(case):
-    networks = Networks(case.seed)
-    theirs = run_theirs(networks, case, masked=True)
-    assert trajectory_error(run_ours(networks, case, "bidirectional"), theirs) > 100 * TOLERANCE
-
-
-@cases({name: ONE_WINDOW[name] for name in ("staggered cfg", "one after the other", "many steps")})
+@cases({name: ONE_WINDOW[name] for name in ("staggered cfg", "one after the other")})
 def test_clean_keys_make_block_causal_exact(monkeypatch, case):
     """Without the evaluation of a finished chunk the others see keys of its last noisy step."""
     networks = Networks(case.seed)
@@ -170,8 +167,9 @@ def test_diffusers_leaves_noise_in_a_last_chunk_that_is_shorter(case):
     assert relative_error(ours.latents[:, :, whole:], noise[:, :, whole:]) > 0.1
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("name", ["staggered cfg", "together", "many steps"])
+@pytest.mark.parametrize(
+    ("name", "attention"), [("staggered cfg", "bidirectional"), ("many steps", "block_causal")]
+)
 def test_diffusers_first_correction_starts_from_the_wrong_sample(monkeypatch, name, attention):
     """The pipeline passes its scheduler a view of the latents, which the scheduler remembers in
     its first step and the pipeline then overwrites. The same mistake in our solver gives the same

@@ -5,12 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-import pytest
 import torch
-
-from motioncache_core.demo import codec, conditions, scenes
-from motioncache_core.demo.attention import scaled_dot_product
-from motioncache_core.demo.training import batches, train
+from motioncache_pack.motioncache_core.demo import codec, conditions, scenes
+from motioncache_pack.motioncache_core.demo.attention import scaled_dot_product
+from motioncache_pack.motioncache_core.demo.training import batches, train
 
 
 def generator(seed: int) -> torch.Generator:
@@ -23,33 +21,30 @@ def scene_and_take(seed: int, frames: int) -> tuple[scenes.Scene, scenes.Take]:
     return scene, scenes.draw_take(scene, rng)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_a_take_keeps_to_its_classes(seed: int) -> None:
-    scene, take = scene_and_take(seed, 9)
-    for shape, (x, y), velocity in zip(scene.shapes, take.starts, take.velocities, strict=True):
-        assert abs(x - shape.start()[0]) <= 3 and abs(y - shape.start()[1]) <= 3
-        nominal, drawn = (torch.tensor(v) for v in (shape.velocity(), velocity))
-        if shape.speed == 0:
-            assert drawn.norm() == 0
-        else:
-            assert torch.cosine_similarity(nominal, drawn, dim=0) > 0.96
-            assert 0.7 < drawn.norm() / nominal.norm() < 1.3
-    assert (take.pan != 0) == (scene.pan != 0)
-    assert len({s.colour for s in scene.shapes}) == len(scene.shapes)
+def test_a_take_keeps_to_its_classes() -> None:
+    for scene, take in (scene_and_take(seed, 9) for seed in range(6)):
+        for shape, (x, y), velocity in zip(scene.shapes, take.starts, take.velocities, strict=True):
+            assert abs(x - shape.start()[0]) <= 3 and abs(y - shape.start()[1]) <= 3
+            nominal, drawn = (torch.tensor(v) for v in (shape.velocity(), velocity))
+            if shape.speed == 0:
+                assert drawn.norm() == 0
+            else:
+                assert torch.cosine_similarity(nominal, drawn, dim=0) > 0.96
+                assert 0.7 < drawn.norm() / nominal.norm() < 1.3
+        assert (take.pan != 0) == (scene.pan != 0)
+        assert len({s.colour for s in scene.shapes}) == len(scene.shapes)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_only_what_moves_changes(seed: int) -> None:
-    scene, take = scene_and_take(seed, 6)
-    video = scenes.render(scene, take, 6)
-    still = scenes.Scene(scene.shapes, scene.texture, scene.palette, 0)
-    take = scenes.Take(take.starts, take.velocities, 0.0, take.phase)
-    video = scenes.render(still, take, 6)
-    change = (video[1:] - video[:-1]).abs().amax(-1)
-    # antialiased edges reach a few pixels beyond the half-covered line
-    mask = scenes.moving_mask(still, take, 6)[:, None].float()
-    near = torch.nn.functional.max_pool2d(mask, 11, 1, 5)[:, 0] > 0
-    assert change[~(near[1:] | near[:-1])].max() < 0.02
+def test_only_what_moves_changes() -> None:
+    for scene, take in (scene_and_take(seed, 6) for seed in range(4)):
+        still = scenes.Scene(scene.shapes, scene.texture, scene.palette, 0)
+        take = scenes.Take(take.starts, take.velocities, 0.0, take.phase)
+        video = scenes.render(still, take, 6)
+        change = (video[1:] - video[:-1]).abs().amax(-1)
+        # antialiased edges reach a few pixels beyond the half-covered line
+        mask = scenes.moving_mask(still, take, 6)[:, None].float()
+        near = torch.nn.functional.max_pool2d(mask, 11, 1, 5)[:, 0] > 0
+        assert change[~(near[1:] | near[:-1])].max() < 0.02
 
 
 def test_all_text_fits_the_axes() -> None:
@@ -103,15 +98,15 @@ def test_noise_levels_cover_every_kind() -> None:
     assert ((chunks[:, 0] == 0) & (chunks[:, -1] > 0)).float().mean() > 0.04
 
 
-@pytest.mark.parametrize("frames", [3, 5, 9])
-def test_block_causal_attention_is_the_masked_one(frames: int) -> None:
-    q, k, v = torch.randn(3, 2, frames * 4, 8, generator=generator(1)).unbind(0)
-    attend = batches.block_causal_options(frames, 4)["optimized_attention_override"]
-    chunk = torch.arange(frames * 4) // 4 // batches.CHUNK
-    expected = scaled_dot_product(q, k, v, 2, mask=chunk[:, None] >= chunk)
-    assert callable(attend)
-    assert torch.allclose(attend(scaled_dot_product, q, k, v, heads=2), expected, atol=1e-6)
-    assert attend(scaled_dot_product, q, k[:, :3], v[:, :3], heads=2).shape == q.shape
+def test_block_causal_attention_is_the_masked_one() -> None:
+    for frames in (3, 5, 9):
+        q, k, v = torch.randn(3, 2, frames * 4, 8, generator=generator(1)).unbind(0)
+        attend = batches.block_causal_options(frames, 4)["optimized_attention_override"]
+        chunk = torch.arange(frames * 4) // 4 // batches.CHUNK
+        expected = scaled_dot_product(q, k, v, 2, mask=chunk[:, None] >= chunk)
+        assert callable(attend)
+        assert torch.allclose(attend(scaled_dot_product, q, k, v, heads=2), expected, atol=1e-6)
+        assert attend(scaled_dot_product, q, k[:, :3], v[:, :3], heads=2).shape == q.shape
 
 
 def test_losses_are_sorted_by_noise_level() -> None:

@@ -28,15 +28,16 @@ def run(given, steps, shift=5.0, levels=None):
     sigmas = flow_sigmas(steps, shift)
     made = Run(small_wan(), given, sigmas=sigmas, profile=None)
     x, text = torch.randn(1, 16, 4, 8, 8), torch.randn(1, TEXT_TOKENS, TEXT_DIM)
-    with torch.no_grad():
-        for sigma in levels or sigmas[:-1]:
-            made.call(x, 1000 * sigma, text)
+    for sigma in levels or sigmas[:-1]:
+        made.call(x, 1000 * sigma, text)
     made.session.close()
     return made
 
 
-@pytest.mark.parametrize("budget", [0.3, 0.45, 0.5, 0.7, 1.0])
-@pytest.mark.parametrize(("steps", "shift"), [(20, 1.0), (30, 5.0), (50, 3.0)])
+@pytest.mark.parametrize(
+    ("budget", "steps", "shift"),
+    [(0.3, 20, 1.0), (0.45, 30, 5.0), (0.5, 50, 3.0), (0.7, 20, 1.0), (1.0, 30, 5.0)],
+)
 def test_whole_evaluations_keep_to_the_budget(budget, steps, shift):
     made = run(settings(compute_budget=budget), steps, shift)
     done = [i for i, kind in enumerate(made.decided) if kind == "dense"]
@@ -51,8 +52,7 @@ def test_whole_evaluations_keep_to_the_budget(budget, steps, shift):
         assert sum(later) / len(later) <= sum(gaps) / len(gaps)
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.85])
-@pytest.mark.parametrize("budget", [0.35, 0.5, 0.8])
+@pytest.mark.parametrize(("budget", "share"), [(0.35, 0.5), (0.5, 0.25), (0.8, 0.85)])
 def test_shares_of_the_tokens_keep_to_it(budget, share):
     given = settings(policy="motion", update_share=share, compute_budget=budget)
     made = run(given, 40)
@@ -127,9 +127,8 @@ def test_what_is_left_between_warm_up_and_the_end():
 def test_a_budget_that_warm_up_takes_is_told_and_computes_what_waited_too_long():
     made = run(settings(compute_budget=0.2, max_stale_steps=5), 20)
     assert any("warm-up and the last step take 5" in str(r) for r in made.trace.remarks)
-    assert made.decided == ["dense"] * 4 + (["reuse"] * 5 + ["dense"]) * 2 + ["reuse"] * 3 + [
-        "dense"
-    ]
+    waiting = "".join(kind[0] for kind in made.decided)
+    assert waiting == "dddd" + "rrrrrd" * 2 + "rrrd"
 
 
 def test_motion_computes_shares_and_more_of_it_where_that_is_too_little():

@@ -6,7 +6,7 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.policy.chunk_decision import shared_rows
 from motioncache_pack.tests.core.runs import decide_at_once as decide
-from motioncache_pack.tests.core.test_policy import PLAIN, rows, started
+from motioncache_pack.tests.policy.chunks import PLAIN, rows, started
 
 SHARES = dataclasses.replace(PLAIN, update_share=0.5, reuse_threshold=0.5)
 

@@ -7,7 +7,6 @@ import torch
 from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.policy.chunk_decision import row_multiple
-from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.policy.clip_decision import advance, prepare
 from motioncache_pack.motioncache_core.policy.clip_state import ClipState
 from motioncache_pack.motioncache_core.policy.run_context import RunContext
@@ -16,90 +15,20 @@ from motioncache_pack.motioncache_core.report.trace_recorder import TraceRecorde
 from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import decide_at_once as decide
-
-# in the motion phase from the second evaluation on, each token for itself
-PLAIN = MotionCacheSettings(
-    warmup_steps=1, uniform_updates=0, agreement=0.0, min_update_ratio=0.0, max_stale_steps=0,
-    reuse_threshold=0.25,
-)  # fmt: skip
+from motioncache_pack.tests.policy.chunks import PLAIN, chunk, rows, started
 
 
-def chunk(frames=1, positions=4):
-    return ChunkState(slice(0, frames * positions), frames, torch.device("cpu"))
-
-
-def started(settings, weights):
-    """A chunk of `frames x positions` weights that has been computed once."""
-    weights = torch.tensor(weights)
-    state = chunk(*weights.shape)
-    assert decide(settings, state, None, ops).kind == "dense"
-    state.weights = weights.reshape(-1)
-    return state
-
-
-def rows(decision, tokens):
-    if decision.kind == "partial":
-        return decision.due.nonzero().view(-1).tolist()
-    return list(range(tokens)) if decision.kind == "dense" else []
-
-
-def test_tokens_become_due_one_by_one():
-    state = started(PLAIN, [[1.0, 0.5, 0.75, 0.0]])
-    seen = [rows(decide(PLAIN, state, 0.125, ops), 4) for _ in range(6)]
-    # weights 1, 1/2, 3/4: every 2nd, 4th and 3rd evaluation; weight 0 never
-    assert seen == [[], [0], [2], [0, 1], [], [0, 2]]
-
-
-@pytest.mark.parametrize("frames, crossing, wanted", [
-    (4, 2, False), (4, 3, True), (5, 2, False), (5, 3, True), (1, 1, True), (2, 1, False),
-])  # fmt: skip
-def test_the_vote_needs_a_strict_majority(frames, crossing, wanted):
-    settings = dataclasses.replace(PLAIN, agreement=0.5)
-    moving = [[1.0, 0.0]] * crossing + [[0.0, 0.0]] * (frames - crossing)
-    decision = decide(settings, started(settings, moving), 0.5, ops)
-    assert rows(decision, 2 * frames) == ([2 * f for f in range(frames)] if wanted else [])
-
-
-def test_a_vote_that_fails_leaves_the_crossed_tokens_growing():
-    settings = dataclasses.replace(PLAIN, agreement=0.5)
-    state = started(settings, [[1.0], [0.5]])
-    assert decide(settings, state, 0.25, ops).kind == "reuse"
-    assert state.accumulator.tolist() == [0.25, 0.125]
-    assert decide(settings, state, 0.25, ops).kind == "dense"
-    assert state.accumulator.tolist() == [0.0, 0.0]
-
-
-def test_too_small_an_update_is_put_off_and_keeps_growing():
-    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
-    state = started(settings, [[1.0, 0.5, 0.5, 0.5]])
-    assert decide(settings, state, 0.25, ops).kind == "reuse"
-    assert state.accumulator.tolist() == [0.25, 0.125, 0.125, 0.125]
-    assert decide(settings, state, 0.25, ops).kind == "dense"
-
-
-def test_an_update_of_just_the_ratio_runs():
-    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
-    decision = decide(settings, started(settings, [[1.0, 1.0, 0.5, 0.5]]), 0.25, ops)
-    assert rows(decision, 4) == [0, 1]
-
-
-def test_reaching_the_threshold_is_enough():
-    state = started(PLAIN, [[1.0]])
-    assert decide(PLAIN, state, 0.249, ops).kind == "reuse"
-    assert decide(PLAIN, started(PLAIN, [[1.0]]), 0.25, ops).kind == "dense"
-
-
-def test_no_token_waits_longer_than_the_cap_in_the_motion_phase():
-    settings = dataclasses.replace(PLAIN, max_stale_steps=3, agreement=0.5, min_update_ratio=1.0)
-    state = started(settings, [[0.0, 0.0], [0.0, 0.0]])
-    kinds = [decide(settings, state, 0.1, ops).kind for _ in range(9)]
-    assert kinds == ["reuse", "reuse", "reuse", "dense"] * 2 + ["reuse"]
-
-
-def test_no_token_waits_longer_than_the_cap_in_the_uniform_phase():
-    settings = dataclasses.replace(PLAIN, max_stale_steps=3, uniform_updates=100)
-    state = started(settings, [[1.0]])
-    kinds = [decide(settings, state, 0.0, ops).kind for _ in range(9)]
+@pytest.mark.parametrize(
+    ("phase", "weights", "distance"),
+    [
+        ({"agreement": 0.5, "min_update_ratio": 1.0}, [[0.0, 0.0], [0.0, 0.0]], 0.1),
+        ({"uniform_updates": 100}, [[1.0]], 0.0),
+    ],
+)
+def test_no_token_waits_longer_than_the_cap(phase, weights, distance):
+    settings = dataclasses.replace(PLAIN, max_stale_steps=3, **phase)
+    state = started(settings, weights)
+    kinds = [decide(settings, state, distance, ops).kind for _ in range(9)]
     assert kinds == ["reuse", "reuse", "reuse", "dense"] * 2 + ["reuse"]
 
 
@@ -108,8 +37,7 @@ def test_without_a_cap_nothing_that_stands_still_is_computed():
     assert {decide(PLAIN, state, 0.0, ops).kind for _ in range(50)} == {"reuse"}
 
 
-@pytest.mark.parametrize("uniform_updates", [0, 100])
-@pytest.mark.parametrize("phase", ["last", "end"])
+@pytest.mark.parametrize(("phase", "uniform_updates"), [("last", 0), ("end", 100)])
 def test_a_forced_evaluation_is_dense_and_starts_counting_anew(phase, uniform_updates):
     settings = dataclasses.replace(PLAIN, uniform_updates=uniform_updates, max_stale_steps=3)
     state = started(settings, [[1.0]])
@@ -137,35 +65,15 @@ def test_a_repeated_level_still_adds_its_distance():
     assert decide(PLAIN, state, 0.125, ops, repeated=True).kind == "dense"
 
 
-@pytest.mark.parametrize("policy", ["chunk", "step"])
-def test_chunk_and_step_never_leave_the_uniform_phase(policy):
+@pytest.mark.parametrize(
+    ("policy", "keeps_keys"), [("chunk", True), ("step", True), ("motion", False)]
+)
+def test_without_decisions_for_tokens_the_uniform_phase_never_ends(policy, keeps_keys):
     settings = dataclasses.replace(PLAIN, policy=policy, uniform_updates=1)
     state = started(settings, [[1.0, 0.0]])
-    decisions = [decide(settings, state, 0.125, ops) for _ in range(8)]
+    decisions = [decide(settings, state, 0.125, ops, allow_partial=keeps_keys) for _ in range(8)]
     assert [d.kind for d in decisions] == ["reuse", "dense"] * 4
     assert {d.phase for d in decisions} == {"uniform"}
-
-
-def test_without_keys_and_values_motion_never_leaves_the_uniform_phase():
-    settings = dataclasses.replace(PLAIN, uniform_updates=1)
-    state = started(settings, [[1.0, 0.0]])
-    decisions = [decide(settings, state, 0.125, ops, allow_partial=False) for _ in range(8)]
-    assert [d.kind for d in decisions] == ["reuse", "dense"] * 4
-    assert {d.phase for d in decisions} == {"uniform"}
-
-
-def test_the_uniform_phase_ends_after_updates_not_steps():
-    settings = dataclasses.replace(PLAIN, uniform_updates=2)
-    state = started(settings, [[1.0]])
-    phases = [decide(settings, state, 0.0625, ops).phase for _ in range(9)]
-    # updates at the 4th and the 8th evaluation
-    assert phases == ["uniform"] * 8 + ["motion"]
-
-
-def test_a_tiny_threshold_computes_everything():
-    settings = dataclasses.replace(PLAIN, reuse_threshold=1e-30)
-    state = started(settings, [[1.0, 0.6]])
-    assert {decide(settings, state, 1e-6, ops).kind for _ in range(5)} == {"dense"}
 
 
 def test_without_a_map_all_tokens_weigh_one():
@@ -214,23 +122,20 @@ def advanced(scope, settings, distance, sigma, limits):
     return advance(scope, context, proposals, numbers, (sigma,))
 
 
-@pytest.mark.parametrize(
-    "changes, sigma, wanted",
-    [
-        ({}, 0.1, "last"),
-        ({}, 0.05, "last"),
-        ({}, 0.2, "end"),
-        ({}, 0.21, "motion"),
-        ({"dense_last": False}, 0.1, "end"),
-    ],
-)
-def test_the_schedule_forces_its_last_levels(changes, sigma, wanted):
-    settings = dataclasses.replace(PLAIN, **changes)
-    scope = ClipState.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+def test_the_schedule_forces_its_last_levels():
     limits = RunFacts(sigmas=[1.0, 0.1, 0.0], end_sigma=0.2)
-    advanced(scope, settings, None, 1.0, limits)
-    decisions = advanced(scope, settings, 0.0, sigma, limits)
-    assert [d.phase for d in decisions] == [wanted]
+    for dense_last, sigma, wanted in (
+        (True, 0.1, "last"),
+        (True, 0.05, "last"),
+        (True, 0.2, "end"),
+        (True, 0.21, "motion"),
+        (False, 0.1, "end"),
+    ):
+        settings = dataclasses.replace(PLAIN, dense_last=dense_last)
+        scope = ClipState.start("all", TokenLayout(1, 1, 2), torch.device("cpu"))
+        advanced(scope, settings, None, 1.0, limits)
+        decisions = advanced(scope, settings, 0.0, sigma, limits)
+        assert [d.phase for d in decisions] == [wanted], sigma
 
 
 def test_the_paper_preset_forces_no_last_evaluation():
@@ -242,11 +147,9 @@ def test_the_paper_preset_forces_no_last_evaluation():
     assert [d.kind for d in decisions] == ["dense"] * 5 + ["reuse"] * 2
 
 
-@pytest.mark.parametrize(
-    "tokens, multiple", [(1, 1), (63, 1), (64, 2), (768, 16), (4095, 64), (4096, 128), (32760, 128)]
-)
-def test_counts_are_rounded_to_a_small_share_of_the_tokens(tokens, multiple):
-    assert row_multiple(tokens) == multiple
+def test_counts_are_rounded_to_a_small_share_of_the_tokens():
+    found = [row_multiple(n) for n in (1, 63, 64, 768, 4095, 4096, 32760)]
+    assert found == [1, 1, 2, 16, 64, 128, 128]
 
 
 @pytest.mark.parametrize("agreement", [0.0, 0.5])
@@ -279,8 +182,6 @@ def test_the_next_most_due_rows_fill_the_count(agreement):
         assert torch.equal(state.accumulator[~due], grown[~due])
         before = state.accumulator.clone()
     assert partial >= 3
-
-
-def test_nothing_due_is_not_filled_up():
+    # nothing due is not filled up
     state = started(PLAIN, torch.rand(4, 64).mul(0.5).tolist())
     assert decide(PLAIN, state, 0.125, ops).kind == "reuse"
