@@ -32,12 +32,7 @@ class Masked:
         self.chunk_end: dict[int, int] = {}
 
     def call(
-        self,
-        x: Tensor,
-        t: Tensor,
-        context: Tensor,
-        names: tuple[str, ...],
-        forcing: ForcingCall,
+        self, x: Tensor, t: Tensor, context: Tensor, names: tuple[str, ...], forcing: ForcingCall
     ) -> Tensor:
         self._remember(x[: len(x) // len(names)], forcing)
         first, start = min(self.frames), forcing.iteration.start
@@ -100,12 +95,7 @@ class Swapped:
         self.start = self.left = 0
 
     def call(
-        self,
-        x: Tensor,
-        t: Tensor,
-        context: Tensor,
-        forcing: ForcingCall,
-        rows: list[int],
+        self, x: Tensor, t: Tensor, context: Tensor, forcing: ForcingCall, rows: list[int]
     ) -> Tensor:
         """The output when only `rows` are computed; other rows take the stored residual, which is
         0 for those that were never computed."""

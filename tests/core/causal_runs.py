@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
+from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
@@ -120,15 +121,17 @@ def sampled(
     *,
     network: Any = None,
     host: Mapping[str, Any] | None = None,
+    look: Callable[[Session], Any] = id,
     **facts: Any,
 ) -> tuple[Tensor, Trace]:
-    """Latents and trace of a run in a session of its own."""
+    """Latents and trace of a run in a session of its own, which `look` is shown at the end."""
     facts.setdefault("sigmas", film.sigmas)
     run = ForcingRun(network or NETWORK, settings, **facts)
     run.host = host or {}
     try:
         latents = film.sample(run.answer)
     finally:
+        look(run.session)
         run.session.close()
     return latents, run.trace
 

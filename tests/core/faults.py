@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
+from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.tests.core.runs import Run, Steady, living_tensors
+from motioncache_pack.tests.core.runs import Run, Steady, left_over, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -54,6 +55,7 @@ def sampled(
     dtype: torch.dtype = torch.float32,
     grouping: Grouping = together,
     before: Callable[[int], None] = lambda step: None,
+    look: Callable[[Session], Any] = id,
     **facts: Any,
 ) -> tuple[Tensor, Trace]:
     """Latents and trace of a guided run in a session of its own.
@@ -61,6 +63,7 @@ def sampled(
     Args:
         grouping: the branches of each step, call by call. One that is left out is not guided with.
         before: is told every step before it is taken.
+        look: is shown the session before it is closed.
     """
     rng = torch.Generator().manual_seed(8)
     x = torch.randn(samples, 16, *size, generator=rng).to(dtype)
@@ -78,6 +81,7 @@ def sampled(
             velocity = base + 3 * (answers["c"] - base)
             x = x + (LEVELS[step + 1] - LEVELS[step]) * velocity
     finally:
+        look(run.session)
         run.session.close()
     return x, run.trace
 
@@ -95,11 +99,31 @@ def digest(latents: Tensor) -> str:
 def module_state(model: Any) -> list[Any]:
     """Everything that a run could hang on a network."""
     return [
-        (sorted(vars(m)), list(m._forward_hooks), list(m._forward_pre_hooks), id(m.forward))
-        if "forward" in vars(m)
-        else (sorted(vars(m)), list(m._forward_hooks), list(m._forward_pre_hooks))
+        (sorted(vars(m)), list(m._forward_hooks), list(m._forward_pre_hooks))
+        + ((id(m.forward),) if "forward" in vars(m) else ())
         for m in model.modules()
     ]
+
+
+class Interrupt(BaseException):
+    """Like a KeyboardInterrupt: no handler of ordinary exceptions sees it."""
+
+
+@contextmanager
+def broken(block: int, at: int, error: type[BaseException]) -> Iterator[list[int]]:
+    """A block of the network raises in one of its calls; the rows of all until then."""
+    rows: list[int] = []
+
+    def breaks(module: Any, args: Any) -> None:
+        rows.append(args[0].shape[1])
+        if len(rows) > at:
+            raise error("stop")
+
+    handle = network().blocks[block].register_forward_pre_hook(breaks)
+    try:
+        yield rows
+    finally:
+        handle.remove()
 
 
 @contextmanager
@@ -108,9 +132,7 @@ def nothing_is_kept() -> Iterator[None]:
     model = network()
     tensors, threads, modules = living_tensors(), set(threading.enumerate()), module_state(model)
     yield
-    # a map in a trace is a numpy view of a uint8 tensor
-    new = [t for key, t in living_tensors().items() if key not in tensors]
-    assert [(tuple(t.shape), t.dtype) for t in new if t.dtype != torch.uint8] == []
+    assert left_over(tensors) == []
     assert set(threading.enumerate()) == threads
     assert module_state(model) == modules
 

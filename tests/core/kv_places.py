@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def kept_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "gpu_fp8":
         without_rounding(monkeypatch)
     return str(request.param)
+
+
+def in_turn(values: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Each of the values, or tuples of them, with one place: all places before one comes again."""
+    tuples = [v if isinstance(v, tuple) else (v,) for v in values]
+    return [(*v, PLACES[i % len(PLACES)]) for i, v in enumerate(tuples)]
 
 
 def kept_bytes(trace: Trace, kept_in: str) -> int:

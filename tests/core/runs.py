@@ -116,3 +116,12 @@ def living_tensors() -> dict[int, Tensor]:
     """All tensors that Python code still holds, by address."""
     gc.collect()
     return {id(o): o for o in gc.get_objects() if type(o) is Tensor}
+
+
+def left_over(before: Mapping[int, Tensor]) -> list[tuple[int, ...]]:
+    """Shapes of tensors that were not there before.
+
+    Those of 8 bits do not count: a map or mask in a trace is a numpy view of one.
+    """
+    new = (t for key, t in living_tensors().items() if key not in before)
+    return [tuple(t.shape) for t in new if not str(t.dtype).endswith("int8")]

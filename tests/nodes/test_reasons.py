@@ -14,9 +14,9 @@ from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
-from motioncache_pack.tests.core.test_compile import Deaf
-from motioncache_pack.tests.core.test_kv_out_of_memory import Scarce
-from motioncache_pack.tests.core.test_windows import WINDOWS
+from motioncache_pack.tests.engine.test_compile import Deaf
+from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
+from motioncache_pack.tests.engine.test_windows import WINDOWS
 from motioncache_pack.tests.nodes.test_compile import both
 from motioncache_pack.tests.nodes.test_conflicts import vace
 from motioncache_pack.tests.support.toy_models import DoublingNet

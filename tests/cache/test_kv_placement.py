@@ -1,18 +1,18 @@
 """Where keys and values go: by setting, by free memory on the device and on the host."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import SettingsError
+from motioncache_pack.motioncache_core import MotionCacheSettings, SettingsError
 from motioncache_pack.motioncache_core.cache import kv_placement as kv_place
 from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes, usable
 from motioncache_pack.motioncache_core.cache.kv_placement import (
     choose_causal_placement,
     choose_placement,
 )
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import CASES
 from motioncache_pack.tests.support.assert_close import assert_close
@@ -20,6 +20,8 @@ from motioncache_pack.tests.support.assert_close import assert_close
 MIB = 2**20
 # 10 blocks of 10 MiB, of 6 MiB in 8 bits
 NEED = KVBytes(10, 10 * MIB, 6 * MIB)
+# slopes take as much again
+WITH_SLOPES = replace(NEED, forecast=True)
 
 
 def free(mib):
@@ -67,38 +69,27 @@ def test_whether_keys_and_values_are_kept(kv_cache, policy, device, chunks, stor
         (46, 150, {"gpu_fp8": 1, "cpu": 9}, 96, "1 of 10 blocks in 8 bits, 6 MiB of 46 MiB free"),
         (44, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
         (25, 167, {"cpu": 10}, 100, "100 MiB of 167 MiB free in the host's memory"),
+        (87, None, {}, 0, "keys and values need 100 MiB, 87 MiB are free: whole chunks"),
+        (87, 66, {}, 0, "100 MiB, 87 MiB are free, 66 MiB in the host's memory: whole chunks"),
+        (24, 1000, {}, 0, "100 MiB, 24 MiB are free, 1000 MiB in the host's memory: whole"),
     ],
 )
 def test_what_does_not_fit_goes_one_place_down(device, host, places, kept, reason):
     placed = choose_placement("auto", NEED, "motion", free(device), free(host))
-    assert Counter(placed.tiers) == places
+    assert (Counter(placed.tiers), placed.store) == (places, bool(places))
     assert placed.nbytes == kept * MIB
     assert reason in placed.reason
 
 
-@pytest.mark.parametrize(
-    "device, host, reason",
-    [
-        (87, None, "keys and values need 100 MiB, 87 MiB are free: whole chunks"),
-        (87, 66, "100 MiB, 87 MiB are free, 66 MiB in the host's memory: whole chunks"),
-        (24, 1000, "100 MiB, 24 MiB are free, 1000 MiB in the host's memory: whole chunks"),
-    ],
-)
-def test_what_fits_nowhere_is_not_kept(device, host, reason):
-    placed = choose_placement("auto", NEED, "motion", free(device), free(host))
-    assert not placed.store
-    assert reason in placed.reason
-
-
-@pytest.mark.parametrize("quantized", range(11))
-def test_blocks_on_the_host_lie_as_far_apart_as_they_can(quantized):
-    places = kv_place._spread(10, quantized)
-    assert places.count("gpu_fp8") == quantized
-    assert places.count("cpu") == 10 - quantized
-    rare = min(("gpu_fp8", "cpu"), key=places.count)
-    at = [i for i, p in enumerate(places) if p == rare]
-    gaps = {b - a for a, b in pairwise(at)}
-    assert max(gaps, default=0) - min(gaps, default=0) <= 1
+def test_blocks_on_the_host_lie_as_far_apart_as_they_can():
+    for quantized in range(11):
+        places = kv_place._spread(10, quantized)
+        assert places.count("gpu_fp8") == quantized
+        assert places.count("cpu") == 10 - quantized
+        rare = min(("gpu_fp8", "cpu"), key=places.count)
+        at = [i for i, p in enumerate(places) if p == rare]
+        gaps = {b - a for a, b in pairwise(at)}
+        assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
 def test_the_host_is_asked_for_room_first():
@@ -114,12 +105,12 @@ def test_the_host_is_asked_for_room_first():
     assert asked == [125 * MIB + 1]
 
 
-@pytest.mark.parametrize("kv_cache, kept", [("gpu", 100), ("gpu_fp8", 60), ("cpu", 100)])
-def test_a_place_that_is_asked_for_is_taken_whatever_is_free(kv_cache, kept):
-    placed = choose_placement(kv_cache, NEED, "motion", free(1), free(1))
-    assert placed.tiers == (kv_cache,) * 10
-    assert placed.nbytes == kept * MIB
-    assert f"{kept} MiB" in placed.reason
+def test_a_place_that_is_asked_for_is_taken_whatever_is_free():
+    for kv_cache, kept in (("gpu", 100), ("gpu_fp8", 60), ("cpu", 100)):
+        placed = choose_placement(kv_cache, NEED, "motion", free(1), free(1))
+        assert placed.tiers == (kv_cache,) * 10
+        assert placed.nbytes == kept * MIB
+        assert f"{kept} MiB" in placed.reason
 
 
 @pytest.mark.parametrize("choose", [choose_placement, choose_causal_placement])
@@ -152,8 +143,40 @@ def test_block_causal_attention_always_keeps_them(kv_cache, device, host, places
     assert reason in placed.reason
 
 
-@pytest.mark.parametrize("kv_cache", ["auto", "gpu_fp8", "cpu"])
-@pytest.mark.parametrize("spare", [1, -1])
+@pytest.mark.parametrize(
+    "kv_cache, device, where, forecast_, kept, reason",
+    [
+        ("auto", None, "gpu", True, 200, "200 MiB on the model's device, half of it for their"),
+        ("auto", 269, "gpu", True, 200, "200 MiB of 269 MiB free, half of it for their forecast"),
+        ("auto", 268, "gpu_fp8", True, 120, "120 MiB in 8 bits of 268 MiB free, half of it"),
+        ("auto", 194, "gpu_fp8", True, 120, "120 MiB in 8 bits of 194 MiB free, half of it"),
+        ("auto", 193, "gpu", False, 100, "no forecast of them, which takes 215 MiB or 155 MiB"),
+        ("auto", 100, "gpu_fp8", False, 60, "no forecast of them, which takes 215 MiB or 155 MiB"),
+        ("auto", 44, "cpu", False, 100, "no forecast of them, which takes 215 MiB or 155 MiB"),
+        ("gpu", 1, "gpu", True, 200, "200 MiB on the model's device, half of it"),
+        ("gpu_fp8", 1, "gpu_fp8", True, 120, "in 8 bits, half of it for their forecast"),
+        ("cpu", 500, "cpu", False, 100, "they are not forecast, as they have to be on the model's"),
+    ],
+)
+def test_where_slopes_go(kv_cache, device, where, forecast_, kept, reason):
+    given = free(device), free(1000)
+    for placed in (
+        choose_placement(kv_cache, WITH_SLOPES, "motion", *given),
+        choose_causal_placement(kv_cache, WITH_SLOPES, *given),
+    ):
+        assert placed.tiers == (where,) * 10
+        assert (placed.forecast, placed.nbytes) == (forecast_, kept * MIB)
+        assert reason in placed.reason
+
+
+def test_where_nothing_fits_block_causal_attention_keeps_no_slopes():
+    placed = choose_causal_placement("auto", WITH_SLOPES, free(1), free(1))
+    assert (placed.store, placed.forecast, placed.nbytes) == (True, False, 60 * MIB)
+
+
+@pytest.mark.parametrize(
+    "kv_cache, spare", [("auto", 1), ("auto", -1), ("gpu_fp8", 1), ("cpu", -1)]
+)
 def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
     case = CASES["text to video"]
     # keys and values of 3 blocks for 2 branches; 0.8 of the free memory may be taken
@@ -164,10 +187,10 @@ def test_the_estimate_is_what_is_kept_in_the_end(spare, kv_cache):
     x, t, context, _ = case.inputs(0)
     for name in ("u", "c"):
         run.call(x, t, context, (name,))
-    choose_placement = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
+    place = {"auto": "gpu" if spare > 0 else "gpu_fp8"}.get(kv_cache, kv_cache)
     # two slots for a block of the branch that is called
     slots = 2 * 2 * case.tokens * 256 * 4
-    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[choose_placement]
+    kept = {"gpu": (full, 0), "gpu_fp8": (coded, 0), "cpu": (slots, full)}[place]
     assert (run.trace.kv_bytes, run.trace.kv_host_bytes) == kept
 
 

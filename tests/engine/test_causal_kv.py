@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import SettingsError
+from motioncache_pack.motioncache_core import ForcingOptions, MotionCacheSettings, SettingsError
 from motioncache_pack.motioncache_core.cache import kv_store
-from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import FINISHED, Masked
 from motioncache_pack.tests.core.causal_runs import (
     BOTH,
@@ -20,7 +18,7 @@ from motioncache_pack.tests.core.causal_runs import (
     poison,
     sampled,
 )
-from motioncache_pack.tests.core.kv_places import kept_bytes
+from motioncache_pack.tests.core.kv_places import in_turn, kept_bytes
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_TOKENS
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
@@ -28,12 +26,13 @@ from motioncache_pack.tests.support.assert_close import assert_close, assert_sam
 # keys and values of a frame of 4 tokens, two blocks of 128 channels, two branches
 FRAME = 2 * 2 * 4 * 128 * 4 * 2
 SIZE = (4, 4)
+# and the chunks that are kept
+PREFIXES = (0, 1), (3, 1), (3, 2)
 
-pytestmark = pytest.mark.usefixtures("kept_in")
 
-
-@pytest.mark.parametrize("window", [0, 6])
-@pytest.mark.parametrize("kv_keep", [1, 2])
+@pytest.mark.parametrize(
+    "kv_keep, window, kept_in", in_turn([(1, 0), (2, 6), (2, 0)]), indirect=["kept_in"]
+)
 def test_memory_stays_within_the_budget_however_long_the_clip(kv_keep, window, kept_in):
     sizes = set()
     for frames in (12, 20):
@@ -46,7 +45,9 @@ def test_memory_stays_within_the_budget_however_long_the_clip(kv_keep, window, k
 
 
 @pytest.mark.parametrize(
-    "options", [ForcingOptions(2, 2), ForcingOptions(2, 2, window_frames=6, overlap_frames=2)]
+    "options, kept_in",
+    in_turn([ForcingOptions(2, 2), ForcingOptions(2, 2, window_frames=6, overlap_frames=2)]),
+    indirect=["kept_in"],
 )
 def test_a_budget_that_is_never_used_up_changes_nothing(options, kept_in):
     film = Film((9, *SIZE), prefix=1, options=options)
@@ -78,10 +79,17 @@ def keep_last(q, k, v, keep, *, heads):
     return k[:, -keep:].clone(), v[:, -keep:].clone()
 
 
-@pytest.mark.parametrize("window, delay", [(0, 1), (0, 2), (6, 2), (4, 3)])
-@pytest.mark.parametrize("prefix, kv_keep", [(0, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize(
+    "window, delay, prefix, kv_keep, kept_in",
+    in_turn(
+        (*w, *PREFIXES[(i + j) % 3])
+        for j in range(2)
+        for i, w in enumerate([(0, 1), (0, 2), (6, 2), (4, 3)])
+    ),
+    indirect=["kept_in"],
+)
 def test_what_is_dropped_is_seen_no_more_and_the_rest_is_in_place(
-    monkeypatch, kv_keep, window, delay, prefix
+    monkeypatch, kv_keep, window, delay, prefix, kept_in
 ):
     poison(monkeypatch)
     monkeypatch.setattr(kv_store, "compress_kv", keep_last)
@@ -149,7 +157,7 @@ def test_only_finished_chunks_are_weighed_by_the_newest_chunk_at_work(monkeypatc
         held = 2
 
 
-def test_dropped_memory_is_given_back():
+def test_dropped_memory_is_given_back(kept_in):
     film = Film((12, *SIZE), 2, options=ForcingOptions(2, 2, kv_keep=1))
     before = set(living_tensors())
     run = ForcingRun(NETWORK, OFF, sigmas=film.sigmas)
@@ -211,7 +219,7 @@ def test_compression_waits_for_queries_when_all_chunks_at_work_are_reused(monkey
             assert sizes[it.index] == 2 + waiting + at_work
 
 
-def test_partial_rows_behind_compressed_chunks_are_written_in_place(monkeypatch):
+def test_partial_rows_behind_compressed_chunks_are_written_in_place(monkeypatch, kept_in):
     monkeypatch.setattr(kv_store, "compress_kv", keep_last)
     poison(monkeypatch)
     film = Film((8, *SIZE), steps=5, options=ForcingOptions(2, 3, kv_keep=1))
@@ -236,7 +244,7 @@ def test_pairs_are_counted_with_what_is_kept(monkeypatch):
         assert [c.pairs for c in trace.calls()] == count.pairs
 
 
-def test_a_branch_that_joins_finds_its_place_beside_compressed_ones(monkeypatch):
+def test_a_branch_that_joins_finds_its_place_beside_compressed_ones(monkeypatch, kept_in):
     poison(monkeypatch)
     film = Film((10, *SIZE), options=ForcingOptions(2, 2, kv_keep=1))
     film.grouping = lambda i: [BOTH] if i >= 7 else [("cond",)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack import kernels as ops
+from motioncache_pack.motioncache_core import ForcingOptions, MotionCacheSettings
 from motioncache_pack.motioncache_core.cache.kv_blocks.block import TierResources
 from motioncache_pack.motioncache_core.cache.kv_blocks.kinds import TIERS
 from motioncache_pack.motioncache_core.cache.kv_blocks.offloaded import Offloaded
@@ -14,19 +15,16 @@ from motioncache_pack.motioncache_core.cache.kv_blocks.quantized import Quantize
 from motioncache_pack.motioncache_core.cache.kv_blocks.resident import Resident
 from motioncache_pack.motioncache_core.cache.kv_store import KVStore
 from motioncache_pack.motioncache_core.cache.kv_tiers import KVTiers
-from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.engine.session import SPENT
-from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core import faults
 from motioncache_pack.tests.core.causal_runs import OFF, Film, ForcingRun, apart
-from motioncache_pack.tests.core.runs import Run, Steady, living_tensors
-from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.core.faults import kinds
+from motioncache_pack.tests.core.runs import left_over, living_tensors
+from motioncache_pack.tests.core.small_wan import small_wan
 from motioncache_pack.tests.support.assert_close import assert_same
 
-STEPS = 9
 # the first one that is partial, of those that call blocks
 PARTIAL = 3
-LEVELS = flow_sigmas(STEPS, 3.0)
 SETTINGS = MotionCacheSettings(
     warmup_steps=2, uniform_updates=1, reuse_threshold=0.1, min_update_ratio=0.0
 )
@@ -61,29 +59,9 @@ class Scarce:
         monkeypatch.setattr(kind, name, staticmethod(watched) if bound else watched)
 
 
-def sampled(settings=SETTINGS, network=None):
+def sampled(settings=SETTINGS):
     """Latents and trace of a run of three blocks."""
-    rng = torch.Generator().manual_seed(8)
-    x = torch.randn(1, 16, 3, 6, 6, generator=rng)
-    text = torch.randn(2, TEXT_TOKENS, TEXT_DIM, generator=rng)
-    run = Run(network or small_wan(), settings, sigmas=LEVELS, profile=Steady(0.06))
-    try:
-        for step in range(STEPS):
-            pair = torch.cat((x, x))
-            out = run.call(pair, 1000 * LEVELS[step], text, ("u", "c"))
-            x = x + (LEVELS[step + 1] - LEVELS[step]) * out.mean(dim=0, keepdim=True)
-    finally:
-        run.session.close()
-    return x, run.trace
-
-
-def kinds(trace):
-    return [c.kind for c in trace.calls()]
-
-
-def left_over(before):
-    new = (t for key, t in living_tensors().items() if key not in before)
-    return [tuple(t.shape) for t in new if t.dtype != torch.uint8]
+    return faults.sampled(settings, small_wan(), size=(3, 6, 6))
 
 
 def error(got, wanted):
@@ -195,9 +173,21 @@ def test_block_causal_attention_raises_when_nothing_is_left(monkeypatch):
     run.session.close()
 
 
-@pytest.mark.parametrize("share, place", [(0.6, "gpu_fp8"), (0.01, "cpu")])
+LITTLE, MUCH = (0.6, "gpu_fp8"), (0.01, "cpu")
+
+
 # of three blocks: in the first full evaluation, in a later one, in a partial one
-@pytest.mark.parametrize("block, call", [(1, 0), (2, 0), (2, 1), (1, PARTIAL), (0, PARTIAL)])
+@pytest.mark.parametrize(
+    "block, call, share, place",
+    [
+        (1, 0, *LITTLE),
+        (2, 0, *MUCH),
+        (2, 1, *LITTLE),
+        (1, PARTIAL, *MUCH),
+        (0, PARTIAL, *LITTLE),
+        (0, PARTIAL, *MUCH),
+    ],
+)
 def test_when_a_block_runs_out_stored_keys_and_values_make_room(
     monkeypatch, block, call, share, place
 ):

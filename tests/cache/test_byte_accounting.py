@@ -33,10 +33,17 @@ def storages(before):
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("residual, forecast", [("gpu", 0.0), ("gpu", 1.0), ("cpu", 1.0)])
-@pytest.mark.parametrize("kv_cache", ["gpu", "gpu_fp8", "cpu", "off"])
-@pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, monkeypatch):
+# residuals' place, forecast, branches in calls of their own
+WAYS = ("gpu", 0.0, True), ("gpu", 1.0, False), ("cpu", 1.0, False), ("gpu", 1.0, True)
+PAIRS = [
+    (geometry, kv_cache, *WAYS[(i + 2 * j) % 4])
+    for i, kv_cache in enumerate(["gpu", "gpu_fp8", "cpu", "off"])
+    for j, geometry in enumerate(GEOMETRIES)
+]
+
+
+@pytest.mark.parametrize("geometry, kv_cache, residual, forecast, apart", PAIRS)
+def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, apart, monkeypatch):
     size, branches, samples, (heads, blocks) = GEOMETRIES[geometry]
     steps = ["dense", "reuse", "dense"] if kv_cache == "off" else ["dense", [1, 3], "reuse"]
     dictate(monkeypatch, *steps)
@@ -53,7 +60,9 @@ def test_what_is_reported_is_what_lives(geometry, kv_cache, residual, forecast, 
         network, MotionCacheSettings(forecast=forecast, correction=forecast, kv_cache=kv_cache)
     )
     for sigma in (1.0, 0.875, 0.75):
-        run.call(x, 1000 * sigma, text, tuple(names))
+        for i, name in enumerate(names if apart else [names]):
+            rows = slice(samples * i, samples * (i + len(name)))
+            run.call(x[rows], 1000 * sigma, text[rows], tuple(name))
     live = storages(before)
     trace = run.trace
     told = trace.residual_bytes + trace.residual_host_bytes + trace.kv_bytes + trace.kv_host_bytes

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import torch
 from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import (
+    ForcingCall,
+    ForcingOptions,
+    ModelCall,
+    MotionCacheSettings,
+    RunFacts,
+    Session,
+    Trace,
+)
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
-from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.policy.distance import CalibratedProfile, TimestepPolynomial
-from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
-from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
-from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_runs import Film, apart, together
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.support.assert_close import assert_close
@@ -43,41 +46,52 @@ MOTION = MotionCacheSettings(
 )  # fmt: skip
 
 
-class Watched:
-    """One session around a network on the device, whose every evaluation is looked at.
+class OnHost:
+    """One session around a network on the CPU, unwatched."""
+
+    def __init__(self, settings: MotionCacheSettings, network: Any = None, **facts: Any) -> None:
+        self.network = network or small_wan(1, 2)
+        self.trace = Trace(settings.as_dict())
+        self.session = Session(settings, kernels, RunFacts(**facts), self.trace)
+
+    def answer(
+        self, x: Tensor, t: Tensor, context: Tensor, names: tuple[str, ...],
+        forcing: ForcingCall | None = None, options: dict[str, Any] | None = None,
+    ) -> Tensor:  # fmt: skip
+        def run(options: dict[str, Any]) -> Tensor:
+            return self.network(x, t, context, transformer_options=options)
+
+        options = options or {} if forcing is None else WAN.shifted({}, forcing.first_position)
+        call = ModelCall(self.network, run, x, t, names, options, forcing=forcing)
+        return self.session.evaluate(call)
+
+    def close(self) -> None:
+        self.session.close()
+
+
+class Watched(OnHost):
+    """The same session with the network on the device, whose every evaluation is looked at.
 
     Attributes:
         reads: how often each evaluation read from the device.
         allowed: how often it may.
     """
 
-    def __init__(self, settings: MotionCacheSettings, layers: int = 2, **facts: Any) -> None:
-        self.network = module_on_device(small_wan(1, layers))
-        self.trace = Trace(settings.as_dict())
-        self.session = Session(settings, kernels, RunFacts(**facts), self.trace)
+    def __init__(self, settings: MotionCacheSettings, **facts: Any) -> None:
+        super().__init__(settings, module_on_device(small_wan(1, 2)), **facts)
         self.reads: list[int] = []
         self.allowed = 1
         self._guard = SyncGuard()
         self._inside = 0
-        first, last = self.network.blocks[0], self.network.blocks[-1]
-        first.register_forward_pre_hook(self._enter)
-        last.register_forward_hook(self._leave)
+        self.network.blocks[0].register_forward_pre_hook(self._enter)
+        self.network.blocks[-1].register_forward_hook(self._leave)
 
-    def answer(
-        self, x: Tensor, t: Tensor, context: Tensor, names: tuple[str, ...],
-        forcing: ForcingCall | None = None, options: dict[str, Any] | None = None,
-    ) -> Tensor:  # fmt: skip
+    def answer(self, x: Tensor, t: Tensor, context: Tensor, *more: Any, **given: Any) -> Tensor:
         """The network's answer to tensors of the host, on the host."""
         x, t, context = on_device(x), on_device(t), on_device(context)
-
-        def run(options: dict[str, Any]) -> Tensor:
-            return self.network(x, t, context, transformer_options=options)
-
-        options = options or {} if forcing is None else WAN.shifted({}, forcing.first_position)
-        call = ModelCall(self.network, run, x, t, names, options, forcing=forcing)
         guard = self._guard = SyncGuard(reads=self.allowed)
         with guard:
-            out = self.session.evaluate(call)
+            out = super().answer(x, t, context, *more, **given)
         assert type(out) is DeviceTensor and guard.ops > 50
         for wait in guard.waits:
             assert wait.where[0][0] == READBACK and wait.where[0][2] == "read", str(wait)
@@ -94,28 +108,6 @@ class Watched:
 
     def _leave(self, *_: Any) -> None:
         assert self._guard.count == self._inside, str(self._guard.waits[-1])
-
-
-class OnHost:
-    """The same session on the CPU, unwatched."""
-
-    def __init__(self, settings: MotionCacheSettings, layers: int = 2, **facts: Any) -> None:
-        self.network = small_wan(1, layers)
-        self.trace = Trace(settings.as_dict())
-        self.session = Session(settings, kernels, RunFacts(**facts), self.trace)
-        self.close = self.session.close
-
-    def answer(
-        self, x: Tensor, t: Tensor, context: Tensor, names: tuple[str, ...],
-        forcing: ForcingCall | None = None, options: dict[str, Any] | None = None,
-    ) -> Tensor:  # fmt: skip
-        def run(options: dict[str, Any]) -> Tensor:
-            return self.network(x, t, context, transformer_options=options)
-
-        options = options or {} if forcing is None else WAN.shifted({}, forcing.first_position)
-        return self.session.evaluate(
-            ModelCall(self.network, run, x, t, names, options, forcing=forcing)
-        )
 
 
 def both(settings: MotionCacheSettings, sample: Any, allowed: int = 1, **facts: Any) -> Watched:
@@ -140,7 +132,7 @@ def in_turn(step: int) -> list[tuple[str, ...]]:
     return [("cond",)] if step % 2 else [("uncond",)]
 
 
-def kinds(run: Watched | OnHost) -> list[str]:
+def kinds(run: OnHost) -> list[str]:
     """What each call of the network was."""
     return [call.kind for e in run.trace.evaluations for call in e.calls]
 
@@ -181,45 +173,35 @@ class Clip:
         return x
 
 
+CHUNKS = {"chunks": (1, 2, 1)}
 ORDINARY = {
     "one batch": (MOTION, Clip()),
     "split branches": (MOTION, Clip(apart)),
-    "masks of their own": (replace(MOTION, cfg_mask="separate"), Clip()),
     "masks of their own, split": (replace(MOTION, cfg_mask="separate"), Clip(apart)),
-    "forecast": (replace(MOTION, forecast=0.75), Clip()),
-    "forecast, masks of their own": (
-        replace(MOTION, forecast=0.75, cfg_mask="separate"),
-        Clip(),
-    ),
     "forecast of keys and values": (replace(MOTION, forecast=0.75, kv_forecast=1.0), Clip()),
     "shares by the residual's change": (
         replace(MOTION, motion_source="residual", kv_forecast=1.0, update_share=0.5),
         Clip(),
     ),
-    "correction": (replace(MOTION, forecast=0.75, correction=1.0), Clip()),
     "correction, masks of their own": (
         replace(MOTION, forecast=0.75, correction=1.0, cfg_mask="separate"),
         Clip(),
     ),
     "correction in chunks": (
         replace(MOTION, forecast=0.75, kv_forecast=1.0, correction=1.0, update_share=0.5),
-        Clip(facts={"chunks": (1, 2, 1)}),
+        Clip(facts=CHUNKS),
     ),
-    "features": (replace(MOTION, motion_source="features"), Clip()),
-    "vote": (replace(MOTION, agreement=0.5), Clip()),
-    "random": (replace(MOTION, policy="random"), Clip()),
-    "verbose": (replace(MOTION, verbose=True), Clip()),
+    "features, profile": (
+        replace(MOTION, motion_source="features"),
+        Clip(facts={"profile": PROFILE}),
+    ),
+    "vote, verbose": (replace(MOTION, agreement=0.5, verbose=True), Clip()),
+    "random, polynomial": (replace(MOTION, policy="random"), Clip(facts={"profile": POLYNOMIAL})),
     "a timestep per frame": (MOTION, Clip(framewise=True)),
-    "chunks": (MOTION, Clip(facts={"chunks": (1, 2, 1)})),
-    "chunks as a whole": (
-        replace(MOTION, policy="chunk"),
-        Clip(facts={"chunks": (1, 2, 1)}),
-    ),
+    "chunks as a whole": (replace(MOTION, policy="chunk"), Clip(facts=CHUNKS)),
     "step": (replace(MOTION, policy="step"), Clip()),
     "keys and values in 8 bits": (replace(MOTION, kv_cache="gpu_fp8"), Clip()),
     "no keys and values": (replace(MOTION, kv_cache="off"), Clip()),
-    "polynomial": (MOTION, Clip(facts={"profile": POLYNOMIAL})),
-    "profile": (MOTION, Clip(facts={"profile": PROFILE})),
 }
 
 
@@ -256,8 +238,12 @@ FORCED = {
 }
 
 
-@pytest.mark.parametrize("grouping, forecast", [(together, 0.0), (apart, 0.75)])
-@pytest.mark.parametrize("name", FORCED)
+WAYS = (together, 0.0), (apart, 0.75)
+
+
+@pytest.mark.parametrize(
+    "name, grouping, forecast", [(name, *WAYS[i % 2]) for i, name in enumerate(FORCED)]
+)
 def test_a_forced_evaluation_reads_once_at_most(name, grouping, forecast):
     film = Film((6, 4, 4), steps=9, grouping=grouping, options=FORCED[name])
     settings = replace(MOTION, forecast=forecast)
@@ -266,9 +252,8 @@ def test_a_forced_evaluation_reads_once_at_most(name, grouping, forecast):
     assert {"partial", "reuse"} <= set(kinds(run)), kinds(run)
 
 
-@pytest.mark.parametrize("name", ["whole", "both ways"])
-def test_masks_of_their_own_in_a_forced_run(name):
-    film = Film((6, 4, 4), steps=9, options=FORCED[name])
+def test_masks_of_their_own_in_a_forced_run():
+    film = Film((6, 4, 4), steps=9, options=FORCED["both ways"])
     settings = replace(MOTION, cfg_mask="separate")
     run = both(settings, film.sample, sigmas=film.sigmas, profile=PROFILE)
     assert max(run.reads) <= 1

@@ -5,63 +5,50 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.tests.core import faults
+from motioncache_pack.tests.core.faults import LEVELS, STEPS
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import CASES, TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.support.assert_close import assert_close
 
-STEPS = 12
-LEVELS = flow_sigmas(STEPS, 3.0)
 MOTION = MotionCacheSettings(
     warmup_steps=2, uniform_updates=1, reuse_threshold=0.1, agreement=0.5, min_update_ratio=0.1
 )
 # how the host groups the branches in a step
 BATCHINGS = {
-    "one batch": lambda step: [("uncond", "cond")],
-    "one after the other": lambda step: [("uncond",), ("cond",)],
-    "cond first": lambda step: [("cond",), ("uncond",)],
-    "switching": lambda step: [("uncond", "cond")] if step % 5 < 3 else [("cond",), ("uncond",)],
-    "order changing": lambda step: [("uncond", "cond") if step % 3 else ("cond", "uncond")],
+    "one batch": lambda step: [("u", "c")],
+    "one after the other": lambda step: [("u",), ("c",)],
+    "cond first": lambda step: [("c",), ("u",)],
+    "switching": lambda step: [("u", "c")] if step % 5 < 3 else [("c",), ("u",)],
+    "order changing": lambda step: [("u", "c") if step % 3 else ("c", "u")],
 }
 
 
 @functools.cache
-def sampled(batching, settings=MOTION, samples=1, **facts):
+def sampled(batching, settings=MOTION, **given):
     """Latents and trace of a run with guidance; the host batches as `batching` says."""
-    rng = torch.Generator().manual_seed(8)
-    x = torch.randn(samples, 16, 3, 6, 6, generator=rng)
-    texts = {
-        name: torch.randn(samples, TEXT_TOKENS, TEXT_DIM, generator=rng)
-        for name in ("cond", "uncond")
-    }
-    run = Run(small_wan(1, 2), settings, sigmas=LEVELS, **facts)
-    for step in range(STEPS):
-        velocity = {}
-        for group in batching(step):
-            out = run.call(
-                torch.cat([x] * len(group)),
-                1000 * LEVELS[step],
-                torch.cat([texts[name] for name in group]),
-                branches=group,
-            )
-            velocity.update(zip(group, out.chunk(len(group)), strict=True))
-        guided = velocity["uncond"] + 3 * (velocity["cond"] - velocity["uncond"])
-        x = x + (LEVELS[step + 1] - LEVELS[step]) * guided
-    run.session.close()
-    return x, run.trace
+    return faults.sampled(settings, size=(3, 6, 6), grouping=BATCHINGS[batching], **given)
 
 
-@pytest.mark.parametrize("batching", list(BATCHINGS)[1:])
-@pytest.mark.parametrize("cfg_mask, samples", [("shared", 1), ("shared", 2), ("separate", 1)])
+@pytest.mark.parametrize(
+    "batching, cfg_mask, samples",
+    [
+        ("one after the other", "shared", 1),
+        ("cond first", "shared", 2),
+        ("cond first", "separate", 1),
+        ("switching", "separate", 1),
+        ("order changing", "shared", 2),
+        ("order changing", "separate", 1),
+    ],
+)
 def test_the_hosts_batching_changes_nothing(batching, cfg_mask, samples):
     settings = replace(MOTION, cfg_mask=cfg_mask)
-    facts = {"samples": samples, "profile": Steady(0.06)}
-    wanted, trace = sampled(BATCHINGS["one batch"], settings, **facts)
-    got, other = sampled(BATCHINGS[batching], settings, **facts)
+    wanted, trace = sampled("one batch", settings, samples=samples)
+    got, other = sampled(batching, settings, samples=samples)
     assert {c.kind for c in trace.calls()} == {"dense", "partial", "reuse"}
-    # latents pass through 12 steps, each of which carries the rounding of the last one on
+    # latents pass through 10 steps, each of which carries the rounding of the last one on
     assert_close("latents", wanted, got, tolerance=1e-4)
     assert by_level(trace) == by_level(other)
 
@@ -74,8 +61,8 @@ def by_level(trace):
 
 
 def test_the_models_own_measure_serves_both_branches_alike():
-    wanted, trace = sampled(BATCHINGS["one batch"], profile=None)
-    got, other = sampled(BATCHINGS["switching"], profile=None)
+    wanted, trace = sampled("one batch", profile=None)
+    got, other = sampled("switching", profile=None)
     assert trace.distance == "input change"
     assert_close("latents", wanted, got, tolerance=1e-4)
     assert by_level(trace) == by_level(other)
@@ -102,7 +89,7 @@ def test_masks_of_their_own_in_one_batch_equal_two_runs(framewise):
     for step in range(STEPS):
         # image conditions may make the branches' inputs differ
         (x, t), (other, _) = inputs(step, framewise), inputs(step + 100, framewise)
-        names = ("uncond", "cond")
+        names = ("u", "c")
         out = both.call(torch.cat((x, other)), torch.cat((t, t)), torch.cat(texts), names).chunk(2)
         for i, latent in enumerate((x, other)):
             wanted = alone[i].call(latent, t, texts[i], names[i : i + 1])
@@ -117,8 +104,7 @@ def test_masks_of_their_own_in_one_batch_equal_two_runs(framewise):
     assert "partial" in both.decided
 
 
-@pytest.mark.parametrize("framewise", [False, True])
-@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("framewise, batched", [(True, True), (False, False)])
 def test_each_branch_may_do_something_else(monkeypatch, framewise, batched):
     pairs = [
         ("dense", "dense"),
@@ -148,10 +134,10 @@ def test_each_branch_may_do_something_else(monkeypatch, framewise, batched):
     for step, active in enumerate(rows):
         x, t = inputs(step, framewise)
         if batched:
-            pair, names = torch.cat((x, x)), ("uncond", "cond")
+            pair, names = torch.cat((x, x)), ("u", "c")
             got = run.call(pair, torch.cat((t, t)), torch.cat(texts), names).chunk(2)
         else:
-            got = [run.call(x, t, c, (n,)) for c, n in zip(texts, ("uncond", "cond"), strict=True)]
+            got = [run.call(x, t, c, (n,)) for c, n in zip(texts, ("u", "c"), strict=True)]
         for j, oracle in enumerate(oracles):
             wanted = oracle.call(x, t, texts[j], active[j])
             assert_close(f"step {step}, branch {j}", wanted, got[j])
@@ -161,7 +147,7 @@ def test_each_branch_may_do_something_else(monkeypatch, framewise, batched):
 
 
 def test_the_most_moving_sample_and_the_mean_of_branches_weigh_the_tokens():
-    wanted, trace = sampled(BATCHINGS["one batch"], samples=2, profile=Steady(0.06))
+    wanted, trace = sampled("one batch", samples=2)
     weights = [e.weight for e in trace.evaluations if e.weight is not None]
     assert weights
     assert wanted.shape[0] == 2

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core import ForcingOptions, MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import Masked
 from motioncache_pack.tests.core.causal_runs import (
     BOTH,
@@ -17,12 +16,13 @@ from motioncache_pack.tests.core.causal_runs import (
     poison,
     sampled,
 )
+from motioncache_pack.tests.core.kv_places import in_turn
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 
 MOTION = MotionCacheSettings(warmup_steps=2, uniform_updates=1, reuse_threshold=0.1)
-pytestmark = pytest.mark.usefixtures("kept_in")
 
 COND, UNCOND = ("cond",), ("uncond",)
+ATTENTION = "block_causal", "bidirectional"
 # the branches of each call, by iteration; a chunk starts in every third, and is cleaned after four
 GROUPINGS = {
     "joins late": lambda i: [BOTH] if i >= 5 else [COND],
@@ -41,9 +41,12 @@ RETURNS = {
 }
 
 
-@pytest.mark.parametrize("window", [0, 6])
-@pytest.mark.parametrize("grouping", GROUPINGS)
-def test_branches_may_join_leave_and_regroup(monkeypatch, grouping, window):
+@pytest.mark.parametrize(
+    "window, grouping, kept_in",
+    in_turn((window, g) for window in (0, 6) for g in GROUPINGS),
+    indirect=["kept_in"],
+)
+def test_branches_may_join_leave_and_regroup(monkeypatch, grouping, window, kept_in):
     poison(monkeypatch)
     options = ForcingOptions(2, 3, window_frames=window)
     film = Film((7, 4, 6), prefix=1, grouping=GROUPINGS[grouping], options=options)
@@ -51,8 +54,8 @@ def test_branches_may_join_leave_and_regroup(monkeypatch, grouping, window):
     assert_close("latents", film.sample(Masked(NETWORK).call), got)
 
 
-@pytest.mark.parametrize("grouping", RETURNS)
-def test_a_branch_that_was_away_reads_nothing_stale(monkeypatch, grouping):
+@pytest.mark.parametrize("grouping, kept_in", in_turn(RETURNS), indirect=["kept_in"])
+def test_a_branch_that_was_away_reads_nothing_stale(monkeypatch, grouping, kept_in):
     # a condition with a range of steps does that: noise is at its top whenever a chunk starts
     poison(monkeypatch)
     film = Film((7, 4, 6), grouping=RETURNS[grouping], options=ForcingOptions(2, 3))
@@ -60,9 +63,14 @@ def test_a_branch_that_was_away_reads_nothing_stale(monkeypatch, grouping):
     assert_close("latents", film.sample(Masked(NETWORK).call), got)
 
 
-@pytest.mark.parametrize("attention", ["block_causal", "bidirectional"])
-@pytest.mark.parametrize("grouping", RETURNS)
-def test_a_branch_that_was_away_reads_no_memory_without_a_value(monkeypatch, grouping, attention):
+@pytest.mark.parametrize(
+    "grouping, attention, kept_in",
+    in_turn((g, ATTENTION[i % 2]) for i, g in enumerate(["misses a step", *RETURNS])),
+    indirect=["kept_in"],
+)
+def test_a_branch_that_was_away_reads_no_memory_without_a_value(
+    monkeypatch, grouping, attention, kept_in
+):
     poison(monkeypatch)
     options = ForcingOptions(2, 3, attention=attention, window_frames=6)
     film = Film((9, 4, 6), steps=9, grouping=RETURNS[grouping], options=options)
@@ -71,8 +79,8 @@ def test_a_branch_that_was_away_reads_no_memory_without_a_value(monkeypatch, gro
     assert trace.reason == ""
 
 
-@pytest.mark.parametrize("settings", [OFF, MOTION], ids=["no reuse", "motion"])
-def test_another_number_of_samples_in_mid_run(monkeypatch, settings):
+@pytest.mark.parametrize("settings, kept_in", in_turn([OFF, MOTION, OFF]), indirect=["kept_in"])
+def test_another_number_of_samples_in_mid_run(monkeypatch, settings, kept_in):
     poison(monkeypatch)
     film = Film((6, 4, 6), steps=9, options=ForcingOptions(2, 4))
     run, oracle = ForcingRun(NETWORK, settings, sigmas=film.sigmas, profile=None), Masked(NETWORK)
@@ -93,8 +101,8 @@ def test_another_number_of_samples_in_mid_run(monkeypatch, settings):
     assert any(c.note for c in run.trace.calls())
 
 
-@pytest.mark.parametrize("kv_keep", [0, 1])
-def test_a_call_that_is_repeated_leaves_the_same_state(kv_keep):
+@pytest.mark.parametrize("kv_keep, kept_in", in_turn([0, 1, 1]), indirect=["kept_in"])
+def test_a_call_that_is_repeated_leaves_the_same_state(kv_keep, kept_in):
     # guidance nodes call a branch twice in a step
     film = Film((8, 4, 6), grouping=apart, options=ForcingOptions(2, 2, kv_keep=kv_keep))
     wanted, _ = sampled(film)

@@ -14,6 +14,7 @@ import torch
 from motioncache_pack.tests.core.faults import (
     SETTINGS,
     STEPS,
+    Interrupt,
     digest,
     kinds,
     network,
@@ -23,7 +24,6 @@ from motioncache_pack.tests.core.faults import (
 )
 from motioncache_pack.tests.support.assert_close import assert_close
 
-BLOCKS = 2
 IN_A_FRESH_PROCESS = """
 import importlib.util, sys, torch
 spec = importlib.util.spec_from_file_location("conftest", sys.argv[1])
@@ -32,10 +32,6 @@ from motioncache_pack.tests.core.faults import digest, sampled
 with torch.no_grad():
     print(digest(sampled()[0]))
 """
-
-
-class Interrupt(BaseException):
-    """Like a KeyboardInterrupt: no handler of ordinary exceptions sees it."""
 
 
 @pytest.fixture(scope="module")
@@ -60,28 +56,8 @@ def test_the_run_of_these_tests_reaches_every_kind_of_evaluation(unhurt):
     assert [kinds(trace).count(kind) for kind in ("dense", "partial", "reuse")] == [4, 3, 3]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, Interrupt])
-@pytest.mark.parametrize("kind, evaluation", [("dense", 1), ("partial", 6)])
-@pytest.mark.parametrize("block", range(BLOCKS))
-def test_an_exception_in_a_block(unhurt, block, kind, evaluation, error):
-    asked = []
-
-    def breaks(module, args):
-        if steps[-1] == evaluation:
-            asked.append(args[0].shape[1])
-            raise error("stop")
-
-    steps = []
-    handle = network().blocks[block].register_forward_pre_hook(breaks)
-    try:
-        with pytest.raises(error, match="stop"):
-            sampled(before=steps.append)
-    finally:
-        handle.remove()
-    assert (asked[0] == 12) == (kind == "dense")
-
-
-@pytest.mark.parametrize("step", range(STEPS))
+# with nothing stored, before a partial step, before the last one
+@pytest.mark.parametrize("step", [0, 6, STEPS - 1])
 def test_an_interrupt_between_steps(unhurt, step):
     def interrupt(at):
         if at == step:
@@ -92,15 +68,17 @@ def test_an_interrupt_between_steps(unhurt, step):
 
 
 CHANGES = {
-    "size": {"size": (2, 6, 4)},
+    "size and batch": {"size": (2, 6, 4), "samples": 3},
     "one frame": {"size": (1, 4, 4)},
-    "odd sides": {"size": (3, 5, 3)},
-    "batch": {"samples": 3},
-    "settings": {"settings": replace(SETTINGS, policy="chunk", forecast=0.0)},
-    "chunks": {"chunks": (2, 1)},
-    "masks of their own": {"settings": replace(SETTINGS, cfg_mask="separate")},
+    "odd sides, settings": {
+        "size": (3, 5, 3),
+        "settings": replace(SETTINGS, policy="chunk", forecast=0.0),
+    },
+    "chunks, masks of their own": {
+        "chunks": (2, 1),
+        "settings": replace(SETTINGS, cfg_mask="separate"),
+    },
     "bfloat16": {"dtype": torch.bfloat16},
-    "float64": {"dtype": torch.float64},
 }
 
 
@@ -123,7 +101,8 @@ def one_by_one(step):
     return [("u",), ("c",)]
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+# in warm-up, before reused, partial and full steps
+@pytest.mark.parametrize("step", [1, 5, 6, STEPS - 1])
 def test_two_batches_of_one_instead_of_one_of_two_from_a_step_on(unhurt, step):
     wanted, trace = sampled()
     got, other = sampled(grouping=lambda at: one_by_one(at) if at >= step else together(at))
@@ -143,8 +122,7 @@ LEFT_OUT = {
 }
 
 
-@pytest.mark.parametrize("apart", [False, True])
-@pytest.mark.parametrize("steps", LEFT_OUT)
+@pytest.mark.parametrize("steps, apart", [(s, i % 2 == 0) for i, s in enumerate(LEFT_OUT)])
 def test_a_condition_that_is_left_out_for_some_steps(unhurt, steps, apart):
     left_out, executed = LEFT_OUT[steps]
 

@@ -44,7 +44,13 @@ def error(got, wanted):
     return float((got - wanted).double().square().mean())
 
 
-def check(seed, settings, forcing, partial):
+@pytest.mark.parametrize(
+    "settings, seed, forcing, partial",
+    [(BALANCED, 0, None, 5), (BALANCED, 1, CHUNKS, 5), (FAST, 3, None, 3), (FAST, 0, CHUNKS, 3)],
+)
+def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(
+    settings, seed, forcing, partial
+):
     plain, _ = video(seed, NEVER, forcing)
     exact, trace = video(seed, replace(settings, kv_cache="gpu"), forcing)
     assert sum(c.kind == "partial" for c in trace.calls()) >= partial
@@ -55,16 +61,6 @@ def check(seed, settings, forcing, partial):
     assert torch.equal(offloaded, exact)
     assert third.kv_host_bytes == trace.kv_bytes
     assert 0 < error(coded, exact) < 0.1 * error(exact, plain)
-
-
-@pytest.mark.parametrize("seed, forcing", [(0, None), (3, None), (0, CHUNKS), (1, CHUNKS)])
-def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(seed, forcing):
-    check(seed, BALANCED, forcing, partial=5)
-
-
-@pytest.mark.parametrize("seed, forcing", [(3, None), (0, CHUNKS)])
-def test_so_they_do_where_less_is_computed(seed, forcing):
-    check(seed, FAST, forcing, partial=3)
 
 
 def test_where_reuse_is_nearly_exact_8_bits_are_too():

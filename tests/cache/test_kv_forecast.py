@@ -1,7 +1,5 @@
 """Keys and values of rows that are not computed, carried on along their slope over sigma."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from motioncache_pack import kernels as ops
@@ -10,9 +8,6 @@ from motioncache_pack.motioncache_core.cache.kv_store import Finished, KVStore
 from motioncache_pack.motioncache_core.cache.kv_tiers import KVTiers
 from motioncache_pack.motioncache_core.cache.row_update import RowUpdate, RowUpdates
 from motioncache_pack.motioncache_core.common.reasons import because
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.tests.core.runs import Run, dictate
-from motioncache_pack.tests.core.small_wan import CASES
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 
 BATCH, ROWS, WIDTH, HEADS = 2, 7, 12, 3
@@ -218,74 +213,3 @@ def test_slopes_are_the_first_to_make_room_for_the_model():
     kv.slopes.clear()
     assert kv.make_room()
     assert kv.tiers.tiers == ["gpu_fp8"]
-
-
-def keys_of(settings, case, decisions, monkeypatch):
-    """Keys that the first block's self-attention saw in every call of a gently changing clip."""
-    seen = []
-
-    def spy(func, q, k, v, *args, **kwargs):
-        seen.append(k.clone())
-        return func(q, k, v, *args, **kwargs)
-
-    run = Run(case.network(), settings)
-    dictate(monkeypatch, *decisions)
-    x, _, context, more = case.inputs(0)
-    rng = torch.Generator().manual_seed(3)
-    change = torch.randn(x.shape, generator=rng)
-    options = {"optimized_attention_override": spy}
-    firsts = []
-    # the timestep's fastest frequency turns by a radian a unit
-    for i in range(len(decisions)):
-        at = len(seen)
-        run.call(x + 0.02 * i * change, 500.0 - 0.05 * i, context, options=options, **more)
-        firsts.append(seen[at])
-    run.session.close()
-    return firsts, run.trace
-
-
-@pytest.mark.parametrize("name", ["text to video", "image to video", "two samples"])
-def test_in_a_run_attention_sees_keys_close_to_the_true_ones(monkeypatch, name):
-    case, rows = CASES[name], [0, 5, 17, 20]
-    plain = MotionCacheSettings(dense_last=False, max_stale_steps=0, kv_cache="gpu")
-    decisions = ["dense", "dense", rows]
-    true, _ = keys_of(plain, case, ["dense"] * 3, monkeypatch)
-    stale, without = keys_of(plain, case, decisions, monkeypatch)
-    got, trace = keys_of(replace(plain, kv_forecast=1.0), case, decisions, monkeypatch)
-    assert_close("active rows", true[2][:, rows], got[2][:, rows])
-    assert apart(got[2], true[2]) < 0.2 * apart(stale[2], true[2])
-    # slopes of all blocks, and zeros as large as a block's keys
-    assert trace.kv_bytes == without.kv_bytes * 2 + true[2].nbytes
-
-
-def test_a_gain_below_one_goes_part_of_the_way(monkeypatch):
-    case, rows = CASES["one head"], [3]
-    plain = MotionCacheSettings(dense_last=False, max_stale_steps=0, kv_cache="gpu")
-    seen = [
-        keys_of(replace(plain, kv_forecast=g), case, ["dense", "dense", rows], monkeypatch)[0][2]
-        for g in (0.0, 0.5, 1.0)
-    ]
-    assert_close("half way", (seen[0] + seen[2]) / 2, seen[1])
-    assert apart(seen[1], seen[0]) > 1e-4
-
-
-def test_where_nothing_is_partial_the_setting_changes_nothing(monkeypatch):
-    case = CASES["one head"]
-    decisions = ["dense", "reuse", "dense", "reuse"]
-    outputs = []
-    for gain in (0.0, 1.0):
-        dictate(monkeypatch, *decisions)
-        run = Run(case.network(), MotionCacheSettings(dense_last=False, kv_forecast=gain))
-        outputs.append([run.call(*case.inputs(i)[:3]) for i in range(4)])
-        run.session.close()
-    for i, (a, b) in enumerate(zip(*outputs, strict=True)):
-        assert_same(f"call {i}", a, b)
-
-
-def test_a_run_says_what_it_forecasts(monkeypatch):
-    case = CASES["one head"]
-    dictate(monkeypatch, "dense")
-    run = Run(case.network(), MotionCacheSettings(kv_forecast=1.0, kv_cache="cpu"))
-    run.call(*case.inputs(0)[:3])
-    run.session.close()
-    assert "they are not forecast" in run.trace.kv_reason

@@ -6,18 +6,18 @@ import json
 import jsonschema
 import pytest
 import torch
+from motioncache_pack.motioncache_core import (
+    ContextWindow,
+    MotionCacheSettings,
+    RunFacts,
+    SchedulePart,
+)
 from motioncache_pack.motioncache_core.cache.kv_bytes import KVBytes
 from motioncache_pack.motioncache_core.cache.kv_placement import choose_placement
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.report.timeline import cells, size
-from motioncache_pack.motioncache_core.sampling.run_facts import (
-    ContextWindow,
-    RunFacts,
-    SchedulePart,
-)
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip
 from motioncache_pack.tests.core.runs import Run, Steady, dictate, living_tensors
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
@@ -183,9 +183,6 @@ def test_one_decision_places_the_keys_of_all_windows():
     assert "954 MiB free" in run.trace.kv_reason
 
 
-# experts
-
-
 def test_another_network_starts_afresh_and_keeps_one_state():
     run = Run(small_wan(1, 2), SETTINGS, profile=Steady(0.06))
     second = Run(twin(), SETTINGS)
@@ -230,9 +227,6 @@ def test_the_last_level_is_that_of_a_run_that_ends(sigmas, last):
     found = RunFacts(sigmas).last_sigma
     assert found == (None if last is None else pytest.approx(last, rel=1e-3))
     assert SchedulePart(0, 1, 1.0, sigmas[-1]).goes_on is (last is None)
-
-
-# noise that comes back
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ import threading
 import pytest
 import torch
 from motioncache_pack import kernels as ops
-from motioncache_pack.motioncache_core import DeviceSessions, MapExchange, Session
+from motioncache_pack.motioncache_core import (
+    DeviceSessions,
+    MapExchange,
+    ModelCall,
+    MotionCacheSettings,
+    RunFacts,
+    Session,
+)
 from motioncache_pack.motioncache_core.common.reasons import because
 from motioncache_pack.motioncache_core.common.token_layout import TokenLayout
 from motioncache_pack.motioncache_core.engine.devices import THREAD_DEVICE
@@ -16,9 +23,6 @@ from motioncache_pack.motioncache_core.report.trace import (
     EvaluationRecord,
     Trace,
 )
-from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
-from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Steady, living_tensors
 from motioncache_pack.tests.support.toy_models import DoublingNet
 

@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core import ForcingOptions, MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import WORKING, Masked
 from motioncache_pack.tests.core.causal_runs import (
     NETWORK,
+    OFF,
     Film,
     apart,
     counted,
     poison,
     sampled,
 )
+from motioncache_pack.tests.core.kv_places import in_turn
 from motioncache_pack.tests.core.runs import Steady
 from motioncache_pack.tests.core.small_wan import small_wan
 from motioncache_pack.tests.support.assert_close import assert_close
@@ -40,10 +41,17 @@ WINDOWS = {
 }
 
 
-@pytest.mark.usefixtures("kept_in")
-@pytest.mark.parametrize("prefix, noise", [(0, 0.0), (3, 0.05)])
-@pytest.mark.parametrize("window", WINDOWS)
-def test_without_reuse_it_is_a_mask_over_all_frames(monkeypatch, window, prefix, noise):
+PREFIXES = (0, 0.0), (3, 0.05)
+
+
+@pytest.mark.parametrize(
+    "window, prefix, noise, kept_in",
+    in_turn(
+        (w, *PREFIXES[i % 2]) for i, w in enumerate([*WINDOWS, "windows", "rolling", "delay 1"])
+    ),
+    indirect=["kept_in"],
+)
+def test_without_reuse_it_is_a_mask_over_all_frames(monkeypatch, window, prefix, noise, kept_in):
     poison(monkeypatch)
     # the last chunk is shorter, and so is each side of the last token
     options = replace(WINDOWS[window], condition_noise=noise)
@@ -52,12 +60,12 @@ def test_without_reuse_it_is_a_mask_over_all_frames(monkeypatch, window, prefix,
     assert_close("latents", film.sample(Masked(NETWORK).call), got)
 
 
-@pytest.mark.usefixtures("kept_in")
 @pytest.mark.parametrize(
-    "window, heads, batch",
-    [("delay 1", 3, 1), ("rolling", 1, 2), ("rolling", 2, 1), ("windows", 2, 2)],
+    "window, heads, batch, kept_in",
+    in_turn([("windows", 2, 2), ("delay 1", 3, 1), ("rolling", 1, 2), ("rolling", 2, 1)]),
+    indirect=["kept_in"],
 )
-def test_heads_samples_and_split_calls_change_nothing(monkeypatch, window, heads, batch):
+def test_heads_samples_and_split_calls_change_nothing(monkeypatch, window, heads, batch, kept_in):
     poison(monkeypatch)
     film = Film((7, 4, 4), batch, prefix=1, grouping=apart, options=WINDOWS[window])
     got, trace = sampled(film, network=small_wan(heads, 2))
@@ -66,10 +74,15 @@ def test_heads_samples_and_split_calls_change_nothing(monkeypatch, window, heads
     assert {c.rows for c in trace.calls()} == {batch}
 
 
-@pytest.mark.usefixtures("kept_in")
-@pytest.mark.parametrize("settings", [MotionCacheSettings(reuse_threshold=0), MOTION])
-@pytest.mark.parametrize("options", [ForcingOptions(2, 1), ForcingOptions(1, 10, window_frames=1)])
-def test_a_clip_or_window_of_one_frame(settings, options):
+ONE_FRAME = ForcingOptions(2, 1), ForcingOptions(1, 10, window_frames=1)
+
+
+@pytest.mark.parametrize(
+    "settings, options, kept_in",
+    in_turn((s, o) for o in ONE_FRAME for s in (OFF, MOTION)),
+    indirect=["kept_in"],
+)
+def test_a_clip_or_window_of_one_frame(settings, options, kept_in):
     film = Film((3 if options.window_frames else 1, 4, 6), steps=10, options=options)
     got, trace = sampled(film, settings, profile=Steady(0.06))
     if settings is not MOTION:
@@ -86,8 +99,7 @@ def computed_frames(film):
     ]
 
 
-@pytest.mark.parametrize("prefix", [0, 3])
-@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("window, prefix", [(w, 3 * (i % 2)) for i, w in enumerate(WINDOWS)])
 def test_unstarted_and_finished_chunks_cost_nothing(window, prefix):
     film = Film((7, 4, 4), prefix=prefix, options=WINDOWS[window])
     count, trace, _ = counted(film)
@@ -102,8 +114,7 @@ def test_unstarted_and_finished_chunks_cost_nothing(window, prefix):
     assert {c.note for c in trace.calls()} == {""}
 
 
-@pytest.mark.parametrize("prefix, given", [(0, 0), (4, 2), (5, 2)])
-@pytest.mark.parametrize("delay", [1, 3, 4])
+@pytest.mark.parametrize("delay, prefix, given", [(1, 0, 0), (3, 4, 2), (4, 5, 2)])
 def test_steps_and_one_clean_pass_for_all_but_the_last_chunk(delay, prefix, given):
     film = Film((8, 5, 6), prefix=prefix, options=ForcingOptions(2, delay))
     count, _, _ = counted(film)
