@@ -9,8 +9,9 @@ from motioncache_pack.motioncache_core.report.motion_map import (
     VIEWS,
     Scale,
     mapped_steps,
-    oldest_at,
+    maps,
     render,
+    render_steps,
     scale,
     values,
     which_step,
@@ -149,22 +150,35 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
 
 
 def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
-    assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
+    assert scale(trace, "motion", [2]) == Scale("motion weight", "0.60", "1.00")
     trace.settings["motion_source"] = "residual"
-    assert scale(trace, "motion", 0) == Scale("rate of change", "0.00", "1.00")
-    assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
-    assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
+    assert scale(trace, "motion", [2]) == Scale("rate of change", "0.00", "1.00")
+    assert scale(trace, "staleness", [0, 3, 1]).high == "3"
+    assert scale(trace, "staleness", [0]).high == "1"
     for view in VIEWS:
-        legend = scale(trace, view, 2)
+        legend = scale(trace, view, [2])
         assert legend.title and legend.low != legend.high
 
 
 def test_staleness_of_several_evaluations_shares_a_scale(trace):
-    oldest = oldest_at(trace, [1, 2, 3])
-    assert oldest == 3
-    assert values(trace, "staleness", 1, oldest).reshape(-1).tolist() == pytest.approx([1 / 3] * 12)
-    ages = [1 / 3 if a else 1.0 for a in ACTIVE]
-    assert values(trace, "staleness", 3, oldest).reshape(-1).tolist() == pytest.approx(ages)
+    first, last = (m.reshape(-1).tolist() for m in maps(trace, "staleness", [1, 3]))
+    assert first == pytest.approx([1 / 3] * 12)
+    assert last == pytest.approx([1 / 3 if a else 1.0 for a in ACTIVE])
+    grey, _ = render_steps(trace, "staleness", [1, 3], "gray", None, 1.0)
+    assert grey.unique().tolist() == pytest.approx([1 / 3])
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_maps_of_a_long_run_look_at_each_evaluation_a_fixed_number_of_times(
+    trace, view, monkeypatch
+):
+    trace.evaluations *= 10
+    looked = []
+    mask = Trace.active_mask
+    monkeypatch.setattr(Trace, "active_mask", lambda t, i: looked.append(i) or mask(t, i))
+    steps = mapped_steps(trace, view)
+    assert len(list(maps(trace, view, steps))) == len(steps)
+    assert len(looked) <= 2 * len(trace.evaluations)
 
 
 def test_which_evaluations_have_a_map(trace):
