@@ -182,16 +182,10 @@ def render_steps(
         allowed = ", ".join(map(repr, UPSCALES))
         raise MotionCacheError(f"upscale is {upscale!r}; allowed are {allowed}")
     found = list(maps(trace, view, steps))
-    height, width = found[0].shape[1:]
-    if images is None:
-        size = height * pixels, width * pixels
-        return [_upscaled(shown, colormap, size, upscale) for shown in found]
-    under = frames_below(trace, images)
-    size = under.shape[1], under.shape[2]
-    return [
-        under * (1 - opacity) + _upscaled(shown, colormap, size, upscale) * opacity
-        for shown in found
-    ]
+    under = None if images is None else frames_below(trace, images)
+    height, width = (n * pixels for n in found[0].shape[1:]) if under is None else under.shape[1:3]
+    over = [_upscaled(shown, colormap, (height, width), upscale) for shown in found]
+    return over if under is None else [under * (1 - opacity) + o * opacity for o in over]
 
 
 def frames_below(trace: Trace, images: Tensor) -> Tensor:

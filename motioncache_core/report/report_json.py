@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..sampling.run_facts import SchedulePart
 from .report_text import COUNTED
 from .run_summary import RunSummary
 from .trace import Trace
@@ -21,7 +22,11 @@ def summary(trace: Trace) -> dict[str, Any]:
         "model": trace.model,
         "settings": trace.settings,
         "distance": trace.distance,
-        **_setup(trace),
+        "preset": trace.preset,
+        "why": list(trace.why),
+        "schedule": _schedule(trace.part),
+        "windows": [{"frames": list(w.frames), "anchor": w.anchor} for w in trace.windows],
+        "remarks": list(trace.remarks),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
             "evaluations": len(trace.evaluations),
@@ -93,20 +98,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _setup(trace: Trace) -> dict[str, Any]:
-    """What was chosen for the run, and what it sampled."""
-    part, schedule = trace.part, None
-    if part is not None:
-        schedule = {
-            "start": round(part.start, 4),
-            "end": round(part.end, 4),
-            "first_sigma": round(part.first_sigma, 6),
-            "last_sigma": round(part.last_sigma, 6),
-        }
+def _schedule(part: SchedulePart | None) -> dict[str, float] | None:
+    if part is None:
+        return None
     return {
-        "preset": trace.preset,
-        "why": list(trace.why),
-        "schedule": schedule,
-        "windows": [{"frames": list(w.frames), "anchor": w.anchor} for w in trace.windows],
-        "remarks": list(trace.remarks),
+        "start": round(part.start, 4),
+        "end": round(part.end, 4),
+        "first_sigma": round(part.first_sigma, 6),
+        "last_sigma": round(part.last_sigma, 6),
     }

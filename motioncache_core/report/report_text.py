@@ -55,10 +55,15 @@ def text(trace: Trace) -> str:
     rows += [*_choice(trace), *_schedule(trace), *_windows(trace)]
     if trace.evaluations:
         saved = run.seconds_saved()
+        rows.append(
+            f"Compute: {run.compute_share:.1%} of the uncached run's tokens went through the blocks"
+        )
+        if run.engine_share != 1:
+            rows.append(
+                f"Block-causal attention: {run.engine_share:.1%} of the work of computing every "
+                "frame each time, before any reuse"
+            )
         rows += [
-            f"Compute: {run.compute_share:.1%} of the uncached run's tokens went through the "
-            "blocks",
-            *_engine(run.engine_share),
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals "
@@ -73,15 +78,6 @@ def text(trace: Trace) -> str:
         if reason["calls"] or reason["sentence"] not in (run.why, *trace.kv_reasons):
             rows.append(f"Note: {reason['sentence']}{calls}")
     return "\n".join(rows)
-
-
-def _engine(share: float) -> list[str]:
-    if share == 1:
-        return []
-    return [
-        f"Block-causal attention: {share:.1%} of the work of computing every frame each time, "
-        "before any reuse"
-    ]
 
 
 def _size(device: int, host: int, reason: str) -> str:

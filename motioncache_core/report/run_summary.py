@@ -11,7 +11,7 @@ from typing import Any
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.reasons import because, code_of
 from ..sampling.schedule import CLEAN, DONE, UNSTARTED
-from .trace import CallRecord, Trace
+from .trace import Trace
 
 # calls that an estimate of seconds looks at, at most
 _FITTED_CALLS = 300
@@ -36,28 +36,25 @@ class RunSummary:
         # block, also with every frame computed and attending to all others
         self._rows = self._rows_done = self._whole = self._work = self._work_done = 0
         for call in trace.calls():
-            self._add(call)
-
-    def _add(self, call: CallRecord) -> None:
-        self.calls += 1
-        self.block_calls += call.blocks
-        self._reused |= call.kind in (PARTIAL, REUSE)
-        if call.note:
-            self.notes[call.note] += 1
-        tokens = call.window or self.trace.tokens
-        whole = tokens, tokens * tokens
-        needed = (call.needed, call.needed_pairs) if call.needed else whole
-        pairs = call.pairs if call.needed else call.computed * self.trace.tokens
-        # the clip may not have been known yet when a call was declined
-        done = whole if call.kind == "declined" else (call.computed, pairs)
-        self._rows += call.rows * needed[0]
-        self._rows_done += call.rows * done[0]
-        self._whole += call.rows * self._macs(*whole)
-        self._work += call.rows * self._macs(*needed)
-        work = call.rows * self._macs(*done)
-        self._work_done += work
-        if call.seconds > 0:
-            self._timed.append((work, call.seconds))
+            self.calls += 1
+            self.block_calls += call.blocks
+            self._reused |= call.kind in (PARTIAL, REUSE)
+            if call.note:
+                self.notes[call.note] += 1
+            tokens = call.window or trace.tokens
+            whole = tokens, tokens * tokens
+            needed = (call.needed, call.needed_pairs) if call.needed else whole
+            pairs = call.pairs if call.needed else call.computed * trace.tokens
+            # the clip may not have been known yet when a call was declined
+            done = whole if call.kind == "declined" else (call.computed, pairs)
+            work = call.rows * self._macs(*done)
+            self._rows += call.rows * needed[0]
+            self._rows_done += call.rows * done[0]
+            self._whole += call.rows * self._macs(*whole)
+            self._work += call.rows * self._macs(*needed)
+            self._work_done += work
+            if call.seconds > 0:
+                self._timed.append((work, call.seconds))
 
     def _macs(self, rows: int, pairs: int) -> int:
         # linear layers grow with the rows, self-attention with the query-key pairs

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import Trace
-from ...motioncache_core.report.colours import colourise
+from ...motioncache_core.report.colours import colour_at
 from ...motioncache_core.report.motion_map import (
     Scale,
     first_frame,
@@ -158,16 +159,12 @@ def _sheet(
         if names:
             pen.text((MARGIN, top + tall / 2), names[row], fill=FAINT, font=small, anchor="lm")
 
-    def shades(at: float) -> tuple[float, float, float]:
-        red, green, blue = colourise(np.asarray(at, dtype=np.float32), colormap).tolist()
-        return red, green, blue
-
     words = f"{title}:  {legend.title}"
     middle = size[1] - line
     pen.text((MARGIN, middle), words, fill=WORDS, font=small, anchor="lm")
     x = MARGIN + pen.textlength(f"{words}   {legend.low}", font=small) + gap
     bar(
-        pen, (round(x), middle - line // 3, whole // 6, 2 * line // 3), shades,
-        (legend.low, legend.high), small,
+        pen, (round(x), middle - line // 3, whole // 6, 2 * line // 3),
+        partial(colour_at, colormap=colormap), (legend.low, legend.high), small,
     )  # fmt: skip
     return as_tensor(picture)

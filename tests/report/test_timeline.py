@@ -1,7 +1,6 @@
 """The timeline's cells are the trace's decisions, counted again."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -63,7 +62,7 @@ def test_the_picture_has_the_cells_colours(trace):
     assert torch.equal(picture[0, 46:48], torch.tensor(BACK).expand(2, 64, 3))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_pictures_cells_count_as_the_trace(seed):
     """Cells are counted off the picture's pixels."""
     rng = np.random.default_rng(seed)
@@ -75,12 +74,6 @@ def test_the_pictures_cells_count_as_the_trace(seed):
     near = [next(n for c, n in names.items() if torch.allclose(p, torch.tensor(c))) for p in pixels]
     wanted = Counter("none" if c.idle else c.kind for e in trace.evaluations for c in e.chunks)
     assert Counter(near) == wanted
-
-
-def test_more_is_brighter():
-    brightness = [sum(shade(share)) for share in np.linspace(0.01, 1, 30)]
-    assert all(a < b for a, b in pairwise(brightness))
-    assert sum(BACK) < sum(REUSED)
 
 
 def test_a_window_has_its_own_rows_and_one_scope_is_shown():
