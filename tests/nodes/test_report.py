@@ -178,6 +178,35 @@ def test_views_of_one_evaluation(pack, finished):
     assert ((stale[:, ::16, ::16, 0] == 0) == (active == 1)).all()
 
 
+@pytest.mark.parametrize("colormap", ["magma"])
+def test_colormaps_go_from_dark_to_light(pack, finished, colormap):
+    (gray,), (maps,) = show(pack, finished), show(pack, finished, colormap=colormap)
+    brightness, level = maps.sum(-1).flatten(), gray[..., 0].flatten()
+    assert brightness[level.argmax()] > brightness[level.argmin()] + 0.7
+
+
+def test_the_map_over_images(pack, finished):
+    images = torch.rand(9, 20, 24, 3)
+    (under,) = show(pack, finished, images=images, opacity=0.0)
+    assert torch.equal(under, images[[0, 4, 8]])
+    (over,) = show(pack, finished, images=images, opacity=1.0)
+    assert torch.equal(over[:, ::5, ::6], show(pack, finished)[0][:, ::16, ::16])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"view": "heat"}, "view is 'heat'; allowed are 'motion'"),
+        ({"colormap": "jet"}, "colormap is 'jet'; allowed are 'magma'"),
+        ({"images": torch.rand(8, 8, 3)}, r"images have shape \(8, 8, 3\); connect decoded"),
+    ],
+    ids=lambda v: str(v)[:20],
+)
+def test_wrong_map_inputs(pack, finished, wrong, match):
+    with pytest.raises(MotionCacheError, match=match):
+        show(pack, finished, **wrong)
+
+
 @pytest.fixture
 def notice(pack, caplog):
     """The node shows one picture of words in place of the map, and logs the words once."""

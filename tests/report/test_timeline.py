@@ -1,6 +1,7 @@
 """The timeline's cells are the trace's decisions, counted again."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -87,3 +88,9 @@ def test_a_window_has_its_own_rows_and_one_scope_is_shown():
 def test_a_timeline_of_nothing_is_still_a_picture():
     assert size(Trace({})) == (1, 1)
     assert timeline(Trace({})).shape == (1, 48, 16, 3)
+
+
+def test_more_is_brighter():
+    brightness = [sum(shade(share)) for share in np.linspace(0.01, 1, 30)]
+    assert all(a < b for a, b in pairwise(brightness))
+    assert sum(BACK) < sum(REUSED)
