@@ -112,6 +112,8 @@ def test_a_sheet_over_the_steps_has_the_first_and_the_last(sampled, previewed):
     steps = [0, 2, 4, 6, 7, 9, 11, 13]
     wanted = sum(evaluations[i].active_share for i in steps) / len(steps)
     assert white_share(sheet) == pytest.approx(wanted, abs=0.01)
+    below, _ = previewed(sampled, layout="steps", images=torch.ones(9, 8, 8, 3), opacity=0.0)
+    assert white_share(below) > 0.98
 
 
 @pytest.mark.parametrize(
