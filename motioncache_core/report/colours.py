@@ -46,3 +46,9 @@ def colourise(values: Floats, colormap: str) -> Floats:
     channels = [np.interp(values, at, table[:, i]) for i in range(3)]
     rgb: Floats = np.stack(channels, axis=-1).astype(np.float32)
     return rgb
+
+
+def colour_at(value: float, colormap: str) -> tuple[float, float, float]:
+    """RGB in 0..1 of a value in 0..1."""
+    red, green, blue = colourise(np.asarray(value, dtype=np.float32), colormap).tolist()
+    return red, green, blue

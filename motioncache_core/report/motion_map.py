@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,15 @@ from ..common.errors import MotionCacheError, NoMapError
 from ..common.reasons import because
 from ..settings import POLICIES, Policy
 from .colours import Floats, colourise
-from .explain import explain
+from .run_summary import RunSummary
 from .trace import EvaluationRecord, Trace
 
 VIEWS = ("motion", "updates", "staleness", "active")
 UPSCALES = ("nearest", "smooth")
+Numbers = npt.NDArray[Any]
 
 
-def values(trace: Trace, view: str, step: int = -1, oldest: int | None = None) -> Floats:
+def values(trace: Trace, view: str, step: int = -1) -> Floats:
     """The map of one evaluation, `(F, h, w)` in 0..1.
 
     Args:
@@ -31,28 +33,22 @@ def values(trace: Trace, view: str, step: int = -1, oldest: int | None = None) -
             1 for the stalest; "active" 1 where it was computed in this very evaluation.
         step: evaluation index; negative ones count from the end. For "motion" -1 is the last
             evaluation that weighed tokens.
-        oldest: the staleness shown as 1, in evaluations; the largest one here unless given.
 
     Raises:
         NoMapError: no such evaluation, or it has no map of this kind; says why.
         MotionCacheError: no such view.
     """
+    return next(maps(trace, view, [step]))
+
+
+def maps(trace: Trace, view: str, steps: Sequence[int]) -> Iterator[Floats]:
+    """The `values` of several evaluations from the first to the last of them, in one pass over
+    the run. The stalest token of them all is 1."""
     records = _shown(trace, view)
-    if view == "motion":
-        return _motion(trace, records, step)
-    index = _index(step, len(records))
-    masks = np.stack([trace.active_mask(r.index) for r in records[: index + 1]])
-    if view == "active":
-        flat = masks[-1].astype(np.float32)
-    elif view == "updates":
-        busy = np.stack([_busy(r) for r in records[: index + 1]]).sum(axis=0)
-        flat = (masks.sum(axis=0) / np.maximum(busy, 1)).astype(np.float32)
-    else:
-        age = _ages(trace, records[: index + 1])
-        top = float(age.max()) if oldest is None else oldest
-        flat = age / max(1.0, top)
-    out: Floats = flat.reshape(trace.grid or (1, 1, -1))
-    return out
+    found = (_weights if view == "motion" else _past)(trace, view, records, steps)
+    top = max(1, _oldest(trace, records, steps)) if view == "staleness" else 1
+    for flat in found:
+        yield (flat / top).astype(np.float32).reshape(trace.grid or (1, 1, -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +60,8 @@ class Scale:
     high: str
 
 
-def scale(trace: Trace, view: str, oldest: int) -> Scale:
-    """The legend of a view.
-
-    Args:
-        oldest: as given to `values`.
-    """
+def scale(trace: Trace, view: str, steps: Sequence[int]) -> Scale:
+    """The legend of the `maps` of these evaluations."""
     if view == "motion":
         if _by_change(trace):
             return Scale("rate of change", "0.00", "1.00")
@@ -78,7 +70,8 @@ def scale(trace: Trace, view: str, oldest: int) -> Scale:
     if view == "updates":
         return Scale("evaluations it was computed in", "0%", "100%")
     if view == "staleness":
-        return Scale("evaluations since it was computed", "0", str(max(1, oldest)))
+        oldest = max(1, _oldest(trace, shown_evaluations(trace), steps))
+        return Scale("evaluations since it was computed", "0", str(oldest))
     return Scale("computed in this evaluation", "no", "yes")
 
 
@@ -106,12 +99,6 @@ def which_step(trace: Trace, view: str, step: int) -> int:
     return _index(step, len(records))
 
 
-def oldest_at(trace: Trace, steps: Sequence[int]) -> int:
-    """The largest staleness in any of these evaluations."""
-    records = _shown(trace, "staleness")
-    return max(int(_ages(trace, records[: step + 1]).max()) for step in steps)
-
-
 def first_frame(trace: Trace) -> int:
     """Where the last window of a longer clip starts, in latent frames."""
     return of_first_scope(trace)[-1].first_frame
@@ -130,24 +117,33 @@ def shown_evaluations(trace: Trace) -> list[EvaluationRecord]:
         NoMapError: there are none; says why.
     """
     if trace.grid is None or not trace.evaluations:
-        raise NoMapError(f"there is nothing to show: {explain(trace)}")
+        raise NoMapError(f"there is nothing to show: {RunSummary(trace).why}")
     records = of_first_scope(trace)
     # after a change of size or place in mid-run only evaluations like the last one fit the grid
     place = (records[-1].window, records[-1].first_chunk)
-    return [
-        r
-        for r in records
-        if (r.window, r.first_chunk) == place and sum(c.tokens for c in r.chunks) == trace.tokens
-    ]
+    return [r for r in records if (r.window, r.first_chunk) == place and r.tokens == trace.tokens]
 
 
-def _ages(trace: Trace, records: Sequence[EvaluationRecord]) -> Floats:
-    """Evaluations of its chunk since each token `(L,)` was computed."""
-    age = np.zeros(trace.tokens, dtype=np.float32)
-    for record in records:
-        busy = _busy(record)
-        age = np.where(trace.active_mask(record.index), 0, age + busy).astype(np.float32)
-    return age
+def _past(
+    trace: Trace, view: str, records: Sequence[EvaluationRecord], steps: Sequence[int]
+) -> Iterator[Numbers]:
+    """Of each token `(L,)`; see `values`."""
+    wanted = {_index(step, len(records)) for step in steps}
+    computed, at_work, age = np.zeros((3, trace.tokens), dtype=np.int64)
+    for index, record in enumerate(records[: max(wanted) + 1]):
+        active = trace.active_mask(record.index)
+        # chunks that had not started or were finished are neither updated nor stale
+        busy = record.each_row(not c.idle for c in record.chunks)
+        computed += active
+        at_work += busy
+        age = np.where(active, 0, age + busy)
+        if index in wanted:
+            shares = computed / np.maximum(at_work, 1)
+            yield {"active": active, "updates": shares, "staleness": age}[view]
+
+
+def _oldest(trace: Trace, records: Sequence[EvaluationRecord], steps: Sequence[int]) -> int:
+    return max(int(age.max()) for age in _past(trace, "staleness", records, steps))
 
 
 def render(
@@ -158,7 +154,6 @@ def render(
     images: Tensor | None = None,
     opacity: float = 0.6,
     pixels: int = 16,
-    oldest: int | None = None,
     upscale: str = "nearest",
 ) -> Tensor:
     """One picture per latent frame, `(F, H, W, 3)` in 0..1; of the first of several context
@@ -168,19 +163,30 @@ def render(
         images: decoded frames `(N, H, W, 3)` to lay the map over; without them each token becomes
             a square of `pixels`.
         opacity: 0 shows only the images, 1 only the map.
-        oldest: see `values`.
         upscale: "nearest" keeps the tokens' edges, "smooth" is bilinear between their centres.
     """
+    return render_steps(trace, view, [step], colormap, images, opacity, pixels, upscale)[0]
+
+
+def render_steps(
+    trace: Trace,
+    view: str,
+    steps: Sequence[int],
+    colormap: str,
+    images: Tensor | None,
+    opacity: float,
+    pixels: int = 16,
+    upscale: str = "nearest",
+) -> list[Tensor]:
+    """The same for the `maps` of several evaluations."""
     if upscale not in UPSCALES:
         allowed = ", ".join(map(repr, UPSCALES))
         raise MotionCacheError(f"upscale is {upscale!r}; allowed are {allowed}")
-    found = values(trace, view, step, oldest)
-    height, width = found.shape[1:]
-    if images is None:
-        return _upscaled(found, colormap, (height * pixels, width * pixels), upscale)
-    under = frames_below(trace, images)
-    over = _upscaled(found, colormap, (under.shape[1], under.shape[2]), upscale)
-    return under * (1 - opacity) + over * opacity
+    found = list(maps(trace, view, steps))
+    under = None if images is None else frames_below(trace, images)
+    height, width = (n * pixels for n in found[0].shape[1:]) if under is None else under.shape[1:3]
+    over = [_upscaled(shown, colormap, (height, width), upscale) for shown in found]
+    return over if under is None else [under * (1 - opacity) + o * opacity for o in over]
 
 
 def frames_below(trace: Trace, images: Tensor) -> Tensor:
@@ -222,11 +228,6 @@ def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
     return [e for e in trace.evaluations if e.scope == scope]
 
 
-def _busy(record: EvaluationRecord) -> npt.NDArray[np.bool_]:
-    # chunks that had not started or were finished are neither updated nor stale
-    return np.concatenate([np.full(c.tokens, not c.idle) for c in record.chunks])
-
-
 def _index(step: int, count: int) -> int:
     if not -count <= step < count:
         raise NoMapError(
@@ -247,23 +248,26 @@ def _why_no_motion(trace: Trace) -> str:
     return because("map_phase")
 
 
-def _motion(trace: Trace, records: list[EvaluationRecord], step: int) -> Floats:
-    with_map = mapped_steps(trace, "motion")
-    index = with_map[-1] if step == -1 else _index(step, len(records))
-    weight = records[index].weight
-    if weight is None:
-        raise NoMapError(
-            f"evaluation {index} has no motion map; the motion phase covers "
-            f"{with_map[0]} to {with_map[-1]}"
-        )
+def _weights(
+    trace: Trace, view: str, records: Sequence[EvaluationRecord], steps: Sequence[int]
+) -> Iterator[Numbers]:
+    with_map = mapped_steps(trace, view)
     sensitivity = float(trace.settings["motion_sensitivity"])
-    w = weight.astype(np.float32) / 255
-    if _by_change(trace):
-        # the weight is a power of it, which hides how far apart tokens are
-        shown = w ** (1 / max(sensitivity, 0.1))
-    else:
-        shown = np.clip((w - (1.0 - sensitivity)) / max(sensitivity, 1e-6), 0, 1)
-    return shown.reshape(trace.grid or (1, 1, -1)).astype(np.float32)
+    for step in steps:
+        index = with_map[-1] if step == -1 else _index(step, len(records))
+        weight = records[index].weight
+        if weight is None:
+            raise NoMapError(
+                f"evaluation {index} has no motion map; the motion phase covers "
+                f"{with_map[0]} to {with_map[-1]}"
+            )
+        w = weight.astype(np.float32) / 255
+        if _by_change(trace):
+            # the weight is a power of it, which hides how far apart tokens are
+            yield w ** (1 / max(sensitivity, 0.1))
+        else:
+            low = 1.0 - sensitivity
+            yield np.clip((w - low) / max(sensitivity, 1e-6), 0, 1)
 
 
 def _by_change(trace: Trace) -> bool:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
-from .compute_share import compute_share, engine_share, flops_share, needed_work, seconds_saved
-from .explain import explain, reasons
+from ..sampling.run_facts import SchedulePart
 from .report_text import COUNTED
+from .run_summary import RunSummary
 from .trace import Trace
 
 # raised when a field of the JSON report changes its meaning or goes
@@ -17,26 +16,29 @@ SCHEMA = 1
 
 def summary(trace: Trace) -> dict[str, Any]:
     """The report as JSON-ready data; `SCHEMA` says which version."""
-    kinds = Counter(e.kind for e in trace.evaluations)
-    calls = trace.calls()
+    run = RunSummary(trace)
     return {
         "schema": SCHEMA,
         "model": trace.model,
         "settings": trace.settings,
         "distance": trace.distance,
-        **run_summary(trace),
+        "preset": trace.preset,
+        "why": list(trace.why),
+        "schedule": _schedule(trace.part),
+        "windows": [{"frames": list(w.frames), "anchor": w.anchor} for w in trace.windows],
+        "remarks": list(trace.remarks),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
             "evaluations": len(trace.evaluations),
-            **{kind: kinds[kind] for kind in COUNTED},
-            "calls": len(calls),
+            **{kind: run.kinds[kind] for kind in COUNTED},
+            "calls": run.calls,
             "declined_calls": len(trace.declined_calls),
-            "block_calls": sum(c.blocks for c in calls),
-            "compute_share": round(compute_share(trace), 6),
-            "flops_share": round(flops_share(trace), 6),
-            "engine_share": round(engine_share(trace), 6),
+            "block_calls": run.block_calls,
+            "compute_share": round(run.compute_share, 6),
+            "flops_share": round(run.flops_share, 6),
+            "engine_share": round(run.engine_share, 6),
             "seconds": round(trace.seconds, 4),
-            "seconds_saved": _rounded(seconds_saved(trace)),
+            "seconds_saved": _rounded(run.seconds_saved()),
         },
         "memory": {
             "residual_bytes": trace.residual_bytes,
@@ -47,8 +49,8 @@ def summary(trace: Trace) -> dict[str, Any]:
             "residual_reason": trace.residual_reason,
             "kv_reason": trace.kv_reason,
         },
-        "reason": explain(trace),
-        "reasons": reasons(trace),
+        "reason": run.why,
+        "reasons": run.reasons,
         "evaluations": [
             {
                 "index": e.index,
@@ -74,7 +76,7 @@ def summary(trace: Trace) -> dict[str, Any]:
                         "branches": c.branches,
                         "rows": c.rows,
                         "computed": c.computed,
-                        "needed": needed_work(trace, c)[0],
+                        "needed": c.needed or c.window or trace.tokens,
                         "blocks": c.blocks,
                         "seconds": round(c.seconds, 5),
                         "note": c.note,
@@ -96,21 +98,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def run_summary(trace: Trace) -> dict[str, Any]:
-    """The same as JSON-ready data."""
-    part = trace.part
-    schedule = None
-    if part is not None:
-        schedule = {
-            "start": round(part.start, 4),
-            "end": round(part.end, 4),
-            "first_sigma": round(part.first_sigma, 6),
-            "last_sigma": round(part.last_sigma, 6),
-        }
+def _schedule(part: SchedulePart | None) -> dict[str, float] | None:
+    if part is None:
+        return None
     return {
-        "preset": trace.preset,
-        "why": list(trace.why),
-        "schedule": schedule,
-        "windows": [{"frames": list(w.frames), "anchor": w.anchor} for w in trace.windows],
-        "remarks": list(trace.remarks),
+        "start": round(part.start, 4),
+        "end": round(part.end, 4),
+        "first_sigma": round(part.first_sigma, 6),
+        "last_sigma": round(part.last_sigma, 6),
     }

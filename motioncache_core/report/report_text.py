@@ -1,12 +1,11 @@
-"""A trace as numbers, text and reasons."""
+"""A trace as text."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
-from .compute_share import compute_share, engine_share, seconds_saved
-from .explain import explain, reasons
+from .run_summary import RunSummary
 from .trace import Trace
 
 COUNTED = (DENSE, PARTIAL, REUSE)
@@ -16,32 +15,36 @@ _FITTED_LIVE = 60
 
 def line(trace: Trace) -> str:
     """One line for the log at the end of a run."""
-    why = explain(trace)
-    if why is not None:
-        return f"nothing was reused: {why}."
-    kinds = Counter(e.kind for e in trace.evaluations)
-    share = compute_share(trace)
-    parts = ", ".join(f"{kinds[k]} {k}" for k in COUNTED)
+    return _line(RunSummary(trace))
+
+
+def _line(run: RunSummary) -> str:
+    if run.why is not None:
+        return f"nothing was reused: {run.why}."
+    share = run.compute_share
+    parts = ", ".join(f"{run.kinds[k]} {k}" for k in COUNTED)
     return (
-        f"{len(trace.evaluations)} evaluations ({parts}); "
+        f"{len(run.trace.evaluations)} evaluations ({parts}); "
         f"{share:.0%} of the token work computed, {1 / share:.2f}x less than without."
     )
 
 
 def progress(trace: Trace) -> str:
     """A few words about a run that goes on or has just ended."""
-    why = explain(trace) if trace.finished else trace.reason
+    run = RunSummary(trace)
+    why = run.why if trace.finished else trace.reason
     if why:
         return f"nothing {'was' if trace.finished else 'is'} reused: {why}"
-    saved = seconds_saved(trace, _FITTED_LIVE)
+    saved = run.seconds_saved(_FITTED_LIVE)
     so_far = "" if trace.finished else " so far"
-    words = f"{len(trace.evaluations)} evaluations, {1 - compute_share(trace):.0%} reused{so_far}"
+    words = f"{len(trace.evaluations)} evaluations, {1 - run.compute_share:.0%} reused{so_far}"
     return words + (f", about {saved:.1f} s saved" if saved else "")
 
 
 def text(trace: Trace) -> str:
     """The report for people."""
-    rows = [f"MotionCache: {line(trace)}"]
+    run = RunSummary(trace)
+    rows = [f"MotionCache: {_line(run)}"]
     if trace.grid is not None:
         f, h, w = trace.grid
         rows += [
@@ -49,44 +52,38 @@ def text(trace: Trace) -> str:
             f"{len(trace.chunks)} chunk(s)",
             f"Distance: {trace.distance}",
         ]
-    rows += run_lines(trace)
+    rows += [*_choice(trace), *_schedule(trace), *_windows(trace)]
     if trace.evaluations:
-        saved = seconds_saved(trace)
+        saved = run.seconds_saved()
+        rows.append(
+            f"Compute: {run.compute_share:.1%} of the uncached run's tokens went through the blocks"
+        )
+        if run.engine_share != 1:
+            rows.append(
+                f"Block-causal attention: {run.engine_share:.1%} of the work of computing every "
+                "frame each time, before any reuse"
+            )
         rows += [
-            f"Compute: {compute_share(trace):.1%} of the uncached run's tokens went through the "
-            "blocks",
-            *_engine(trace),
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: residuals "
-            f"{_placed(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)}, "
-            f"keys and values {_placed(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)}",
+            f"{_size(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)}, "
+            f"keys and values {_size(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)}",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
-    why = explain(trace)
-    for said in reasons(trace):
-        calls = f" ({said['calls']} calls)" * bool(said["calls"])
+    for reason in run.reasons:
+        calls = f" ({reason['calls']} calls)" * bool(reason["calls"])
         # the first line and the line on memory have said these
-        if said["calls"] or said["sentence"] not in (why, *trace.kv_reasons):
-            rows.append(f"Note: {said['sentence']}{calls}")
+        if reason["calls"] or reason["sentence"] not in (run.why, *trace.kv_reasons):
+            rows.append(f"Note: {reason['sentence']}{calls}")
     return "\n".join(rows)
 
 
-def _placed(device: int, host: int, reason: str) -> str:
+def _size(device: int, host: int, reason: str) -> str:
     sizes = [f"{device / 2**20:.1f} MiB"] * (device > 0 or not host)
     sizes += [f"{host / 2**20:.1f} MiB on the cpu"] * (host > 0)
     return " and ".join(sizes) + f" ({reason})" * bool(reason)
-
-
-def _engine(trace: Trace) -> list[str]:
-    share = engine_share(trace)
-    if share == 1:
-        return []
-    return [
-        f"Block-causal attention: {share:.1%} of the work of computing every frame each time, "
-        "before any reuse"
-    ]
 
 
 def _marks(trace: Trace) -> dict[str, str]:
@@ -102,11 +99,6 @@ def _marks(trace: Trace) -> dict[str, str]:
             marks[name] = marks.get(name, "").ljust(counts[e.scope]) + mark
         counts[e.scope] += 1
     return {name: row.rstrip() for name, row in marks.items()}
-
-
-def run_lines(trace: Trace) -> list[str]:
-    """The same for people, a sentence a line."""
-    return [*_choice(trace), *_schedule(trace), *_windows(trace)]
 
 
 def _choice(trace: Trace) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..common.decision_kinds import REUSE
-from .colours import colourise
+from .colours import colour_at
 from .trace import EvaluationRecord, Trace
 
 BACK = (0.13, 0.13, 0.15)
@@ -49,7 +48,7 @@ def cells(trace: Trace) -> list[Cell]:
         Cell(row, column, chunk.kind, chunk.active, chunk.tokens)
         for records in _of_first_branch(trace)
         for column, record in enumerate(records)
-        for row, chunk in enumerate(record.chunks, start=_first_row(record))
+        for row, chunk in enumerate(record.chunks, start=record.first_chunk + record.position)
         if not chunk.idle
     ]
 
@@ -62,22 +61,16 @@ def _of_first_branch(trace: Trace) -> list[list[EvaluationRecord]]:
     return [[e for e in trace.evaluations if e.scope == scope] for scope in scopes.values()]
 
 
-def _first_row(record: EvaluationRecord) -> int:
-    return record.first_chunk + record.position
-
-
 def size(trace: Trace) -> tuple[int, int]:
     """Rows and columns of the timeline, at least one of each."""
     found = _of_first_branch(trace)
-    rows = max((_first_row(r) + len(r.chunks) for records in found for r in records), default=1)
-    return rows, max((len(records) for records in found), default=1)
+    ends = [r.first_chunk + r.position + len(r.chunks) for records in found for r in records]
+    return max(ends, default=1), max(map(len, found), default=1)
 
 
 def shade(share: float) -> tuple[float, float, float]:
     """RGB in 0..1 of a cell whose `share` was computed: the more, the brighter."""
-    at = np.asarray(_LOW + (_HIGH - _LOW) * share, dtype=np.float32)
-    red, green, blue = colourise(at, "magma").tolist()
-    return red, green, blue
+    return colour_at(_LOW + (_HIGH - _LOW) * share, "magma")
 
 
 def timeline(trace: Trace, cell: int = 16, height: int | None = None) -> Tensor:

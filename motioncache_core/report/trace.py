@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,15 @@ class EvaluationRecord:
         busy = sum(c.tokens for c in self.chunks if not c.idle)
         return sum(c.active for c in self.chunks) / max(1, busy)
 
+    @property
+    def tokens(self) -> int:
+        """Rows of the model's input."""
+        return sum(c.tokens for c in self.chunks)
+
+    def each_row(self, of_chunks: Iterable[bool]) -> npt.NDArray[np.bool_]:
+        """What is so of every chunk as what is so of every row, `(L,)`."""
+        return np.repeat(np.fromiter(of_chunks, np.bool_), [c.tokens for c in self.chunks])
+
 
 @dataclass(slots=True)
 class Trace:
@@ -176,10 +185,10 @@ class Trace:
         if reason not in self.remarks:
             self.remarks.append(reason)
 
-    def keep_kv_reasons(self, said: Sequence[str]) -> None:
+    def keep_kv_reasons(self, sentences: Sequence[str]) -> None:
         """Remember where keys and values are kept, and what was changed in mid-run."""
-        self.kv_reason = "; ".join(said)
-        self.kv_reasons = [one for one in said if isinstance(one, Reason)]
+        self.kv_reason = "; ".join(sentences)
+        self.kv_reasons = [s for s in sentences if isinstance(s, Reason)]
 
     @property
     def clip_frames(self) -> int:
@@ -195,9 +204,8 @@ class Trace:
         """Rows computed in evaluation `index`, `(L,)` bool, of the clip or its window then."""
         record = self.evaluations[index]
         if record.active is None:
-            return np.concatenate([np.full(c.tokens, c.kind == "dense") for c in record.chunks])
-        tokens = sum(c.tokens for c in record.chunks)
-        return np.unpackbits(record.active, count=tokens).astype(np.bool_)
+            return record.each_row(c.kind == "dense" for c in record.chunks)
+        return np.unpackbits(record.active, count=record.tokens).astype(np.bool_)
 
 
 @dataclass(slots=True, eq=False)

@@ -135,7 +135,7 @@ def check(reference: Tensor, candidate: Tensor) -> None:
             )
     if reference.shape != candidate.shape:
         raise ImageError(
-            f"reference has {_said(reference)}, candidate {_said(candidate)}; both must be alike. "
+            f"reference has {_form(reference)}, candidate {_form(candidate)}; both must be alike. "
             "Make them with the same size, length, seed and decoding, with and without MotionCache"
         )
     if min(reference.shape[1:3]) < WINDOW:
@@ -145,7 +145,7 @@ def check(reference: Tensor, candidate: Tensor) -> None:
         )
 
 
-def _said(video: Tensor) -> str:
+def _form(video: Tensor) -> str:
     frames = video.shape[0]
     return (
         f"{frames} frame{'s' * (frames != 1)} of {_size(video)} with {video.shape[-1]} "
@@ -213,8 +213,8 @@ def text(found: Comparison, reference: Tensor) -> str:
         ]
     rows.append(f"{'frame':>5}  {'PSNR':>12}  {'SSIM':>7}  {'temporal':>12}")
     for index, frame in enumerate(found.frames):
-        change = "-" if frame.change_error is None else told(decibels(frame.change_error))
-        rows.append(f"{index:>5}  {told(frame.psnr):>12}  {frame.ssim:>7.4f}  {change:>12}")
+        change = "-" if frame.change_error is None else in_words(decibels(frame.change_error))
+        rows.append(f"{index:>5}  {in_words(frame.psnr):>12}  {frame.ssim:>7.4f}  {change:>12}")
     return "\n".join(rows)
 
 
@@ -223,11 +223,11 @@ def headline(found: Comparison) -> str:
     if found.identical:
         return "identical: no value of any frame differs"
     temporal = found.temporal_psnr
-    said = "one frame has none" if temporal is None else told(temporal)
-    return f"PSNR {told(found.psnr)}, SSIM {found.ssim:.4f}, temporal PSNR {said}"
+    change = "one frame has none" if temporal is None else in_words(temporal)
+    return f"PSNR {in_words(found.psnr)}, SSIM {found.ssim:.4f}, temporal PSNR {change}"
 
 
-def told(db: float) -> str:
+def in_words(db: float) -> str:
     """Decibels in words; an infinite number says that there is no error."""
     return f"{db:.2f} dB" if math.isfinite(db) else "identical"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import MotionCacheError
-from ...motioncache_core.report.colours import colourise
+from ...motioncache_core.report.colours import colour_at, colourise
 from ...motioncache_core.report.timeline import BACK
-from ...motioncache_core.report.video_quality import Comparison, error_map, headline, told
+from ...motioncache_core.report.video_quality import Comparison, error_map, headline, in_words
 from .timeline import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
 
 MODES = ("side by side", "wipe", "difference")
@@ -151,7 +151,7 @@ class ComparePictures:
 
     def _numbers(self, index: int) -> list[str]:
         found = self._found.frames[index]
-        return [f"frame {index}", told(found.psnr), f"SSIM {found.ssim:.4f}"]
+        return [f"frame {index}", in_words(found.psnr), f"SSIM {found.ssim:.4f}"]
 
     def _legend(self, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
         """What the colours of the error mean, in the values of an image from 0 to 1."""
@@ -161,12 +161,7 @@ class ComparePictures:
         x = left + _GAP + low + 8
         wide = min(width, self._panel[0] - (low + high + 2 * _GAP + 16))
         box = x, top + self._line // 3, wide, max(4, self._line // 3)
-        bar(pen, box, _shade, ends, self._font)
-
-
-def _shade(at: float) -> tuple[float, float, float]:
-    red, green, blue = colourise(np.asarray(at, dtype=np.float32), COLORMAP).tolist()
-    return red, green, blue
+        bar(pen, box, partial(colour_at, colormap=COLORMAP), ends, self._font)
 
 
 def _fitting(words: Sequence[str], letters: Font, width: int) -> Font:

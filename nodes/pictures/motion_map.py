@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import Trace
-from ...motioncache_core.report.colours import colourise
+from ...motioncache_core.report.colours import colour_at
 from ...motioncache_core.report.motion_map import (
     Scale,
     first_frame,
     mapped_steps,
-    oldest_at,
     render,
+    render_steps,
     scale,
     which_step,
 )
@@ -53,13 +54,12 @@ def frames_sheet(
     columns = math.ceil(count / math.ceil(count / columns))
     names = [f"frame {start + i}" for i in range(count)]
     rows = range(0, count, columns)
-    oldest = oldest_at(trace, [index]) if view == "staleness" else 0
     return _sheet(
         [list(maps[i : i + columns]) for i in rows],
         [names[i : i + columns] for i in rows],
         [],
         f"{view}, evaluation {index}",
-        scale(trace, view, oldest),
+        scale(trace, view, [index]),
         colormap,
     )
 
@@ -80,11 +80,7 @@ def steps_sheet(
     """
     found = mapped_steps(trace, view)
     steps = spread(found, STEPS)
-    oldest = oldest_at(trace, steps) if view == "staleness" else 0
-    maps = [
-        render(trace, view, s, colormap, images, opacity, oldest=oldest, upscale=upscale)
-        for s in steps
-    ]
+    maps = render_steps(trace, view, steps, colormap, images, opacity, upscale=upscale)
     start, shown = first_frame(trace), spread(range(maps[0].shape[0]), FRAMES)
     names = [f"frame {start + i}" for i in shown]
     return _sheet(
@@ -92,7 +88,7 @@ def steps_sheet(
         [names],
         [f"evaluation {s}" for s in steps],
         f"{view}, {len(steps)} of {len(found)} evaluations",
-        scale(trace, view, oldest),
+        scale(trace, view, steps),
         colormap,
     )
 
@@ -106,8 +102,7 @@ def spread(numbers: Sequence[int], most: int) -> list[int]:
 def with_legend(maps: Tensor, trace: Trace, view: str, step: int, colormap: str) -> list[Tensor]:
     """Each of the maps `(F, H, W, 3)` above the legend, a sheet of its own."""
     index = which_step(trace, view, step)
-    oldest = oldest_at(trace, [index]) if view == "staleness" else 0
-    start, legend = first_frame(trace), scale(trace, view, oldest)
+    start, legend = first_frame(trace), scale(trace, view, [index])
     return [
         _sheet([[m]], [], [], f"{view}, evaluation {index}, frame {i}", legend, colormap)
         for i, m in enumerate(maps, start=start)
@@ -164,16 +159,12 @@ def _sheet(
         if names:
             pen.text((MARGIN, top + tall / 2), names[row], fill=FAINT, font=small, anchor="lm")
 
-    def shades(at: float) -> tuple[float, float, float]:
-        red, green, blue = colourise(np.asarray(at, dtype=np.float32), colormap).tolist()
-        return red, green, blue
-
     words = f"{title}:  {legend.title}"
     middle = size[1] - line
     pen.text((MARGIN, middle), words, fill=WORDS, font=small, anchor="lm")
     x = MARGIN + pen.textlength(f"{words}   {legend.low}", font=small) + gap
     bar(
-        pen, (round(x), middle - line // 3, whole // 6, 2 * line // 3), shades,
-        (legend.low, legend.high), small,
+        pen, (round(x), middle - line // 3, whole // 6, 2 * line // 3),
+        partial(colour_at, colormap=colormap), (legend.low, legend.high), small,
     )  # fmt: skip
     return as_tensor(picture)

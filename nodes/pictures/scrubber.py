@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,9 @@ from ...motioncache_core.report.motion_map import (
     first_frame,
     frames_below,
     mapped_steps,
-    oldest_at,
+    maps,
     scale,
     shown_evaluations,
-    values,
 )
 from ..host.files import keep_for_page
 from .motion_map import spread
@@ -85,7 +85,7 @@ def scrub_data(
                 "file": keep_for_page(data, name, "png"),
                 "steps": steps[name],
                 "all": len(stacks[name][0]),
-                "legend": _legend(trace, name),
+                "legend": asdict(scale(trace, name, stacks[name][0])),
             }
             for name, data in files.items()
         },
@@ -106,15 +106,8 @@ def scrub_data(
 def _stack(trace: Trace, view: str) -> tuple[list[int], Bytes]:
     """All maps of a view `(steps, F, h, w)`, 0..1 as 0..255, and the evaluations they are of."""
     steps = mapped_steps(trace, view)
-    oldest = oldest_at(trace, steps) if view == "staleness" else None
-    maps = [np.round(255 * values(trace, view, s, oldest)).astype(np.uint8) for s in steps]
-    return steps, np.stack(maps)
-
-
-def _legend(trace: Trace, view: str) -> dict[str, str]:
-    oldest = oldest_at(trace, mapped_steps(trace, view)) if view == "staleness" else 0
-    found = scale(trace, view, oldest)
-    return {"title": found.title, "low": found.low, "high": found.high}
+    found = [np.round(255 * shown).astype(np.uint8) for shown in maps(trace, view, steps)]
+    return steps, np.stack(found)
 
 
 def _chunk_of(trace: Trace, frames: list[int]) -> list[int]:

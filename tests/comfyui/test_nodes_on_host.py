@@ -11,7 +11,7 @@ pytestmark = pytest.mark.comfy
 MODULES = (
     "schema", "life_cycle", "conflicts", "sampling", "report", "chaining", "demo", "forcing",
     "forcing_cached", "forcing_errors", "compile", "pictures", "faults", "compare", "calibrate",
-    "scrub", "reasons",
+    "scrubber", "reasons",
 )  # fmt: skip
 
 

@@ -112,13 +112,17 @@ def test_a_sheet_over_the_steps_has_the_first_and_the_last(sampled, previewed):
     steps = [0, 2, 4, 6, 7, 9, 11, 13]
     wanted = sum(evaluations[i].active_share for i in steps) / len(steps)
     assert white_share(sheet) == pytest.approx(wanted, abs=0.01)
+    below, _ = previewed(sampled, layout="steps", images=torch.ones(9, 8, 8, 3), opacity=0.0)
+    assert white_share(below) > 0.98
 
 
-@pytest.mark.parametrize("layout", ["frames", "steps"])
-@pytest.mark.parametrize("view", ["motion", "updates", "staleness", "active"])
-@pytest.mark.parametrize("images", [None, (9, 24, 40)], ids=["map", "overlay"])
+@pytest.mark.parametrize(
+    ("layout", "view", "images"),
+    [("frames", "motion", True), ("steps", "updates", True), ("frames", "staleness", False),
+     ("steps", "staleness", False)],
+)  # fmt: skip
 def test_every_view_has_a_sheet(sampled, previewed, layout, view, images):
-    pictures = None if images is None else torch.rand(*images, 3)
+    pictures = torch.rand(9, 24, 40, 3) if images else None
     sheet, _ = previewed(sampled, view=view, layout=layout, colormap="magma", images=pictures)
     assert sheet.ndim == 4 and 0 <= sheet.min() < sheet.max() <= 1
 
@@ -160,9 +164,7 @@ def test_a_wrong_layout_is_told_what_is_allowed(pack, sampled):
         pack.execute("MotionCacheMotionMap", sampled, {}, **MAP, layout="grid")
 
 
-@pytest.mark.parametrize("layout", ["frames", "steps"])
-def test_a_missing_map_is_a_notice_in_every_layout(pack, previewed, layout):
-    model, handle = pack.patch(pack.wan(), policy="chunk")
-    pack.sample(model)
-    sheet, out = previewed(handle, view="motion", layout=layout)
-    assert sheet.shape == out.shape == (1, 256, 512, 3)
+def test_a_missing_map_is_a_notice_in_every_layout(sampled, previewed):
+    for missing in ({"step": 14}, {"step": 0, "view": "motion", "legend": True}):
+        sheet, out = previewed(sampled, **missing)
+        assert sheet.shape == out.shape == (1, 256, 512, 3)

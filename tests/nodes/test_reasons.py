@@ -7,10 +7,10 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import NoMapError
 from motioncache_pack.motioncache_core.common.reasons import REASONS, Reason, because, code_of
-from motioncache_pack.motioncache_core.report.explain import explain, reasons
 from motioncache_pack.motioncache_core.report.motion_map import mapped_steps
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text
+from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
@@ -218,7 +218,7 @@ def test_a_run_tells_it(pack, monkeypatch, code):
     if isinstance(made, str):
         assert REASONS[code].action in made
         return
-    told = {reason["code"]: reason for reason in reasons(made)}
+    told = {reason["code"]: reason for reason in RunSummary(made).reasons}
     assert code in told
     sentence = told[code]["sentence"]
     # one place makes the sentence, and log, text and JSON say it alike
@@ -226,7 +226,7 @@ def test_a_run_tells_it(pack, monkeypatch, code):
     assert sentence in text(made)
     assert told[code] in json.loads(as_json(made))["reasons"]
     assert "{" not in sentence
-    why = explain(made)
+    why = RunSummary(made).why
     assert why is None or code_of(why)
 
 
@@ -263,8 +263,8 @@ def test_a_declined_branch_beside_a_cached_one_is_told_and_counted(pack):
         run.call(x, 900 - 90 * step, said, ("a",), {"ar_state": {}})
         run.call(x, 900 - 90 * step, said, ("b",))
     run.session.close()
-    assert explain(run.trace) is None
-    (found,) = [r for r in reasons(run.trace) if r["code"] == "autoregressive"]
+    assert RunSummary(run.trace).why is None
+    (found,) = [r for r in RunSummary(run.trace).reasons if r["code"] == "autoregressive"]
     assert found["calls"] == 4
     # of eight calls three are reused, whichever came first
     assert json.loads(as_json(run.trace))["totals"]["compute_share"] == 5 / 8

@@ -3,15 +3,9 @@
 import json
 
 import pytest
-from motioncache_pack.motioncache_core.report.compute_share import (
-    block_macs,
-    compute_share,
-    flops_share,
-    seconds_saved,
-)
-from motioncache_pack.motioncache_core.report.explain import explain
 from motioncache_pack.motioncache_core.report.report_json import SCHEMA, as_json, summary
-from motioncache_pack.motioncache_core.report.report_text import line, text
+from motioncache_pack.motioncache_core.report.report_text import line, progress, text
+from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
     ChunkRecord,
@@ -62,17 +56,15 @@ def trace():
 
 def test_shares_by_hand(trace):
     # 40 + 40 + 10 + 0 + 20 + 20 of 200 rows
-    assert compute_share(trace) == pytest.approx(130 / 200)
-    # a row costs 6 * 8 * 8 + 2 * 8 * 16 = 640 in linear layers and 2 * 20 * 8 = 320 in attention
-    assert block_macs(trace, 1, 20) == 960
-    assert block_macs(trace, TOKENS, TOKENS * TOKENS) == 20 * 960
-    assert flops_share(trace) == pytest.approx(130 / 200)
+    run = RunSummary(trace)
+    assert run.compute_share == run.flops_share == pytest.approx(130 / 200)
+    assert run.engine_share == 1
 
 
 def test_saved_seconds_are_the_work_left_out_at_the_median_slope(trace):
     # in units of a full batch row: 2, 2, 1/2, 0, 1 and 1 took 2, 4, 1, 0.5, 1.5 and 1.5 seconds.
     # The slopes between any two of them have the median 1; 3/2 and 2 were left out
-    assert seconds_saved(trace) == pytest.approx(1.5 + 2)
+    assert RunSummary(trace).seconds_saved() == pytest.approx(1.5 + 2)
 
 
 def test_a_fixed_cost_is_not_saved(trace):
@@ -80,14 +72,15 @@ def test_a_fixed_cost_is_not_saved(trace):
     for record in trace.evaluations[:4]:
         record.calls[0].seconds = 10 + 3 * work[record.calls[0].kind]
     trace.evaluations = trace.evaluations[:4]
-    assert seconds_saved(trace) == pytest.approx(3 * (1.5 + 2))
+    assert RunSummary(trace).seconds_saved() == pytest.approx(3 * (1.5 + 2))
 
 
 def test_nothing_is_estimated_from_calls_that_are_all_alike(trace):
-    assert seconds_saved(Trace({})) is None
+    nothing = RunSummary(Trace({}))
+    assert nothing.seconds_saved() is None
+    assert nothing.compute_share == nothing.flops_share == nothing.engine_share == 1.0
     trace.evaluations = trace.evaluations[:2]
-    assert seconds_saved(trace) is None
-    assert compute_share(Trace({})) == flops_share(Trace({})) == 1.0
+    assert RunSummary(trace).seconds_saved() is None
 
 
 def test_the_summary_is_json_and_complete(trace):
@@ -164,16 +157,17 @@ def test_chunks_and_scopes_get_rows_of_their_own(trace):
 )
 def test_why_nothing_was_reused(evaluations, wanted):
     trace = Trace(MotionCacheSettings(reuse_threshold=0.1).as_dict(), evaluations=evaluations)
-    assert wanted in explain(trace)
-    assert line(trace).startswith("nothing was reused: ")
-    assert wanted in text(trace)
-    assert summary(trace)["reason"] == explain(trace)
+    why = RunSummary(trace).why
+    assert wanted in why
+    assert line(trace) == f"nothing was reused: {why}."
+    assert why in text(trace)
+    assert summary(trace)["reason"] == why
 
 
 def test_a_declined_run_tells_its_reason(trace):
     trace.evaluations = []
     trace.declined_calls = [CallRecord("declined", 2, 2, 0, seconds=1.0)]
     trace.decline("6 sampling steps: too few")
-    assert explain(trace) == "6 sampling steps: too few"
-    assert "6 sampling steps" in text(trace)
+    assert "nothing was reused: 6 sampling steps: too few." in text(trace)
+    assert progress(trace) == "nothing was reused: 6 sampling steps: too few"
     assert summary(trace)["totals"]["declined_calls"] == 1

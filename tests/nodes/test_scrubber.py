@@ -11,8 +11,8 @@ from motioncache_pack.motioncache_core import Trace
 from motioncache_pack.motioncache_core.report.motion_map import (
     VIEWS,
     mapped_steps,
-    oldest_at,
-    values,
+    maps,
+    scale,
 )
 from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord
 from motioncache_pack.tests.support.node_runs import STEPS
@@ -49,23 +49,23 @@ def test_every_view_is_a_picture_of_every_map(pack, scrubbed):
         assert found["steps"] == mapped_steps(trace, view) and found["all"] == len(found["steps"])
         pixels = np.asarray(opened(found["file"]))
         assert pixels.dtype == np.uint8 and pixels.shape == (4 * len(found["steps"]), 4 * 3)
-        oldest = oldest_at(trace, found["steps"]) if view == "staleness" else None
-        for row, step in enumerate(found["steps"]):
-            wanted = np.round(255 * values(trace, view, step, oldest))
+        for row, shown_map in enumerate(maps(trace, view, found["steps"])):
+            wanted = np.round(255 * shown_map)
             shown = pixels[4 * row : 4 * row + 4].reshape(4, 3, 4).transpose(1, 0, 2)
             np.testing.assert_array_equal(shown, wanted)
 
 
 def test_the_words_are_the_traces(pack, scrubbed):
     (data,) = told(pack, scrubbed)
-    records = scrubbed.latest.evaluations
+    trace = scrubbed.latest
+    records = trace.evaluations
     assert data["of"] == {"frames": 3, "steps": STEPS} and data["chunks"] == [0, 0, 0]
     assert [(e["kind"], e["active"]) for e in data["evaluations"]] == [
         (r.kind, round(r.active_share, 4)) for r in records
     ]
     legends = {view: found["legend"] for view, found in data["views"].items()}
     assert legends["motion"] == {"title": "motion weight", "low": "0.20", "high": "1.00"}
-    assert int(legends["staleness"]["high"]) == oldest_at(scrubbed.latest, range(STEPS))
+    assert legends["staleness"]["high"] == scale(trace, "staleness", range(STEPS)).high
     assert data["colors"] == [(0, 0, 0), (255, 255, 255)]
     # it goes through JSON to the page
     assert json.loads(json.dumps(data))["view"] == "motion"

@@ -8,7 +8,6 @@ import torch
 from motioncache_pack.motioncache_core import MotionCacheError
 from motioncache_pack.motioncache_core.report.video_quality import (
     compare,
-    decibels,
     error_map,
     frame_ssim,
     headline,
@@ -26,9 +25,9 @@ def pair(frames=3, height=17, width=23, channels=3, noise=0.05, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "channels"), [(7, 7, 3), (7, 31, 1), (17, 23, 3), (64, 40, 4)]
+    ("height", "width", "channels", "noise"),
+    [(7, 7, 3, 0.05), (7, 31, 1, 0.001), (17, 23, 3, 0.5), (64, 40, 4, 0.05)],
 )
-@pytest.mark.parametrize("noise", [0.001, 0.05, 0.5])
 def test_psnr_and_ssim_are_those_of_scikit_image(height, width, channels, noise):
     a, b = pair(3, height, width, channels, noise)
     found = compare(a, b)
@@ -103,7 +102,7 @@ def test_one_frame_has_no_temporal_measure():
     assert "1 frame, 23x17" in text(found, a)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_other_dtypes_are_compared_as_they_are(dtype):
     a, b = (v.to(dtype) for v in pair())
     assert compare(a, b).psnr == pytest.approx(compare(a.double(), b.double()).psnr)
@@ -135,8 +134,7 @@ def test_what_cannot_be_compared_is_told_why(a, b, said):
     assert all(words in str(error.value) for words in said), error.value
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("name", ["reference", "candidate"])
+@pytest.mark.parametrize(("name", "value"), [("reference", math.nan), ("candidate", math.inf)])
 def test_values_that_are_no_numbers_are_told_with_their_frame(name, value):
     videos = dict(zip(("reference", "candidate"), pair(), strict=True))
     videos[name] = videos[name].clone()
@@ -164,8 +162,3 @@ def test_a_long_video_needs_no_more_than_a_few_frames():
         compare(a, b)
     # fp64 of one frame
     assert 0 < seen.nbytes <= 2 * a[0].nbytes
-
-
-def test_decibels_by_hand():
-    assert decibels(0.01) == pytest.approx(20.0)
-    assert math.isinf(decibels(0.0))

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.report.compute_share import (
-    compute_share,
-    engine_share,
-    flops_share,
-)
 from motioncache_pack.motioncache_core.report.motion_map import render, values
 from motioncache_pack.motioncache_core.report.report_json import summary
 from motioncache_pack.motioncache_core.report.report_text import line, text
+from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.report.timeline import BACK, timeline
 from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,
@@ -72,11 +68,12 @@ def trace():
 
 def test_chunks_that_have_nothing_to_do_are_no_saving(trace):
     # needed: 4 + 8 + 8 + 4 + 8 + 4, computed: 4 + 4 + 4 + 4 + 8 + 0
-    assert compute_share(trace) == pytest.approx(24 / 36)
+    run = RunSummary(trace)
+    assert run.compute_share == pytest.approx(24 / 36)
     # linear layers of a row cost 6 * 64 + 2 * 8 * 16 = 640, a pair 2 * 8 = 16
     needed = 36 * 640 + (16 + 48 + 48 + 16 + 48 + 32) * 16
-    assert flops_share(trace) == pytest.approx((24 * 640 + (16 + 32 + 16 + 16 + 48) * 16) / needed)
-    assert engine_share(trace) == pytest.approx(needed / (6 * (8 * 640 + 64 * 16)))
+    assert run.flops_share == pytest.approx((24 * 640 + (16 + 32 + 16 + 16 + 48) * 16) / needed)
+    assert run.engine_share == pytest.approx(needed / (6 * (8 * 640 + 64 * 16)))
 
 
 def test_an_evaluation_is_named_by_the_chunks_at_work(trace):
@@ -87,11 +84,11 @@ def test_an_evaluation_is_named_by_the_chunks_at_work(trace):
 
 
 def test_both_savings_are_told_apart(trace):
-    told = text(trace)
-    assert "66.7% of the uncached run's tokens" in told
-    assert f"Block-causal attention: {engine_share(trace):.1%} of the work" in told
+    report, share = text(trace), RunSummary(trace).engine_share
+    assert "66.7% of the uncached run's tokens" in report
+    assert f"Block-causal attention: {share:.1%} of the work" in report
     totals = summary(trace)["totals"]
-    assert totals["engine_share"] == round(engine_share(trace), 6)
+    assert totals["engine_share"] == round(share, 6)
     assert totals["compute_share"] == round(24 / 36, 6)
 
 

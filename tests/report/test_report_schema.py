@@ -41,7 +41,7 @@ def report(apart=False, **settings):
 
 @pytest.mark.parametrize(
     "how",
-    [{}, {"apart": True}, {"cfg_mask": "separate"}, {"policy": "chunk"}, {"reuse_threshold": 0.0}],
+    [{}, {"apart": True, "cfg_mask": "separate"}, {"policy": "chunk"}],
     ids=str,
 )
 def test_the_report_of_a_run_is_valid(check, how):

@@ -9,8 +9,9 @@ from motioncache_pack.motioncache_core.report.motion_map import (
     VIEWS,
     Scale,
     mapped_steps,
-    oldest_at,
+    maps,
     render,
+    render_steps,
     scale,
     values,
     which_step,
@@ -76,8 +77,7 @@ def test_only_the_first_scope_is_shown(trace):
     assert values(trace, "active", 1).sum() == 0
 
 
-@pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("colormap", COLORMAPS)
+@pytest.mark.parametrize(("view", "colormap"), [*zip(VIEWS, (*COLORMAPS, "gray"), strict=True)])
 def test_every_view_and_colormap_gives_one_picture_a_frame(trace, view, colormap):
     picture = render(trace, view, colormap=colormap, pixels=4)
     assert picture.shape == (2, 8, 12, 3)
@@ -96,13 +96,6 @@ def test_smooth_pictures_flow_between_the_tokens_values(trace):
     assert between == pytest.approx([1 - 0.5 / 3, 0.5 + 0.5 / 3])
     over = render(trace, "motion", images=torch.zeros(2, 6, 9, 3), opacity=1.0, upscale="smooth")
     assert torch.equal(over, render(trace, "motion", pixels=3, upscale="smooth"))
-
-
-def test_a_token_becomes_a_square(trace):
-    picture = render(trace, "active", 2, "gray", pixels=3)
-    assert bool((picture[0, :3, :3] == 1).all())
-    assert bool((picture[0, :3, 3:6] == 0).all())
-    assert bool((picture[1, 3:6, 6:9] == 1).all())
 
 
 def test_an_overlay_mixes_by_opacity_and_spreads_the_frames(trace):
@@ -149,22 +142,35 @@ def test_a_run_without_maps_says_how_to_get_one(trace):
 
 
 def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
-    assert scale(trace, "motion", 0) == Scale("motion weight", "0.60", "1.00")
+    assert scale(trace, "motion", [2]) == Scale("motion weight", "0.60", "1.00")
     trace.settings["motion_source"] = "residual"
-    assert scale(trace, "motion", 0) == Scale("rate of change", "0.00", "1.00")
-    assert scale(trace, "staleness", oldest_at(trace, [3])).high == "3"
-    assert scale(trace, "staleness", oldest_at(trace, [0])).high == "1"
+    assert scale(trace, "motion", [2]) == Scale("rate of change", "0.00", "1.00")
+    assert scale(trace, "staleness", [0, 3, 1]).high == "3"
+    assert scale(trace, "staleness", [0]).high == "1"
     for view in VIEWS:
-        legend = scale(trace, view, 2)
+        legend = scale(trace, view, [2])
         assert legend.title and legend.low != legend.high
 
 
 def test_staleness_of_several_evaluations_shares_a_scale(trace):
-    oldest = oldest_at(trace, [1, 2, 3])
-    assert oldest == 3
-    assert values(trace, "staleness", 1, oldest).reshape(-1).tolist() == pytest.approx([1 / 3] * 12)
-    ages = [1 / 3 if a else 1.0 for a in ACTIVE]
-    assert values(trace, "staleness", 3, oldest).reshape(-1).tolist() == pytest.approx(ages)
+    first, last = (m.reshape(-1).tolist() for m in maps(trace, "staleness", [1, 3]))
+    assert first == pytest.approx([1 / 3] * 12)
+    assert last == pytest.approx([1 / 3 if a else 1.0 for a in ACTIVE])
+    grey, _ = render_steps(trace, "staleness", [1, 3], "gray", None, 1.0)
+    assert grey.unique().tolist() == pytest.approx([1 / 3])
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_maps_of_a_long_run_look_at_each_evaluation_a_fixed_number_of_times(
+    trace, view, monkeypatch
+):
+    trace.evaluations *= 10
+    looked = []
+    mask = Trace.active_mask
+    monkeypatch.setattr(Trace, "active_mask", lambda t, i: looked.append(i) or mask(t, i))
+    steps = mapped_steps(trace, view)
+    assert len(list(maps(trace, view, steps))) == len(steps)
+    assert len(looked) <= 2 * len(trace.evaluations)
 
 
 def test_which_evaluations_have_a_map(trace):
