@@ -22,7 +22,8 @@ from .policy.map_exchange import MapExchange
 from .policy.model_profile import ModelProfile
 from .report.trace import Trace, TraceHandle
 from .sampling.forcing import sample_forcing
-from .sampling.model_call import ForcingCall, ModelCall
+from .sampling.forcing_call import ForcingCall
+from .sampling.model_call import ModelCall
 from .sampling.options import ForcingOptions
 from .sampling.run_facts import ContextWindow, RunFacts, SchedulePart
 from .sampling.schedule import forcing_schedule

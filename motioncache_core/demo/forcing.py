@@ -13,8 +13,9 @@ from ..common.protocols import TokenOps
 from ..engine.session import Session
 from ..models.wan import WAN
 from ..report.trace import Trace
-from ..sampling.forcing import Progress, WindowCall, sample_forcing
-from ..sampling.model_call import ForcingCall, ModelCall
+from ..sampling.forcing import Progress, sample_forcing
+from ..sampling.forcing_call import ForcingCall
+from ..sampling.model_call import ModelCall
 from ..sampling.options import ForcingOptions
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
@@ -51,14 +52,13 @@ def forcing_sample(
     names = ("cond",) if cfg == 1 else ("uncond", "cond")
     context = positive if cfg == 1 else torch.cat((negative, positive))
 
-    def evaluate(x: Tensor, call: WindowCall) -> Tensor:
-        forcing = ForcingCall.of(call, options)
+    def evaluate(x: Tensor, forcing: ForcingCall) -> Tensor:
         shown = x
         if conditions is not None:
-            window = slice(call.iteration.start, call.iteration.start + x.shape[2])
+            window = slice(forcing.iteration.start, forcing.iteration.start + x.shape[2])
             shown = torch.cat((x, conditions[:, :, window]), dim=1)
         doubled = torch.cat([shown] * len(names))
-        t = upload(call.sigmas, x.device).mul(1000).expand(len(doubled), -1)
+        t = upload(forcing.sigmas, x.device).mul(1000).expand(len(doubled), -1)
 
         def run(options: dict[str, Any]) -> Tensor:
             out: Tensor = model(doubled, t, context, transformer_options=options)
@@ -70,7 +70,7 @@ def forcing_sample(
         if cfg != 1:
             unconditional = out.chunk(2)[0]
             velocity = unconditional + cfg * (velocity - unconditional)
-        sigma = upload(call.active_sigmas, x.device)[:, None, None]
+        sigma = upload(forcing.active_sigmas, x.device)[:, None, None]
         return x - sigma * velocity
 
     latents = torch.zeros_like(noise) if start is None else start

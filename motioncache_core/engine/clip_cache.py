@@ -24,7 +24,8 @@ from ..policy.evaluation_plan import evaluation_plan
 from ..policy.motion_weights import rate_of_change, token_patches
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord
-from ..sampling.model_call import ForcingCall, ModelCall
+from ..sampling.forcing_call import ForcingCall
+from ..sampling.model_call import ModelCall
 from ..sampling.schedule import UNSTARTED
 from .block_hooks import BlockHooks
 from .call_plan import (
@@ -92,7 +93,7 @@ class ClipCache:
         rows = moved * self.layout.spatial
         self._decider.slide(rows, layout, forcing.sigmas[-1])
         for table in self._tables.values():
-            table.slide(rows, layout.tokens, forcing.kv_keep > 0)
+            table.slide(rows, layout.tokens, forcing.options.kv_keep > 0)
         self.layout = layout
         self._recorder.clip(layout)
 
@@ -161,7 +162,7 @@ class ClipCache:
                 note = because("new_branch")
             # there is no residual to learn a slope from either
             parts = [Part(p.rows, plan.without_slope(p.plan.gain)) for p in parts]
-        keep = forcing.kv_keep * forcing.chunk_frames * self.layout.spatial
+        keep = forcing.options.kv_keep * forcing.options.chunk_frames * self.layout.spatial
         return causal_call_plan(
             parts,
             self.layout,

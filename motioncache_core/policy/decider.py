@@ -14,7 +14,8 @@ from ..common.host_transfer import joined, read, upload
 from ..common.protocols import DistanceMeasure, DistanceSource
 from ..common.token_layout import TokenLayout
 from ..report.trace import EvaluationRecord
-from ..sampling.model_call import BranchKey, ForcingCall, ModelCall
+from ..sampling.forcing_call import ForcingCall
+from ..sampling.model_call import BranchKey, ModelCall
 from .chunk_decision import Decision
 from .clip_decision import advance, measure, prepare, records
 from .clip_state import ClipState

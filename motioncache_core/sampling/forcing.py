@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..common.errors import CacheShapeError, SettingsError
+from .forcing_call import ForcingCall
 from .options import ForcingOptions
-from .schedule import ACTIVE, UNSTARTED, Iteration, forcing_schedule
+from .schedule import ACTIVE, Iteration, forcing_schedule
 from .solver import SolverState, check_sigmas, make_solver
-
-
-@dataclass(frozen=True, slots=True)
-class WindowCall:
-    """What the model is told besides the latents.
-
-    Attributes:
-        iteration: the frames of the input and what their chunks do.
-        sigmas: noise level of every frame of the input.
-        level: highest noise level among the active chunks, above 0.
-        total: iterations of the run.
-    """
-
-    iteration: Iteration
-    sigmas: tuple[float, ...]
-    level: float
-    total: int
-
-    @property
-    def active_sigmas(self) -> tuple[float, ...]:
-        """Noise level of the frames that are denoised, 0 for all others."""
-        it = self.iteration
-        out = [0.0] * it.frames
-        for frames, chunk in zip(it.chunk_frames(), it.steps, strict=True):
-            if chunk.role == ACTIVE:
-                out[frames] = self.sigmas[frames]
-        out[: it.prefix] = [0.0] * it.prefix
-        return tuple(out)
-
 
 # x (B, C, f, H, W) fp32 -> clean latents that the model predicts, same shape. Frames of chunks
 # that are not active are not read. x may be a view of the sampler's state: it must not be
 # written to, and it changes after the call.
-Evaluate = Callable[[Tensor, WindowCall], Tensor]
+Evaluate = Callable[[Tensor, ForcingCall], Tensor]
 
 # iterations done, iterations of the run, clean latents predicted so far, latents; both of the
 # full clip and live, so a callback that keeps one copies it
@@ -105,7 +76,7 @@ def sample_forcing(
     given = _GivenFrames(options, seed)
     states: dict[int, SolverState] = {}
     for it in schedule:
-        call = _window_call(it, levels, options.condition_noise, len(schedule))
+        call = ForcingCall.at(it, levels, options)
         shown = given.show(x[:, :, it.start : it.start + it.frames], it)
         x0 = evaluate(shown, call)
         if x0.shape != shown.shape:
@@ -155,22 +126,6 @@ class _GivenFrames:
     def _noised(self, z: Tensor) -> Tensor:
         noise = torch.randn(z.shape, generator=self.generator, dtype=torch.float32).to(z.device)
         return (1.0 - self.noise_level) * z + self.noise_level * noise
-
-
-def _window_call(
-    it: Iteration, levels: Sequence[float], condition_noise: float, total: int
-) -> WindowCall:
-    sigmas: list[float] = []
-    level = 0.0
-    for frames, chunk in zip(it.chunks, it.steps, strict=True):
-        if chunk.role == ACTIVE:
-            sigma = levels[chunk.step]
-            level = max(level, sigma)
-        else:
-            sigma = levels[0] if chunk.role == UNSTARTED else levels[-1]
-        sigmas += [sigma] * frames
-    sigmas[: it.prefix] = [condition_noise] * it.prefix
-    return WindowCall(it, tuple(sigmas), level, total)
 
 
 def _check_shapes(noise: Tensor, latents: Tensor) -> None:

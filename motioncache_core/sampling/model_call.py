@@ -9,59 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .forcing import WindowCall
-from .options import ForcingOptions
+from .forcing_call import ForcingCall
 from .run_facts import ContextWindow
-from .schedule import Iteration
 
 BranchKey = Hashable
-
-
-@dataclass(frozen=True, slots=True)
-class ForcingCall:
-    """What a diffusion-forcing sampler says of one model evaluation.
-
-    Attributes:
-        sigmas: noise level of every latent frame of the input.
-        block_causal: whether a chunk attends only to itself and to the chunks before it.
-        kv_keep: finished chunks' worth of keys and values to keep; 0 keeps all.
-        active_sigmas: the same for frames that are being denoised, 0 for all others.
-        level: the highest of these.
-        chunk_frames: latent frames of a whole chunk; the clip's last one may be shorter.
-        first_position: rotary position of the input's first frame. Keys that are kept while a
-            window rolls stay valid, because positions go on with the clip.
-    """
-
-    iteration: Iteration
-    sigmas: tuple[float, ...]
-    block_causal: bool
-    kv_keep: int = 0
-    active_sigmas: tuple[float, ...] = ()
-    level: float = 1.0
-    chunk_frames: int = 1
-    first_position: int = 0
-
-    @classmethod
-    def of(cls, call: WindowCall, options: ForcingOptions) -> ForcingCall:
-        """The engine's view of what the sampler is about to evaluate."""
-        it = call.iteration
-        causal = options.attention == "block_causal"
-        position = 0 if options.overlap_frames else it.start
-        return cls(
-            it,
-            call.sigmas,
-            causal,
-            options.kv_keep,
-            call.active_sigmas,
-            call.level,
-            options.chunk_frames,
-            position,
-        )
-
-    @property
-    def first_chunk(self) -> int:
-        """Number of the input's first chunk in the clip."""
-        return self.iteration.start // self.chunk_frames
 
 
 @dataclass(frozen=True)

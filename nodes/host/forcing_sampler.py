@@ -29,7 +29,6 @@ from ...motioncache_core import (
     takes_frame_levels,
 )
 from ...motioncache_core.models.adapter import Adapter
-from ...motioncache_core.sampling.forcing import WindowCall
 from .attach import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
 from .compiled import WHOLE, plain
 from .devices import on_devices
@@ -85,13 +84,12 @@ class ForcingSampler(comfy.samplers.Sampler):
         session: DeviceSessions = transformer_options[SESSION]
         seed = extra_args.get("seed") or 0
 
-        def call_guider(x: Tensor, call: WindowCall) -> Tensor:
-            forcing = ForcingCall.of(call, self.options)
+        def call_guider(x: Tensor, forcing: ForcingCall) -> Tensor:
             shifted = adapter.shifted(transformer_options, forcing.first_position)
             options = {**shifted, FORCING: forcing}
             out: Tensor = model_wrap(
                 x,
-                x.new_full((x.shape[0],), call.level),
+                x.new_full((x.shape[0],), forcing.level),
                 model_options={**model_options, "transformer_options": options},
                 seed=seed,
             )

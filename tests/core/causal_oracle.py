@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.wan import WAN
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.forcing_call import ForcingCall
 from torch import Tensor
 
 WORKING, FINISHED = ("active", "clean"), ("clean", "done")

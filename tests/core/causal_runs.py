@@ -13,7 +13,8 @@ from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
+from motioncache_pack.motioncache_core.sampling.forcing_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.sampling.schedule import Iteration, forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -78,12 +79,11 @@ class Film:
         }
 
         def evaluate(x, call):
-            forcing = ForcingCall.of(call, self.options)
             velocity = {}
             for group in self.grouping(call.iteration.index):
                 t = torch.tensor(call.sigmas).mul(1000).expand(len(x) * len(group), -1)
                 context = torch.cat([texts[name] for name in group])
-                out = answer(torch.cat([x] * len(group)), t, context, group, forcing)
+                out = answer(torch.cat([x] * len(group)), t, context, group, call)
                 velocity.update(zip(group, out.chunk(len(group)), strict=True))
             guided = velocity["cond"]
             if "uncond" in velocity:

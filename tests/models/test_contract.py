@@ -11,7 +11,8 @@ from motioncache_pack.motioncache_core.common.errors import UnsupportedModelErro
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.models import registry
 from motioncache_pack.motioncache_core.report.trace import Trace
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall, ModelCall
+from motioncache_pack.motioncache_core.sampling.forcing_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
@@ -222,8 +223,9 @@ def test_a_prompt_of_another_length_starts_afresh(monkeypatch):
 
 def test_block_causal_attention_is_refused_before_the_network_is_called():
     family = FAMILIES["toy"]()
-    (first, *_) = forcing_schedule(3, 10, ForcingOptions(chunk_frames=1))
-    forcing = ForcingCall(first, (1.0,) * 3, block_causal=True)
+    options = ForcingOptions(chunk_frames=1, attention="block_causal")
+    first, *_ = forcing_schedule(3, 10, options)
+    forcing = ForcingCall(first, (1.0,) * 3, options)
     with pytest.raises(UnsupportedModelError, match="takes a noise level per frame"):
         Run(family).call(family.call(0, 0), forcing=forcing)
 

@@ -8,7 +8,6 @@ import torch
 from motioncache_pack.motioncache_core.common.errors import SettingsError
 from motioncache_pack.motioncache_core.demo.sampler import flow_sigmas
 from motioncache_pack.motioncache_core.sampling.forcing import sample_forcing
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.causal_oracle import WORKING
@@ -155,7 +154,7 @@ def forecast_answers(options, *, frames=12, prefix=0, warmup=1, late=0):
         )
         t = torch.tensor(call.sigmas).mul(1000).expand(len(names), -1)
         zeros = torch.zeros_like(x).repeat(len(names), 1, 1, 1, 1)
-        answers = run.answer(zeros, t, None, names, ForcingCall.of(call, options)) / 1000
+        answers = run.answer(zeros, t, None, names, call) / 1000
         record = run.trace.evaluations[-1]
         for span, step, chunk in zip(it.chunk_frames(), it.steps, record.chunks, strict=True):
             if step.role != "active":

@@ -13,8 +13,7 @@ from motioncache_pack.motioncache_core.report.trace import (
     EvaluationRecord,
     Trace,
 )
-from motioncache_pack.motioncache_core.sampling.forcing import WindowCall
-from motioncache_pack.motioncache_core.sampling.model_call import ForcingCall
+from motioncache_pack.motioncache_core.sampling.forcing_call import ForcingCall
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -114,8 +113,7 @@ def test_a_short_last_chunk_alone_in_its_window_keeps_its_number():
     options = ForcingOptions(2, 4, window_frames=2)
     last = forcing_schedule(5, 4, options)[-1]
     assert (last.start, last.chunks) == (4, (1,))
-    call = WindowCall(last, (0.5,), 0.5, 12)
-    assert ForcingCall.of(call, options).first_chunk == 2
+    assert ForcingCall(last, (0.5,), options, 0.5).first_chunk == 2
 
 
 def test_the_timeline_has_a_row_for_every_chunk_of_the_clip(trace):
