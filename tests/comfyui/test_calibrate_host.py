@@ -63,7 +63,7 @@ def test_a_profile_of_the_plain_model_serves_it_with_a_lora(pack, folder):  # no
     assert file.name in handle.latest.distance
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp_2m", "euler_ancestral", "uni_pc", "dpmpp_sde"])
+@pytest.mark.parametrize("sampler", ["uni_pc", "dpmpp_sde"])
 def test_the_hosts_samplers_are_recorded(pack, folder, sampler):  # noqa: F811
     (recorded,) = pack.execute("MotionCacheCalibrate", pack.wan())
     assert torch.equal(

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from motioncache_pack.tests.nodes.test_compile import STEPS
+from motioncache_pack.tests.nodes.test_compiled import STEPS
 from motioncache_pack.tests.support import fake_comfy
 from motioncache_pack.tests.support.node_runs import one_thread, pack, supported  # noqa: F401
 
@@ -35,8 +35,7 @@ def test_the_helper_is_what_the_pack_and_the_stand_in_take_it_for(pack):  # noqa
     assert arguments[0] == arguments[1]
 
 
-@pytest.mark.parametrize("order", ["before", "behind"])
-def test_the_compile_node_passes_through_in_silence(pack, order, caplog):  # noqa: F811
+def test_the_compile_node_passes_through_in_silence(pack, caplog):  # noqa: F811
     from comfy_extras.nodes_torch_compile import TorchCompileModel
 
     def compiled(model):
@@ -44,11 +43,8 @@ def test_the_compile_node_passes_through_in_silence(pack, order, caplog):  # noq
 
     torch._dynamo.reset()
     wanted = pack.sample(pack.wan(), STEPS)
-    if order == "before":
-        model, handle = pack.patch(compiled(pack.wan()))
-    else:
-        patched, handle = pack.patch(pack.wan())
-        model = compiled(patched)
+    patched, handle = pack.patch(pack.wan())
+    model = compiled(patched)
     with caplog.at_level(logging.WARNING):
         assert torch.equal(pack.sample(model, STEPS), wanted)
     assert "MotionCache" not in caplog.text

@@ -7,7 +7,7 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from motioncache_pack.tests.core.test_demo_wan_oracle import diffusers_name
+from motioncache_pack.tests.demo.test_wan_oracle import diffusers_name
 from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 from safetensors.torch import save_file
 
@@ -17,7 +17,6 @@ TOLERANCE = 1e-4
 # an error that is no rounding
 CLEARLY_OFF = 1e-2
 DIM, HEADS, LAYERS, FFN, TEXT_TOKENS = 256, 2, 2, 512, 512
-PREFIXES = ("", "model.diffusion_model.")
 # frame-rate names to diffusers'
 FPS_NAMES = {
     "fps_embedding.weight": "fps_embedding.weight",
@@ -112,8 +111,7 @@ def error(found, expected):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("prefix", PREFIXES, ids=["bare", "prefixed"])
-@pytest.mark.parametrize("fps", ["16", "24"])
+@pytest.mark.parametrize(("fps", "prefix"), [("16", ""), ("24", "model.diffusion_model.")])
 def test_the_model_is_diffusers_transformer_with_its_frame_rate(write, load, fps, prefix):
     sd = checkpoint()
     write("sky.safetensors", {prefix + k: v for k, v in sd.items()})

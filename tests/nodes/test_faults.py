@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core import MotionCacheError
 from motioncache_pack.motioncache_core.cache.branches import BranchRows
 from motioncache_pack.tests.core.runs import living_tensors
 from motioncache_pack.tests.support.node_runs import (
@@ -18,8 +19,8 @@ from motioncache_pack.tests.support.node_runs import (
     options_of,
 )
 
-# a step that is partial, see the first test
-PARTIAL = 6
+# a step that is partial and one that is reused, see the first test
+PARTIAL, REUSED = 6, 5
 
 
 @pytest.fixture
@@ -38,48 +39,95 @@ def unhurt(pack):
     assert torch.equal(pack.sample(patched), wanted)
 
 
-def test_the_run_of_these_tests_is_partial_where_they_think(pack):
+def test_the_run_of_these_tests_is_mixed_where_they_think(pack):
     _, trace = pack.cached()
-    assert marks(trace)[PARTIAL] == "p"
-    assert marks(trace)[1] == "D"
+    assert [marks(trace)[step] for step in (1, PARTIAL, REUSED)] == ["D", "p", "."]
 
 
-@pytest.mark.parametrize("call", [1, PARTIAL])
-@pytest.mark.parametrize("block", range(LAYERS))
-def test_an_exception_in_a_block(pack, unhurt, block, call):
-    patched, _ = unhurt
-    left = [sum(mark != "." for mark in marks(pack.cached()[1])[:call])]
+@pytest.fixture
+def restored(pack):
+    """`restored(patched)`: a clone that checks, behind a run, what the host will restore later."""
 
-    def breaks(*_):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the disk is gone")
+    def outermost(executor, *args, **kwargs):
+        guider, options = executor.class_obj, executor.class_obj.model_options
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            assert guider.model_options is options
+            checked.append(1)
 
-    hook = patched.model.diffusion_model.blocks[block].register_forward_pre_hook(breaks)
-    try:
-        with pytest.raises(OSError, match="the disk is gone"):
-            pack.sample(patched)
-    finally:
-        hook.remove()
+    def probe(patched):
+        clone = patched.clone()
+        kind = pack.host.patcher_extension.WrappersMP.OUTER_SAMPLE
+        clone.wrappers[kind] = {"probe": [outermost], **clone.wrappers[kind]}
+        return clone
+
+    checked = []
+    yield probe
+    assert checked == [1]
 
 
-@pytest.mark.parametrize("step", range(STEPS))
-def test_an_interrupt_at_a_step(pack, unhurt, step):
+# where a run breaks: the callback of a step, or a call of a block in an evaluation
+BREAKS = [
+    ("callback", 0, None), ("callback", PARTIAL, None), ("callback", REUSED, None),
+    ("callback", STEPS - 1, None), ("flag", 1, 1), ("interrupt", PARTIAL, 1), ("error", 1, 0),
+    ("error", PARTIAL, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "step", "block"), BREAKS, ids=str)
+def test_a_broken_run(pack, unhurt, restored, kept, how, step, block):
     patched, handle = unhurt
     management = pack.host.model_management
-    runs = len(handle.runs)
+    interrupt = management.InterruptProcessingException
+    error = OSError if how == "error" else interrupt
+    runs, before = list(handle.runs), options_of(patched)
+    left = [sum(mark != "." for mark in marks(pack.cached()[1])[:step])]
+    kept.refs.clear()
+
+    def break_here(*_):
+        left[0] -= 1
+        if left[0] < 0 and how == "flag":
+            management.interrupt_current_processing(True)
+        elif left[0] < 0:
+            raise error("the disk is gone") if how == "error" else error
 
     def callback(at, *_):
         if at == step:
-            raise management.InterruptProcessingException
+            raise error
 
-    with pytest.raises(management.InterruptProcessingException):
+    blocks = patched.model.diffusion_model.blocks
+    hook = block is not None and blocks[block].register_forward_pre_hook(break_here)
+    try:
+        with pytest.raises(error) as caught:
+            pack.sample(restored(patched), callback=callback if block is None else None)
+    finally:
+        if hook:
+            hook.remove()
+    # the frames of the blocks hold what they were working on
+    del caught
+    assert len(kept.refs) >= (0 if how in ("flag", "error") and step == 1 else 2 * LAYERS + 1)
+    assert kept.alive() == []
+    assert options_of(patched) == before
+    # what is told is the last run that was finished
+    assert list(handle.runs) == runs
+
+
+def test_a_first_run_that_breaks_has_no_report(pack):
+    patched, handle = pack.patch(pack.wan())
+    stop = pack.host.model_management.InterruptProcessingException
+
+    def callback(*_):
+        raise stop
+
+    with pytest.raises(stop):
         pack.sample(patched, callback=callback)
-    assert len(handle.runs) == runs
+    assert handle.latest is None
+    with pytest.raises(MotionCacheError, match="no finished sampling run"):
+        pack.execute("MotionCacheReport", handle, {})
 
 
-@pytest.mark.parametrize("block", range(LAYERS))
-def test_memory_that_runs_out_once_in_the_model(pack, unhurt, block):
+def test_memory_that_runs_out_once_in_the_model(pack, unhurt):
     patched, handle = unhurt
     left = [3]
 
@@ -88,7 +136,7 @@ def test_memory_that_runs_out_once_in_the_model(pack, unhurt, block):
         if left[0] == 0:
             raise torch.OutOfMemoryError("simulated, in the model")
 
-    hook = patched.model.diffusion_model.blocks[block].register_forward_pre_hook(greedy)
+    hook = patched.model.diffusion_model.blocks[1].register_forward_pre_hook(greedy)
     try:
         latents = pack.sample(patched)
     finally:
@@ -98,23 +146,6 @@ def test_memory_that_runs_out_once_in_the_model(pack, unhurt, block):
     assert handle.latest.residual_host_bytes > 0
     assert "moved to the host's memory" in handle.latest.residual_reason
     del latents
-
-
-def test_the_hosts_batches_split_in_mid_run(pack, unhurt, monkeypatch):
-    patched, handle = unhurt
-    wanted, trace = pack.cached()
-    with monkeypatch.context() as patch:
-
-        def callback(step, *_):
-            if step == PARTIAL - 2:
-                pack.host.run_short_of_memory(patch)
-
-        got = pack.sample(patched, callback=callback)
-    calls = [len(e.calls) for e in handle.latest.evaluations]
-    assert calls == [1] * (PARTIAL - 1) + [2] * (STEPS - PARTIAL + 1)
-    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
-    assert marks(handle.latest) == marks(trace)
-    del got, wanted
 
 
 def test_a_prompt_for_a_part_of_the_schedule(pack, unhurt):
@@ -135,18 +166,13 @@ def test_a_prompt_for_a_part_of_the_schedule(pack, unhurt):
     del first, second
 
 
-SIZES = {
-    "size": {"frames": 4, "height": 6, "width": 10},
-    "one frame": {"frames": 1},
-    "long": {"frames": 6},
-}
-
-
-@pytest.mark.parametrize("change", SIZES)
-def test_another_size_between(pack, unhurt, change):
-    patched, _ = unhurt
-    latent = pack.host.latent(**SIZES[change])
-    assert torch.equal(pack.sample(patched, latent=latent), pack.cached(latent=latent)[0])
+@pytest.mark.parametrize("size", [{"frames": 4, "height": 6, "width": 10}, {"frames": 1}], ids=str)
+def test_another_size_between(pack, unhurt, size):
+    patched, handle = unhurt
+    latent = pack.host.latent(**size)
+    got, alone = pack.sample(patched, latent=latent), pack.cached(latent=latent)
+    assert torch.equal(got, alone[0])
+    assert handle.latest.grid == alone[1].grid
 
 
 def test_a_batch_of_two_between(pack, unhurt):
@@ -198,13 +224,13 @@ def test_models_sampled_in_parallel_threads(pack, unhurt):
     models.clear(), alone.clear(), found.clear()
 
 
-def test_twenty_runs_in_a_row_keep_no_tensor(pack, unhurt):
+def test_runs_in_a_row_keep_no_tensor_and_a_bounded_history(pack, unhurt):
     patched, handle = unhurt
-    for _ in range(5):
+    for _ in range(3):
         pack.sample(patched)
     gc.collect()
     before = len(living_tensors())
-    for _ in range(20):
-        pack.sample(patched)
+    for _ in range(handle.runs.maxlen):
+        pack.sample(patched, 9)
     assert len(living_tensors()) == before
     assert len(handle.runs) == handle.runs.maxlen

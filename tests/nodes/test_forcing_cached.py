@@ -36,17 +36,18 @@ CLOSE = 1e-5
 # of the last evaluation; the clip's five latent frames are chunks of 2, 2 and 1
 LAST_INPUT = {"whole": 5, "rolling": 3, "sequential": 3}
 IDLE = ("unstarted", "clean", "done")
-modes = pytest.mark.parametrize("attention", ["block_causal", "bidirectional"])
 WINDOWS = {
     "whole": {"chunk_delay": 4},
     "rolling": {"window_frames": 4, "chunk_delay": 5},
     "sequential": {"window_frames": 4, "overlap_frames": 2, "chunk_delay": 4},
 }
 runs = pytest.mark.parametrize(
-    ("attention", "patched"),
-    [("block_causal", False), ("block_causal", True), ("bidirectional", True)],
+    ("attention", "patched"), [("block_causal", False), ("bidirectional", True)]
 )
-windows = pytest.mark.parametrize("window", WINDOWS)
+windows = pytest.mark.parametrize(
+    ("window", "attention"),
+    [("whole", "block_causal"), ("rolling", "bidirectional"), ("sequential", "block_causal")],
+)
 
 
 @pytest.fixture
@@ -68,7 +69,6 @@ def iterations(window):
 
 
 @windows
-@modes
 def test_a_cached_run_reuses_and_stays_close(pack, window, attention):
     options = {**WINDOWS[window], "attention": attention}
     model, noise = wan(pack), clip(FRAMES)
@@ -94,7 +94,6 @@ def test_a_cached_run_reuses_and_stays_close(pack, window, attention):
 
 
 @windows
-@modes
 def test_a_cached_run_is_the_cores_cached_run(pack, window, attention):
     options = {**WINDOWS[window], "attention": attention, "condition_noise": 0.05}
     start, mask = extended(pack, clip(3), FRAMES - 3)
@@ -111,7 +110,6 @@ def test_a_cached_run_is_the_cores_cached_run(pack, window, attention):
 
 
 @windows
-@modes
 def test_never_reusing_is_bit_identical_to_no_node(pack, window, attention):
     options = {**WINDOWS[window], "attention": attention, "condition_noise": 0.05}
     start, mask = extended(pack, clip(3), FRAMES - 3)
@@ -129,20 +127,16 @@ def test_never_reusing_is_bit_identical_to_no_node(pack, window, attention):
     assert "reuse_threshold is 0" in handle.latest.reason
 
 
-@modes
-def test_few_steps_of_chunks_reuse_nothing(pack, attention):
+def test_few_steps_of_chunks_reuse_nothing(pack):
     model, noise = wan(pack), clip(FRAMES)
     patched, handle = pack.patch(model, **SETTINGS)
-    got, wanted = (
-        by_host(pack, m, noise, {"attention": attention}, steps=8) for m in (patched, model)
-    )
+    got, wanted = (by_host(pack, m, noise, {}, steps=8) for m in (patched, model))
     assert torch.equal(got, wanted)
     assert "8 sampling steps" in handle.latest.reason
 
 
 @windows
-@modes
-def test_the_report_tells_of_every_chunk(pack, window, attention):
+def test_report_and_motion_map_tell_of_every_chunk(pack, window, attention):
     options = {**WINDOWS[window], "attention": attention}
     patched, handle = pack.patch(wan(pack), **SETTINGS)
     by_host(pack, patched, clip(FRAMES), options, steps=STEPS)
@@ -164,37 +158,24 @@ def test_the_report_tells_of_every_chunk(pack, window, attention):
     assert 0 <= timeline.min() < timeline.max() <= 1
     assert f"{count} evaluations" in words
 
-
-@windows
-@modes
-def test_the_motion_map_shows_the_models_last_input(pack, window, attention):
-    options = {**WINDOWS[window], "attention": attention}
-    patched, handle = pack.patch(wan(pack), **SETTINGS)
-    by_host(pack, patched, clip(FRAMES), options, steps=STEPS)
+    # a map is of the model's last input, and lies over the frames that this was
     for view in ("motion", "updates", "staleness", "active"):
-        (pictures,) = pack.execute("MotionCacheMotionMap", handle, {}, view, -1, "gray", 0.6)
-        assert pictures.shape == (LAST_INPUT[window], 48, 64, 3)
-        assert 0 <= pictures.min() <= pictures.max() <= 1
+        (maps,) = pack.execute("MotionCacheMotionMap", handle, {}, view, -1, "gray", 0.6)
+        assert maps.shape == (LAST_INPUT[window], 48, 64, 3)
+        assert 0 <= maps.min() <= maps.max() <= 1
         # the only chunk at work was computed in this very evaluation
-        assert (pictures.max() > 0.1) == (view != "staleness")
-
-
-@windows
-def test_the_motion_map_lies_over_the_frames_it_belongs_to(pack, window):
-    patched, handle = pack.patch(wan(pack), **SETTINGS)
-    by_host(pack, patched, clip(FRAMES), WINDOWS[window], steps=STEPS)
+        assert (maps.max() > 0.1) == (view != "staleness")
     brightness = torch.linspace(0, 1, FRAMES)
     images = brightness[:, None, None, None].expand(-1, 24, 32, 3)
-    (pictures,) = pack.execute("MotionCacheMotionMap", handle, {}, "updates", -1, "gray", 0, images)
-    shown = pictures.mean(dim=(1, 2, 3))
-    assert shown.tolist() == pytest.approx(brightness[-LAST_INPUT[window] :].tolist(), abs=1e-5)
+    (over,) = pack.execute("MotionCacheMotionMap", handle, {}, "updates", -1, "gray", 0, images)
+    wanted = brightness[-LAST_INPUT[window] :].tolist()
+    assert over.mean(dim=(1, 2, 3)).tolist() == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("window", "patched"),
-    [("whole", False), ("whole", True), ("rolling", False), ("sequential", True)],
+    ("window", "attention", "patched"),
+    [("whole", "bidirectional", True), ("rolling", "block_causal", False)],
 )
-@modes
 def test_every_iteration_is_told_once(pack, window, attention, patched):
     model = wan(pack)
     if patched:
@@ -219,16 +200,21 @@ def test_every_iteration_is_told_once(pack, window, attention, patched):
 
 
 @runs
-def test_an_interrupted_run_leaves_nothing(pack, stored, patched, attention):
+def test_a_finished_and_an_interrupted_run_leave_nothing(pack, stored, patched, attention):
     interrupt = pack.host.model_management.InterruptProcessingException
     model, guiders = wan(pack), []
     if patched:
         model, handle = pack.patch(model, **SETTINGS)
     noise, options = clip(FRAMES), {"chunk_delay": 4, "attention": attention}
-    fresh = by_host(pack, model, noise, options, steps=STEPS)
-    stored.refs.clear()
+    ordinary = pack.sample(model, steps=9)
     watch(pack, model, "SAMPLER_SAMPLE", lambda guider, *_: guiders.append(guider))
     before, modules = options_of(model), network_of(model)
+    stored.refs.clear()
+    fresh = by_host(pack, model, noise, options, steps=STEPS)
+    assert len(stored.refs) >= 2 * LAYERS
+    assert stored.alive() == []
+    assert (options_of(model), network_of(model)) == (before, modules)
+    stored.refs.clear()
 
     def callback(step, *_):
         if step == 9:
@@ -239,28 +225,13 @@ def test_an_interrupted_run_leaves_nothing(pack, stored, patched, attention):
     assert len(stored.refs) >= 2 * LAYERS
     assert stored.alive() == []
     assert (options_of(model), network_of(model)) == (before, modules)
-    assert guiders[0].model_options is model.model_options
+    assert guiders[-1].model_options is model.model_options
     gc.collect()
     sessions = [o for o in gc.get_objects() if type(o) is Session]
     assert sessions == []
     if patched:
-        assert len(handle.runs) == 1
+        assert len(handle.runs) == 2
     assert torch.equal(by_host(pack, model, noise, options, steps=STEPS), fresh)
-
-
-@runs
-def test_a_finished_run_leaves_nothing(pack, stored, patched, attention):
-    model = wan(pack)
-    if patched:
-        model, _ = pack.patch(model, **SETTINGS)
-    ordinary = pack.sample(model, steps=9)
-    before = options_of(model), network_of(model)
-    options = {"chunk_delay": 4, "attention": attention}
-    noise = clip(FRAMES)
-    first = by_host(pack, model, noise, options, steps=STEPS)
-    assert stored.alive() == []
-    assert (options_of(model), network_of(model)) == before
-    assert torch.equal(first, by_host(pack, model, noise, options, steps=STEPS))
     assert torch.equal(pack.sample(model, steps=9), ordinary)
 
 

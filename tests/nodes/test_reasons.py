@@ -17,23 +17,14 @@ from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_w
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
-from motioncache_pack.tests.nodes.test_compile import both
+from motioncache_pack.tests.nodes.test_compiled import both
 from motioncache_pack.tests.nodes.test_conflicts import vace
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
 # what a sentence's second part may begin with
 VERBS = {
-    "Choose",
-    "Compile",
-    "Connect",
-    "Leave",
-    "Lower",
-    "Raise",
-    "Remove",
-    "Set",
-    "Switch",
-    "Use",
-}
+    "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Set", "Switch", "Use",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -165,77 +156,90 @@ def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
     return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
 
 
-# code to how it is reached: a trace whose report names it, or the sentence itself
+# by place: code to how it is reached: a trace whose report names it, or the sentence itself
 MAKERS = {
-    "few_steps": lambda pack, _: by_node(pack, steps=6),
-    "threshold_zero": lambda pack, _: by_node(pack, reuse_threshold=0.0),
-    "model_variant": lambda pack, _: pack.patch(vace(pack))[1].latest,
-    "compiled_whole": whole,
-    "compiled_fullgraph": fullgraph,
-    "compiled_static": static,
-    "windows_unknown": windows,
-    "windows_dimension": lambda pack, _: handled(pack, 3, None),
-    "windows_move": lambda pack, _: handled(pack, 2, lambda n, at, _: [[at._step % n]]),
-    "windows_other": lambda *_: windowed(WINDOWS[2]),
-    "windows_no_room": lambda *_: windowed(WINDOWS[0], free_memory=lambda: 0),
-    "budget_without_steps": lambda *_: by_engine({"sigmas": ()}, policy="step", compute_budget=0.5),
-    "budget_spent": lambda pack, _: by_node(
-        pack, steps=20, warmup_steps=5, policy="step", compute_budget=0.2
-    ),
-    "little_reuse": lambda pack, _: by_node(pack, steps=10),
-    "network_changed": two_networks,
-    "out_of_memory": exhausted,
-    "block_patch": patched_blocks,
-    "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
-    "extra_tokens": lambda *_: by_call({"reference_latent": torch.zeros(1)}),
-    "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
-    "not_called": lambda *_: by_engine({}, branches=()),
-    "protected": lambda pack, _: by_node(pack, steps=9, warmup_steps=9),
-    "budget_whole": lambda pack, _: by_node(pack, compute_budget=1.0, policy="step"),
-    "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
-    "new_branch": lambda *_: by_engine({}, branches=[("a",), ("a",), ("a", "b")]),
-    "kv_incomplete": lambda _, patch: dictated(patch, DoublingNet(attention=0), "dense", [1]),
-    "attention_bypassed": lambda _, patch: dictated(patch, Deaf(), "dense", [0]),
-    "kv_policy": lambda pack, _: by_node(pack, policy="step"),
-    "kv_off": lambda pack, _: by_node(pack, kv_cache="off"),
-    "kv_no_room": lambda *_: by_engine({"free_memory": lambda: 0}),
-    "kv_one_frame": lambda *_: by_engine({}, frames=1),
-    "kv_forecast_lost": lambda _, patch: short_of_memory(patch, 1.0, gpu=(1,)),
-    "kv_step_down": lambda _, patch: short_of_memory(patch, gpu=(1,)),
-    "kv_lost": lambda _, patch: short_of_memory(patch, gpu=None, gpu_fp8=None, cpu=None),
-    "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),
-    "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
+    "nodes": {
+        "few_steps": lambda pack, _: by_node(pack, steps=6),
+        "threshold_zero": lambda pack, _: by_node(pack, reuse_threshold=0.0),
+        "model_variant": lambda pack, _: pack.patch(vace(pack))[1].latest,
+        "block_patch": patched_blocks,
+        "budget_spent": lambda pack, _: by_node(
+            pack, steps=20, warmup_steps=5, policy="step", compute_budget=0.2
+        ),
+        "budget_whole": lambda pack, _: by_node(pack, compute_budget=1.0, policy="step"),
+        "little_reuse": lambda pack, _: by_node(pack, steps=10),
+        "protected": lambda pack, _: by_node(pack, steps=9, warmup_steps=9),
+        "kv_policy": lambda pack, _: by_node(pack, policy="step"),
+        "kv_off": lambda pack, _: by_node(pack, kv_cache="off"),
+        "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),
+        "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
+    },
+    "compiled models": {
+        "compiled_whole": whole,
+        "compiled_fullgraph": fullgraph,
+        "compiled_static": static,
+    },
+    "context windows": {
+        "windows_unknown": windows,
+        "windows_dimension": lambda pack, _: handled(pack, 3, None),
+        "windows_move": lambda pack, _: handled(pack, 2, lambda n, at, _: [[at._step % n]]),
+        "windows_other": lambda *_: windowed(WINDOWS[2]),
+        "windows_no_room": lambda *_: windowed(WINDOWS[0], free_memory=lambda: 0),
+    },
+    "engine": {
+        "budget_without_steps": lambda *_: by_engine(
+            {"sigmas": ()}, policy="step", compute_budget=0.5
+        ),
+        "network_changed": two_networks,
+        "out_of_memory": exhausted,
+        "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
+        "extra_tokens": lambda *_: by_call({"reference_latent": torch.zeros(1)}),
+        "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
+        "not_called": lambda *_: by_engine({}, branches=()),
+        "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
+        "new_branch": lambda *_: by_engine({}, branches=[("a",), ("a",), ("a", "b")]),
+        "attention_bypassed": lambda _, patch: dictated(patch, Deaf(), "dense", [0]),
+    },
+    "keys and values": {
+        "kv_incomplete": lambda _, patch: dictated(patch, DoublingNet(attention=0), "dense", [1]),
+        "kv_no_room": lambda *_: by_engine({"free_memory": lambda: 0}),
+        "kv_one_frame": lambda *_: by_engine({}, frames=1),
+        "kv_forecast_lost": lambda _, patch: short_of_memory(patch, 1.0, gpu=(1,)),
+        "kv_step_down": lambda _, patch: short_of_memory(patch, gpu=(1,)),
+        "kv_lost": lambda _, patch: short_of_memory(patch, gpu=None, gpu_fp8=None, cpu=None),
+    },
 }
 
 
 def test_every_reason_has_a_maker():
-    assert set(MAKERS) == set(REASONS)
+    assert sorted(code for makers in MAKERS.values() for code in makers) == sorted(REASONS)
 
 
-@pytest.mark.parametrize("code", MAKERS)
-def test_a_run_tells_it(pack, monkeypatch, code):
-    made = MAKERS[code](pack, monkeypatch)
-    if isinstance(made, str):
-        assert REASONS[code].action in made
-        return
-    told = {reason["code"]: reason for reason in RunSummary(made).reasons}
-    assert code in told
-    sentence = told[code]["sentence"]
-    # one place makes the sentence, and log, text and JSON say it alike
-    assert REASONS[code].action.partition("{")[0] in sentence
-    assert sentence in text(made)
-    assert told[code] in json.loads(as_json(made))["reasons"]
-    assert "{" not in sentence
-    why = RunSummary(made).why
-    assert why is None or code_of(why)
+@pytest.mark.parametrize("place", MAKERS)
+def test_runs_tell_their_reason(pack, monkeypatch, place):
+    for code, make in MAKERS[place].items():
+        with monkeypatch.context() as patch:
+            made = make(pack, patch)
+        if isinstance(made, str):
+            assert REASONS[code].action in made, code
+            continue
+        told = {reason["code"]: reason for reason in RunSummary(made).reasons}
+        assert code in told
+        sentence = told[code]["sentence"]
+        # one place makes the sentence, and log, text and JSON say it alike
+        assert REASONS[code].action.partition("{")[0] in sentence, code
+        assert sentence in text(made), code
+        assert told[code] in json.loads(as_json(made))["reasons"]
+        assert "{" not in sentence, code
+        why = RunSummary(made).why
+        assert why is None or code_of(why), code
 
 
-@pytest.mark.parametrize("code", REASONS)
-def test_it_says_what_to_do(code):
-    template = REASONS[code]
-    assert template.action.split()[0].rstrip(":") in VERBS
-    assert not template.happened.endswith(".")
-    assert not template.action.endswith(".")
+def test_every_reason_says_what_to_do():
+    for code, template in REASONS.items():
+        assert template.action.split()[0].rstrip(":") in VERBS, code
+        assert not template.happened.endswith("."), code
+        assert not template.action.endswith("."), code
 
 
 def test_a_code_or_fact_that_is_missing_is_an_error():

@@ -123,8 +123,8 @@ def test_few_steps_reuse_nothing_and_say_so_once(pack, caplog):
     assert found["totals"]["declined_calls"] == found["totals"]["calls"] == 8
 
 
-@pytest.mark.parametrize("steps, warned", [(9, True), (14, True), (15, False)])
-def test_nine_steps_are_enough_and_fifteen_are_better(pack, caplog, steps, warned):
+@pytest.mark.parametrize(("steps", "warned"), [(14, True), (15, False)])
+def test_fewer_than_fifteen_steps_are_warned_of(pack, caplog, steps, warned):
     patched, handle = pack.patch(pack.wan())
     with caplog.at_level(logging.WARNING):
         pack.sample(patched, steps=steps)
@@ -139,7 +139,7 @@ def test_nine_steps_are_enough_and_fifteen_are_better(pack, caplog, steps, warne
     assert [r.startswith(sentence) for r in json.loads(data)["remarks"]] == [True] * warned
 
 
-@pytest.mark.parametrize("percent", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("percent", [0.0, 0.3])
 def test_everything_after_the_end_is_computed(pack, percent):
     _, trace = pack.cached(settings={"end_percent": percent, "reuse_threshold": 5.0})
     schedule = pack.wan().get_model_object("model_sampling")

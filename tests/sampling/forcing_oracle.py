@@ -17,7 +17,7 @@ from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.sampling.options import ForcingOptions
 from motioncache_pack.motioncache_core.sampling.schedule import forcing_schedule
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
-from motioncache_pack.tests.core.test_demo_wan_oracle import diffusers_name
+from motioncache_pack.tests.demo.test_wan_oracle import diffusers_name
 from torch import Tensor
 
 DIM, HEADS, LAYERS, FFN_DIM, FREQ_DIM, TEXT_DIM, TEXT_TOKENS = 64, 2, 2, 96, 64, 24, 5

@@ -18,37 +18,39 @@ from motioncache_pack.tests.support.forcing_runs import (
 
 # fp32 rounding of two implementations of one network, grown by the steps
 CLOSE = 1e-5
-both_modes = pytest.mark.parametrize("attention", ["block_causal", "bidirectional"])
 SEQUENTIAL = {"window_frames": 4, "overlap_frames": 2}
 ROLLING = {"window_frames": 4, "chunk_delay": 3}
+# each mode of attention, and each option and property of a clip in one run or another
 RUNS = {
-    "plain": {},
-    "euler": {"solver": "euler"},
-    "cfg 1": {"cfg": 1.0},
-    "all chunks alike": {"chunk_delay": 0},
-    "one after the other": {"chunk_delay": STEPS, "chunk_frames": 3},
-    "a longer delay than steps": {"chunk_delay": 9},
-    "given chunk": {"given": 2},
-    "given part of a chunk": {"given": 3},
-    "noise on given frames": {"given": 3, "condition_noise": 0.1},
-    "windows": SEQUENTIAL,
-    "windows, given": {**SEQUENTIAL, "given": 1, "condition_noise": 0.05},
-    "rolling": ROLLING,
-    "rolling past finished chunks": {"window_frames": 6, "chunk_delay": STEPS},
-    "rolling, given": {**ROLLING, "given": 3, "condition_noise": 0.05, "solver": "euler"},
-    "batch": {"batch": 2, "given": 1, "condition_noise": 0.05},
-    "batch, cfg 1": {"batch": 2, "cfg": 1.0},
-    "odd size": {"height": 5, "width": 7},
-}
+    "plain": {"attention": "block_causal"},
+    "euler, cfg 1": {"solver": "euler", "cfg": 1.0, "attention": "bidirectional"},
+    "one after the other, odd size": {
+        "chunk_delay": STEPS, "chunk_frames": 3, "height": 5, "width": 7,
+        "attention": "block_causal",
+    },
+    "given part of a chunk": {"given": 3, "attention": "block_causal"},
+    "batch, noise on given frames": {
+        "batch": 2, "given": 2, "condition_noise": 0.1, "attention": "bidirectional",
+    },
+    "windows, given, cfg 1": {
+        **SEQUENTIAL, "given": 1, "condition_noise": 0.05, "cfg": 1.0, "attention": "block_causal",
+    },
+    "rolling, given": {
+        **ROLLING, "given": 3, "condition_noise": 0.05, "solver": "euler",
+        "attention": "bidirectional",
+    },
+    "rolling past finished chunks": {
+        "window_frames": 6, "chunk_delay": STEPS, "attention": "block_causal",
+    },
+}  # fmt: skip
 
 
-@both_modes
 @pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_the_host_samples_what_the_core_samples(pack, run, attention):
+def test_the_host_samples_what_the_core_samples(pack, run):
     options = dict(run)
     given, cfg = options.pop("given", 0), options.pop("cfg", 3.0)
     shape = {k: options.pop(k) for k in ("batch", "height", "width") if k in options}
-    model, noise, options = wan(pack), clip(**shape), {**options, "attention": attention}
+    model, noise = wan(pack), clip(**shape)
     start = mask = None
     if given:
         start, mask = extended(pack, clip(given, **shape), FRAMES - given)
@@ -66,8 +68,9 @@ def test_kept_keys_are_compressed_as_the_core_compresses_them(pack):
     assert error(got, by_host(pack, model, noise, ROLLING)) > 1e-3
 
 
-@both_modes
-@pytest.mark.parametrize("solver", ["unipc", "euler"])
+@pytest.mark.parametrize(
+    ("solver", "attention"), [("unipc", "block_causal"), ("euler", "bidirectional")]
+)
 def test_a_start_below_full_noise_goes_on_from_the_latent(pack, solver, attention):
     model, noise, start = wan(pack), clip(), clip()
     options = {"solver": solver, "attention": attention}
@@ -79,34 +82,32 @@ def test_a_start_below_full_noise_goes_on_from_the_latent(pack, solver, attentio
     assert error(got, other) > 1e-2
 
 
-@both_modes
-def test_both_ways_to_sample_are_one(pack, attention):
+def test_both_ways_to_sample_are_one(pack):
     model, noise = wan(pack), clip()
     start, mask = extended(pack, clip(2), FRAMES - 2)
     runs = [
         by_host(
-            pack, model, noise, {"attention": attention, "condition_noise": 0.1},
-            start=start, denoise_mask=mask, how=how,
+            pack, model, noise, {"condition_noise": 0.1}, start=start, denoise_mask=mask, how=how
         )
         for how in ("SamplerCustom", "SamplerCustomAdvanced")
     ]  # fmt: skip
     assert torch.equal(*runs)
 
 
-@pytest.mark.parametrize("attention", ["block_causal", "bidirectional"])
-def test_the_seed_draws_the_noise_on_given_frames(pack, attention):
+def test_the_seed_draws_the_noise_on_given_frames(pack):
     model, noise = wan(pack), clip()
     start, mask = extended(pack, clip(2), FRAMES - 2)
     how = {"start": start, "denoise_mask": mask}
     for condition_noise, alike in ((0.1, False), (0.0, True)):
-        options = {"attention": attention, "condition_noise": condition_noise}
+        options = {"condition_noise": condition_noise}
         one, again, two = (by_host(pack, model, noise, options, seed=s, **how) for s in (4, 4, 5))
         assert torch.equal(one, again)
         assert torch.equal(one, two) == alike
 
 
-@pytest.mark.parametrize("cfg", [1.0, 4.0])
-@pytest.mark.parametrize("part", [slice(None), slice(3, None), slice(0, 5)], ids=str)
+@pytest.mark.parametrize(
+    ("cfg", "part"), [(1.0, slice(None)), (4.0, slice(3, None)), (4.0, slice(0, 5))], ids=str
+)
 def test_without_a_delay_euler_is_the_hosts_euler(pack, cfg, part):
     model, noise = wan(pack), clip()
     sigmas = pack.host.sigmas(model, 9)[part]
@@ -131,8 +132,7 @@ def test_two_samplers_that_share_the_steps_are_one(pack):
     assert error(got, whole) < CLOSE
 
 
-@both_modes
-@pytest.mark.parametrize("end", [0.0, 0.3])
+@pytest.mark.parametrize(("attention", "end"), [("block_causal", 0.0), ("bidirectional", 0.3)])
 def test_given_frames_come_back_as_they_were(pack, attention, end):
     model, noise, seen = wan(pack), clip(batch=2), []
     start, mask = extended(pack, clip(3, batch=2), FRAMES - 3)
@@ -168,8 +168,8 @@ def test_a_noise_mask_of_another_form_means_the_same(pack, make):
     )
 
 
-@pytest.mark.parametrize(("batch", "frames", "more"), [(1, 1, 20), (2, 5, 1)])
-def test_extending_a_video(pack, batch, frames, more):
+def test_extending_a_video(pack):
+    batch, frames, more = 2, 5, 3
     given = clip(frames, batch, 3, 5).double()
     latent = {"samples": given, "noise_mask": torch.zeros(1), "batch_index": [4]}
     (got,) = pack.execute("MotionCacheExtendVideo", latent, more)
@@ -191,9 +191,14 @@ def levels(sigmas, options, given=0):
     return [max(sigmas[s.step] for s in it.steps if s.step >= 0) for it in run]
 
 
-@both_modes
 @pytest.mark.parametrize(
-    ("delay", "count"), [(0, STEPS), (2, STEPS + 6), (STEPS, 4 * STEPS)], ids=str
+    ("delay", "count", "attention"),
+    [
+        (0, STEPS, "block_causal"),
+        (2, STEPS + 6, "bidirectional"),
+        (STEPS, 4 * STEPS, "block_causal"),
+    ],
+    ids=str,
 )
 def test_the_guider_is_called_with_the_highest_level_at_work(pack, delay, count, attention):
     model, seen = wan(pack), []
@@ -209,8 +214,9 @@ def test_the_guider_is_called_with_the_highest_level_at_work(pack, delay, count,
     assert seen == [(shape, [level, level]) for level in wanted]
 
 
-@both_modes
-@pytest.mark.parametrize("delay", [0, 2, STEPS])
+@pytest.mark.parametrize(
+    ("delay", "attention"), [(0, "bidirectional"), (2, "block_causal"), (STEPS, "bidirectional")]
+)
 def test_prompts_with_a_start_and_an_end_change_at_that_level(pack, delay, attention):
     model, seen = wan(pack), []
 
@@ -245,17 +251,16 @@ def put_mask(model, tokens):
     model.model_options["transformer_options"]["optimized_attention_override"] = override
 
 
-@pytest.mark.parametrize("prompts", ["one prompt", "prompts that change"])
 @pytest.mark.parametrize(
-    "options",
-    [{"chunk_delay": 0}, {"chunk_delay": 2}, {"chunk_delay": STEPS}, SEQUENTIAL],
-    ids=["together", "later", "apart", "windows"],
+    ("options", "changing"),
+    [({"chunk_delay": 2}, True), ({"chunk_delay": STEPS}, False), (SEQUENTIAL, True)],
+    ids=["later, prompts that change", "apart", "windows, prompts that change"],
 )
-def test_block_causal_is_the_whole_clip_under_a_mask(pack, options, prompts):
+def test_block_causal_is_the_whole_clip_under_a_mask(pack, options, changing):
     (early, _), (late, _) = (pack.host.text(i)[0] for i in (1, 3))
     positive = [[early, {"end_percent": 0.5}], [late, {"start_percent": 0.5}]]
     kwargs = {"steps": 6}
-    if prompts == "prompts that change":
+    if changing:
         kwargs["prompts"] = positive, pack.host.text(2)
     model, noise, masked = wan(pack), clip(), wan(pack)
     put_mask(masked, 2 * 3 * 4)
