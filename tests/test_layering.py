@@ -85,6 +85,22 @@ def test_imports_go_down_the_rooms(root):
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize(
+    ("path", "source", "wrong"),
+    [
+        ("motioncache_core/cache/residuals.py", "from ..engine.call_plan import CallPlan", 1),
+        ("motioncache_core/models/wan.py", "from ..demo import wan", 1),
+        ("motioncache_core/cache/kv_blocks/block.py", "from ...policy import distance", 1),
+        ("motioncache_core/settings.py", "from .report.trace import Trace", 1),
+        ("motioncache_core/engine/session.py", "from .. import settings", 0),
+        ("motioncache_core/cache/kv_blocks/block.py", "from ..kv_bytes import GPU", 0),
+        ("motioncache_core/demo/training/train.py", "from .. import codec\nfrom . import muon", 0),
+    ],
+)
+def test_an_import_up_the_rooms_is_caught(path, source, wrong):
+    assert len(room_violations(path, source)) == wrong
+
+
 @pytest.mark.parametrize("package", sorted(ALLOWED))
 def test_imports_go_down(root, package):
     files = sorted((root / package).rglob("*.py"))
