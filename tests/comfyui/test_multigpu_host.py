@@ -79,7 +79,7 @@ def test_both_devices_decide_alike_and_like_one(pack, split, served, order):  # 
 
 
 def test_without_the_others_maps_devices_decide_apart(pack, split, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(DeviceMaps, "joined", lambda self, own, device: dict(own))
+    monkeypatch.setattr(DeviceMaps, "collect", lambda self, own, device: dict(own))
     model, handle = pack.patch(split(pack.wan()), motion_sensitivity=1.0)
     pack.sample(model)
     scopes = {e.scope for e in handle.latest.evaluations}
