@@ -114,13 +114,13 @@ class ClipCache:
                 f"from a grid of {grid}"
             )
         table = self._tables.setdefault(x.device, BranchTable())
-        home = self._memory.tiers_for(call, self.layout, x, around)
+        tiers = self._memory.tiers_for(call, self.layout, x, around)
         self._still = not call.causal and still(self._settings, self.layout.frames)
-        if home.lost:
+        if tiers.lost:
             table.forget_kv()
         state = table.find(call.branches, x, around)
         if state is None:
-            state = self._new_rows(call, x, home, around)
+            state = self._new_rows(call, x, tiers, around)
             table.put(state)
         groups = self._decider.decide(call, self.layout, x, stream.modulation, self._partial)
         parts = []
@@ -239,9 +239,9 @@ class ClipCache:
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
         return token_patches(x0, self.facts.patch).contiguous()
 
-    def _new_rows(self, call: ModelCall, x: Tensor, home: KVTiers, around: int) -> BranchRows:
-        keeps = home.tiers and not home.lost and not self._still
-        kv = KVStore(self._key_sites, home) if keeps else None
+    def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
+        keeps = tiers.tiers and not tiers.lost and not self._still
+        kv = KVStore(self._key_sites, tiers) if keeps else None
         # rows of chunks that have not started are read before they are written
         count, place = residual_tensors(self._settings), self._memory.residuals.place
         held, device = new_residuals(count, x, place, zeros=call.causal)
