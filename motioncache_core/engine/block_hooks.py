@@ -102,8 +102,10 @@ class BlockHooks:
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
                 self.block_calls += 1
+                # what a block has written into its input cannot be run again; the whole call can
+                branches = None if run.writes_input else self._state
                 out = retry_with_room(
-                    self._state, lambda: self._run_original(run, slot, original, call)
+                    branches, lambda: self._run_original(run, slot, original, call)
                 )
                 self._attention.check_attended(index)
                 return out

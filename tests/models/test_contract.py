@@ -71,6 +71,12 @@ def family(request):
     return FAMILIES[request.param]()
 
 
+def _fail(left):
+    if left:
+        left.pop()
+        raise torch.OutOfMemoryError("scarce")
+
+
 def plain(family, call):
     return family.video(call.run(family.network, {}))
 
@@ -208,6 +214,26 @@ def test_an_exception_leaves_nothing(family, monkeypatch):
     left = [t for key, t in living_tensors().items() if key not in before]
     assert left == []
     assert_same("afterwards", plain(family, call), family.video(call.run(family.network, {})))
+
+
+def test_a_block_that_ran_out_of_memory_is_not_run_on_what_it_wrote(family, monkeypatch):
+    dictate(monkeypatch, "dense", "dense")
+    run, call = Run(family), family.call(0, 0)
+    run.video(call)
+    left = [1]
+
+    # the network's own block fails once, behind what it has written
+    network, call_next = family.network, family.call(1, 0)
+    kind, index = family.hooks[0]
+    first = getattr(network, f"{kind}s", None) or network.blocks
+    first = first[index]
+    hook = first.register_forward_hook(lambda *_: _fail(left))
+    try:
+        got = run.video(call_next)
+    finally:
+        hook.remove()
+    assert not left
+    assert_close("answer", plain(family, call_next), got)
 
 
 def test_a_prompt_of_another_length_starts_afresh(monkeypatch):
