@@ -18,14 +18,19 @@ class Policy:
         per_token: it tells the tokens of a chunk apart.
         one_chunk: the clip is one chunk.
         at_random: it computes as many tokens, but random ones.
+        answers: whole evaluations are foretold from the model's last answers, without a hook in
+            its blocks.
     """
 
     per_token: bool = False
     one_chunk: bool = False
     at_random: bool = False
+    answers: bool = False
 
 
 POLICIES = {
+    # ours
+    "answer": Policy(one_chunk=True, answers=True),
     "motion": Policy(per_token=True),
     # FlowCache's
     "chunk": Policy(),
@@ -50,14 +55,17 @@ class MotionCacheSettings:
         compute_budget: the updates are spread whatever the model's answer does, a little more
             where a step removes much noise.
         correction: ours.
+        hindsight: ours.
         dense_last: the published code does not.
     """
 
     policy: str = option(
         "motion",
-        "motion: decide per token, those that change fast first (motion_source). chunk: reuse or "
-        "compute whole chunks of frames. step: reuse or compute the whole clip. random: as many "
-        "tokens as motion would compute, but random ones, to see what motion is worth.",
+        "answer: compute the evaluations that compute_budget allows and foretell the others from "
+        "the model's answers; works with any model. The others need one that is known block by "
+        "block. motion: decide per token, those that change fast first (motion_source). chunk: "
+        "reuse or compute whole chunks of frames. step: reuse or compute the whole clip. random: "
+        "as many tokens as motion would compute, but random ones, to see what motion is worth.",
         choices=tuple(POLICIES),
         advanced=False,
     )
@@ -162,6 +170,11 @@ class MotionCacheSettings:
         "computed. auto: the first of these that fits, gpu_fp8 and cpu also mixed.",
         choices=("auto", "gpu", "gpu_fp8", "cpu", "off"),
     )
+    hindsight: bool = option(
+        True,
+        "When an evaluation is computed, see what the foretold ones before it missed, and make up "
+        "for it in the answers that the sampler is given next. Only with policy answer.",
+    )
     verbose: bool = option(False, "Write every decision to the log.")
     dense_last: bool = option(True, "Compute the last evaluation in full.")
     clamp_distance: bool = option(
@@ -170,6 +183,11 @@ class MotionCacheSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.traits.answers and self.compute_budget == 0 and self.reuse_threshold > 0:
+            raise SettingsError(
+                "policy is 'answer' and compute_budget is 0; it goes by a share of the run, above "
+                "0 and up to 1. Set compute_budget (0.4 is usual), or choose another policy"
+            )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MotionCacheSettings:
@@ -217,12 +235,16 @@ _TUNED = MotionCacheSettings(
     correction=1.0,
 )
 
+_ANSWERS = MotionCacheSettings(policy="answer", warmup_steps=1, compute_budget=0.4, forecast=1.0)
+
 PRESETS: dict[str, MotionCacheSettings] = {
-    # what they bring on the demo model: tests/bench/results/presets.json
-    # where about every second step is computed, whole evaluations are closer than more partial ones
-    "quality": replace(_TUNED, policy="chunk", compute_budget=0.55),
-    "balanced": replace(_TUNED, compute_budget=0.4),
-    "fast": replace(_TUNED, compute_budget=0.3),
+    "off": MotionCacheSettings(reuse_threshold=0.0),
+    # what they bring on four models: tests/bench/results/answers.json
+    "quality": replace(_ANSWERS, compute_budget=0.5),
+    "balanced": _ANSWERS,
+    "fast": replace(_ANSWERS, compute_budget=0.3),
+    # tokens, ours
+    "motion": replace(_TUNED, compute_budget=0.4),
     # the published script: 1 + 4 full evaluations, 6 uniform updates, floor 0.6, vote 0.5
     "paper": MotionCacheSettings(
         warmup_steps=5,
@@ -236,6 +258,7 @@ PRESETS: dict[str, MotionCacheSettings] = {
         cfg_mask="separate",
         dense_last=False,
         clamp_distance=False,
+        hindsight=False,
     ),
 }
 
@@ -246,7 +269,7 @@ LITTLE_REUSE = 14
 # steps of the runs that the presets were tuned on: tests/bench/results/presets.json
 TUNED_STEPS = 24
 # the published method stays as it was published
-FIXED = ("paper",)
+FIXED = ("off", "paper")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,21 @@ REASONS: Mapping[str, Template] = {
         "reuse",
         "Use more steps, or remove the node",
     ),
+    "off": Template("the preset is off", "Choose another one to reuse anything"),
+    "sampler_unknown": Template(
+        "the sampler cannot be followed ({why}), so its evaluations cannot be shared out",
+        "Use another sampler, or the preset 'motion'",
+    ),
+    "tokens_unknown": Template(
+        "single tokens cannot be told apart here ({why}): whole evaluations are foretold instead",
+        "Leave it, or choose the preset 'balanced', which does the same",
+    ),
+    "noise_added": Template(
+        "the sampler adds noise at every step, and what the noise will do cannot be foretold: "
+        "{how}",
+        "Use a sampler that adds none (euler, dpmpp_2m, uni_pc, res_multistep ...), which is much "
+        "closer to its uncached video",
+    ),
     "threshold_zero": Template(
         "reuse_threshold is 0, which means never reuse", "Raise it, or remove the node"
     ),
@@ -129,6 +144,19 @@ REASONS: Mapping[str, Template] = {
         "Raise it, or use another preset",
     ),
     # evaluations that computed more than was decided
+    "new_pass": Template(
+        "a pass that was not there at the last computed evaluation has no answers to go by",
+        "Leave it: it is foretold from its next evaluation on",
+    ),
+    "steps_differ": Template(
+        "evaluation {evaluation} came at noise level {sigma:.4g}, which is not what the sampler "
+        "does on this schedule: from there on everything is computed",
+        "Remove the node that changes the sampler's steps, or use another sampler",
+    ),
+    "out_of_memory_answers": Template(
+        "out of memory beside the answers that are kept: from there on everything is computed",
+        "Use a smaller video",
+    ),
     "new_branch": Template(
         "a new branch has nothing to reuse yet",
         "Leave it: the branch is reused from its next evaluation on",

@@ -23,9 +23,10 @@ from ..report.trace import CallRecord, Trace
 from ..report.trace_recorder import TraceRecorder
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
-from ..settings import FEW_STEPS, LITTLE_REUSE, MotionCacheSettings
+from ..settings import MotionCacheSettings
 from .block_hooks import BlockHooks
 from .compiled_blocks import find_compiled
+from .limits import why_off
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -61,29 +62,13 @@ class Session:
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
         self._reached, self._closed, self._on_call = False, False, on_call
         self._started, self._spent = time.perf_counter(), 0
-        self._off = self._why_off(settings)
+        self._off = why_off(settings, run, self._recorder)
+        if settings.compute_budget > 0 and not self._off:
+            _check_budget(settings, run, self._recorder)
         self._context = RunContext(
             settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
         )
         self._clips = WindowCaches(self._context)
-
-    def _why_off(self, settings: MotionCacheSettings) -> str:
-        """Why the whole run reuses nothing; empty where it may."""
-        recorder, run = self._recorder, self._run
-        steps = len(run.step_sigmas)
-        if run.declined:
-            recorder.decline(run.declined)
-        elif 0 < steps <= FEW_STEPS:
-            recorder.decline(because("few_steps", steps=steps, most=FEW_STEPS))
-        elif settings.compute_budget > 0 and not steps:
-            recorder.decline(because("budget_without_steps", budget=settings.compute_budget))
-        elif settings.reuse_threshold == 0:
-            recorder.decline(because("threshold_zero"))
-        elif 0 < steps <= LITTLE_REUSE:
-            recorder.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
-        if settings.compute_budget > 0 and not recorder.trace.reason:
-            _check_budget(settings, run, recorder)
-        return recorder.trace.reason
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.

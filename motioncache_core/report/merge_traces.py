@@ -8,7 +8,14 @@ from dataclasses import replace
 
 from .trace import EvaluationRecord, Trace
 
-_BYTES = ("residual_bytes", "residual_host_bytes", "kv_bytes", "kv_host_bytes", "deciding_bytes")
+_BYTES = (
+    "residual_bytes",
+    "residual_host_bytes",
+    "kv_bytes",
+    "kv_host_bytes",
+    "deciding_bytes",
+    "answer_bytes",
+)
 
 
 def merge(into: Trace, trace: Trace, device: str) -> None:

@@ -123,6 +123,7 @@ class Trace:
         residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
             memory held by residuals (and slopes) and by keys and values, on the model's device and
             in the host's memory, and by the per-token arrays that decisions are made from.
+        answer_bytes: the most memory held by the model's answers.
         residual_reason: where residuals were kept, and why.
         kv_reason: where keys and values were kept, and why.
         kv_reasons: what of it kept single tokens from being reused, or was changed in mid-run.
@@ -152,6 +153,7 @@ class Trace:
     kv_bytes: int = 0
     kv_host_bytes: int = 0
     deciding_bytes: int = 0
+    answer_bytes: int = 0
     residual_reason: str = ""
     kv_reason: str = ""
     kv_reasons: list[Reason] = field(default_factory=list)

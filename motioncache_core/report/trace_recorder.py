@@ -56,9 +56,17 @@ class TraceRecorder:
             weight = (weight * 255).round().to(torch.uint8)
         self._maps.append((record, weight, active))
 
+    def weighed(self, record: EvaluationRecord, weight: Tensor) -> None:
+        """Motion weights `(L,)` fp32 of a decision, learned after it."""
+        self._maps.append((record, (weight * 255).round().to(torch.uint8), None))
+
     def passed_through(self, record: CallRecord) -> None:
         """A call that ran untouched."""
         self.trace.declined_calls.append(record)
+
+    def answers(self, nbytes: int) -> None:
+        """Bytes of the model's answers that are kept: the most is remembered."""
+        self.trace.answer_bytes = max(self.trace.answer_bytes, nbytes)
 
     def memory(self, sizes: tuple[int, int, int, int, int]) -> None:
         """Bytes of residuals and of keys and values on the device, of both in the host's memory,

@@ -1,0 +1,240 @@
+"""One sampling run whose evaluations are computed or foretold as a whole (ours)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+from ...common.decision_kinds import DENSE, REUSE
+from ...common.protocols import TokenOps
+from ...common.reasons import Reason, because
+from ...common.stopwatch import Stopwatch
+from ...common.token_layout import TokenLayout
+from ...policy.answer_ledger import AnswerLedger
+from ...policy.answer_plan import AnswerPlan
+from ...report.trace import CallRecord, ChunkRecord, EvaluationRecord, Trace
+from ...report.trace_recorder import TraceRecorder
+from ...sampling.answer_call import AnswerCall
+from .pass_state import PassState
+
+log = logging.getLogger(__name__)
+
+SPENT = because("out_of_memory_answers")
+# a noise level that was rehearsed and the one that is asked for, to each other
+_ROUNDING = 1e-3
+
+
+class AnswerSession:
+    """State of one run. Make one per run, call `close` in a `finally`. Calls may come from one
+    thread for each device.
+
+    Args:
+        plan: which evaluations are computed; None computes all of them.
+        ops: the kernels, or anything that implements `TokenOps`.
+        recorder: fills the run's trace, which `close` finishes.
+        on_call: is given the trace after each call of the model.
+    """
+
+    def __init__(
+        self,
+        plan: AnswerPlan | None,
+        ops: TokenOps,
+        recorder: TraceRecorder,
+        on_call: Callable[[Trace], None] | None = None,
+    ) -> None:
+        self._plan, self._ops, self._recorder, self._on_call = plan, ops, recorder, on_call
+        self._passes: dict[Hashable, PassState] = {}
+        self._seen: Counter[Hashable] = Counter()
+        self._index, self._sigma, self._reuse = -1, 0.0, False
+        self._last_computed = -1
+        self._record: EvaluationRecord | None = None
+        self._mapped: EvaluationRecord | None = None
+        self._lost: Reason | None = None
+        self._lock = threading.Lock()
+        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._started, self.reached, self._closed = time.perf_counter(), False, False
+
+    def begin(self, sigma: float) -> None:
+        """The sampler asks for its next evaluation, at this noise level."""
+        self._index, self._sigma = self._index + 1, sigma
+        self._seen.clear()
+        self._record = None
+        plan = self._plan
+        if (
+            plan is not None
+            and self._lost is None
+            and not plan.expects(self._index, sigma, _ROUNDING)
+        ):
+            self._lose(because("steps_differ", evaluation=self._index, sigma=sigma))
+        follows = plan is not None and self._lost is None
+        self._reuse = follows and plan is not None and self._index not in plan.computed
+        if not self._reuse:
+            self._let_go()
+            self._last_computed = self._index
+
+    def evaluate(self, call: AnswerCall) -> Tensor:
+        """Clean latents for the call: from the model, or foretold.
+
+        Raises:
+            whatever the model raises.
+        """
+        uneven = len(call.x) % len(call.passes) != 0
+        with self._lock:
+            record = self._evaluation(call)
+            names = [] if uneven else [self._name(key, call) for key in call.passes]
+            states = [self._state(name, call) for name in names]
+        parts = () if uneven else call.x.split(call.samples)
+        watch = Stopwatch(call.x.device)
+        if self._reuse and states and all(s is not None and s.ledger.knows for s in states):
+            told = [
+                s.reuse(self._index, x.contiguous(), self._sigma, self._ops)
+                for s, x in zip(states, parts, strict=True)
+                if s is not None
+            ]
+            watch.stop()
+            self._called(record, call, REUSE, watch)
+            return told[0] if len(told) == 1 else torch.cat(told)
+        x0 = call.run()
+        watch.stop()
+        self._called(record, call, DENSE, watch, because("new_pass") if self._reuse else "")
+        ours = self._plan is not None and self._lost is None and not self._closed
+        if not ours or uneven or self._sigma <= 0:
+            return x0
+        return self._stored(call, names, states, x0, record)
+
+    def _stored(
+        self,
+        call: AnswerCall,
+        names: list[Hashable],
+        states: list[PassState | None],
+        x0: Tensor,
+        record: EvaluationRecord,
+    ) -> Tensor:
+        """What the sampler is given for clean latents from the model, which are remembered."""
+        given, told = x0.split(call.samples), []
+        parts = call.x.split(call.samples)
+        try:
+            for name, state, x, clean in zip(names, states, parts, given, strict=True):
+                mine = self._new(name, call, x) if state is None else state
+                mine.last_seen = self._index
+                told.append(
+                    mine.store(
+                        self._index, x.contiguous(), clean.contiguous(), self._sigma, self._ops
+                    )
+                )
+        except torch.OutOfMemoryError:
+            told = []
+        if not told:
+            # only now, as the traceback held what had been made
+            self._lose(SPENT)
+            return x0
+        self._observe(call, record)
+        if all(t is g for t, g in zip(told, given, strict=True)):
+            return x0
+        return told[0] if len(told) == 1 else torch.cat(told)
+
+    def close(self) -> None:
+        """Freeze the trace and drop every tensor."""
+        with self._lock:
+            self._closed = True
+        self._passes.clear()
+        self._recorder.freeze()
+        # only now, as reading a watch waits for the device
+        for record, watch in self._watches:
+            record.seconds = watch.seconds()
+        self._watches.clear()
+        self._recorder.finish(time.perf_counter() - self._started)
+
+    def _name(self, key: Hashable, call: AnswerCall) -> Hashable:
+        """What a pass is known by: its place among those of this evaluation that are alike, too."""
+        alike = (key, call.x.shape[1:], call.samples, call.x.device)
+        self._seen[alike] += 1
+        return (self._seen[alike], *alike)
+
+    def _state(self, name: Hashable, call: AnswerCall) -> PassState | None:
+        """The state of a pass that was there at the last computed evaluation."""
+        state = self._passes.get(name)
+        if state is None:
+            return None
+        stale = self._reuse and state.last_seen < self._last_computed
+        if stale or state.network is not call.network:
+            del self._passes[name]
+            return None
+        return state
+
+    def _new(self, name: Hashable, call: AnswerCall, x: Tensor) -> PassState:
+        plan = self._plan
+        assert plan is not None
+        state = PassState(
+            call.network, x, AnswerLedger(plan.response, plan.strength, plan.hindsight)
+        )
+        with self._lock:
+            self._passes[name] = state
+        return state
+
+    def _let_go(self) -> None:
+        """Passes that were not asked for at the last computed evaluation are over."""
+        before = self._last_computed
+        self._passes = {k: s for k, s in self._passes.items() if s.last_seen >= before}
+
+    def _lose(self, reason: Reason) -> None:
+        """From now on every evaluation is computed, and nothing is kept."""
+        self._lost = reason
+        self._passes.clear()
+        self._recorder.remark(reason)
+        log.warning("MotionCache - %s.", reason)
+
+    def _evaluation(self, call: AnswerCall) -> EvaluationRecord:
+        """The record of the evaluation that is going on; a new one with its first call."""
+        if self._record is None:
+            trace, grid = self._recorder.trace, call.grid
+            if trace.grid is None:
+                self._recorder.model(call.name, "", None, 0, (1, 0))
+                self._recorder.clip(TokenLayout(*grid))
+            kind = REUSE if self._reuse else DENSE
+            tokens = trace.tokens
+            chunk = ChunkRecord(kind, "", 0 if self._reuse else tokens, tokens, None)
+            self._record = EvaluationRecord(
+                len(trace.evaluations), self._sigma, "all passes", (chunk,)
+            )
+            self._recorder.evaluation(self._record, None, None)
+        return self._record
+
+    def _observe(self, call: AnswerCall, record: EvaluationRecord) -> None:
+        with self._lock:
+            sizes = sum(s.nbytes() for s in self._passes.values())
+            self._recorder.answers(sizes)
+            first = next(iter(self._passes.values()))
+            change = None if self._mapped is record else first.change(call)
+            if change is not None:
+                self._mapped = record
+                self._recorder.weighed(record, change)
+
+    def _called(
+        self,
+        record: EvaluationRecord,
+        call: AnswerCall,
+        kind: str,
+        watch: Stopwatch,
+        note: str = "",
+    ) -> None:
+        tokens = call.grid[0] * call.grid[1] * call.grid[2]
+        computed = tokens if kind == DENSE else 0
+        made = CallRecord(
+            kind, len(call.passes), call.x.shape[0], computed, note=note, window=tokens
+        )
+        with self._lock:
+            self.reached = True
+            record.calls.append(made)
+            self._watches.append((made, watch))
+            while self._watches and self._watches[0][1].ready():
+                done, stopped = self._watches.popleft()
+                done.seconds = stopped.seconds()
+        if self._on_call is not None:
+            self._on_call(self._recorder.trace)

@@ -1,0 +1,58 @@
+"""What is kept of one pass: its last answers, and what the sampler was told of others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...common.protocols import TokenOps
+from ...policy.answer_ledger import KEPT, AnswerLedger
+from ...policy.motion_weights import token_patches
+from ...sampling.answer_call import AnswerCall
+
+
+class PassState:
+    """The answers `d = (x - x0) / sigma` of one pass, fp32.
+
+    Args:
+        network: whose answers these are.
+        x: noisy latents of the pass `(b, ...)`; its shape and device are the answers'.
+        ledger: of this pass alone.
+    """
+
+    def __init__(self, network: object, x: Tensor, ledger: AnswerLedger) -> None:
+        self.network, self.ledger = network, ledger
+        self.last_seen = -1
+        self._answers = torch.empty((KEPT, *x.shape), dtype=torch.float32, device=x.device)
+        # from old to new
+        self._order: list[int] = []
+
+    def reuse(self, evaluation: int, x: Tensor, sigma: float, ops: TokenOps) -> Tensor:
+        """Clean latents that the model was not asked for, fp32 of x's shape."""
+        return ops.reuse_answer(x, self._answers, self.ledger.reuse(evaluation), sigma)
+
+    def store(self, evaluation: int, x: Tensor, x0: Tensor, sigma: float, ops: TokenOps) -> Tensor:
+        """The clean latents to give for those that the model gave, which are remembered."""
+        taken = self.ledger.store(evaluation)
+        told = ops.store_answer(x, x0, self._answers, taken.weights, taken.own, sigma, taken.slot)
+        self._order = [s for s in self._order if s != taken.slot] + [taken.slot]
+        # nothing to pay: what the model gave, to the bit
+        return told if taken.pays else x0
+
+    def change(self, call: AnswerCall) -> Tensor | None:
+        """How much each token's answer changed between the last two that were computed, 1 where
+        most: `(L,)` fp32; None where there are no two, or no grid."""
+        if len(self._order) < 2 or call.video is None:
+            return None
+        before, now = (self._answers[s] for s in self._order[-2:])
+        # the samples of a batch are one picture
+        moved = (now - before).abs().flatten(1).amax(dim=0)
+        c, f, h, w = call.video
+        video = moved[: c * f * h * w].view(1, c, f, h, w)
+        change = token_patches(video, call.patch)[0].mean(dim=-1).flatten()
+        found: Tensor = change / change.amax().clamp_min(1e-30)
+        return found
+
+    def nbytes(self) -> int:
+        """Bytes of the answers."""
+        return self._answers.numel() * self._answers.element_size()

@@ -1,0 +1,103 @@
+"""Which evaluations of a run are computed, where all others are foretold (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import pairwise
+
+from ..sampling.run_facts import RunFacts
+from ..sampling.sampler_response import SamplerResponse
+from ..settings import MotionCacheSettings
+
+# chosen on two of the four models of tests/bench/results/answers.json
+SHRINK, LATE = 0.7, 4.0
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """A run's evaluations.
+
+    Attributes:
+        response: of the sampler.
+        computed: numbers of the evaluations that are computed.
+        strength: of the forecast; 0 holds the last answer.
+        hindsight: whether what foretold answers missed is paid back.
+        protected: how many are computed whatever the budget.
+    """
+
+    response: SamplerResponse
+    computed: frozenset[int]
+    strength: float
+    hindsight: bool
+    protected: int
+
+    @property
+    def how(self) -> str:
+        """What becomes of the evaluations that are not computed, in words."""
+        told = "foretold" if self.strength > 0 else "given the last answer"
+        return told + " and corrected in hindsight" * self.hindsight
+
+    def expects(self, evaluation: int, sigma: float, rounding: float) -> bool:
+        """Whether the sampler was to make this evaluation at this noise level."""
+        if evaluation >= self.response.evaluations:
+            return False
+        known = self.response.sigmas[evaluation]
+        return abs(known - sigma) <= rounding * max(abs(known), abs(sigma))
+
+
+def answer_plan(
+    settings: MotionCacheSettings, run: RunFacts, response: SamplerResponse
+) -> AnswerPlan:
+    """The plan of a run: `round(compute_budget * N)` of its N evaluations, warm-up, the last one
+    and those behind `end_percent` among them; more only where these alone are more."""
+    n = response.evaluations
+    end = -1.0 if run.end_sigma is None else run.end_sigma
+    fixed = {
+        k
+        for k, sigma in enumerate(response.sigmas)
+        if k < settings.warmup_steps or k == n - 1 or sigma <= end
+    }
+    wanted = round(settings.compute_budget * n)
+    strength, hindsight = carried(settings, response)
+    return AnswerPlan(
+        response,
+        frozenset(placed(n, wanted, fixed)),
+        strength,
+        hindsight,
+        len(fixed),
+    )
+
+
+def carried(settings: MotionCacheSettings, response: SamplerResponse) -> tuple[float, bool]:
+    """Strength of the forecast, and whether hindsight pays, for a sampler."""
+    return settings.forecast, settings.hindsight and response.one_answer
+
+
+def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:
+    """So many evaluations, the fixed ones among them.
+
+    Their distances fall towards the end, where nothing comes that could make up for an error: a
+    gap at the share u of the run is `1 - SHRINK * u ** LATE` of the first one.
+
+    Args:
+        evaluations: of the run.
+        wanted: how many to choose; the first and the last are always among them.
+        fixed: those that are chosen whatever the distances.
+    """
+    start = 0
+    while start + 1 in fixed:
+        start += 1
+    chosen = {start, evaluations - 1, *fixed}
+    gaps = wanted - len([k for k in chosen if k < start]) - 1
+    if gaps > 0:
+        sizes = [1 - SHRINK * ((i + 0.5) / gaps) ** LATE for i in range(gaps)]
+        unit = (evaluations - 1 - start) / sum(sizes)
+        at = [start + unit * sum(sizes[: i + 1]) for i in range(gaps)]
+        chosen |= {round(p) for p in at[:-1]}
+    # rounding may have met one that was there; the largest gap is halved
+    while len(chosen) < min(wanted, evaluations):
+        ordered = sorted(chosen)
+        width, left = max((b - a, a) for a, b in pairwise(ordered))
+        chosen.add(left + width // 2)
+    return chosen
