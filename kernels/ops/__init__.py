@@ -20,6 +20,7 @@ from .correct_rows import correct_rows
 from .gather_rows import gather_rows
 from .motion_map import motion_map
 from .read_kv import read_kv
+from .reuse_answer import reuse_answer
 from .reuse_residual import reuse_residual
 from .scatter_kv import scatter_kv
 from .scatter_residual import scatter_residual
@@ -38,6 +39,7 @@ OPS = (
     correct_rows,
     scatter_kv,
     read_kv,
+    reuse_answer,
 )
 
 __all__ = [op.__name__ for op in OPS]
