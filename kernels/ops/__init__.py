@@ -25,6 +25,7 @@ from .reuse_residual import reuse_residual
 from .scatter_kv import scatter_kv
 from .scatter_residual import scatter_residual
 from .select_top import select_top
+from .store_answer import store_answer
 from .store_residual import store_residual
 
 OPS = (
@@ -40,6 +41,7 @@ OPS = (
     scatter_kv,
     read_kv,
     reuse_answer,
+    store_answer,
 )
 
 __all__ = [op.__name__ for op in OPS]

@@ -102,6 +102,17 @@ class TokenOps(Protocol):
         self, x: Tensor, answers: Tensor, weights: Sequence[float], sigma: float
     ) -> Tensor: ...
 
+    def store_answer(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        answers: Tensor,
+        weights: Sequence[float],
+        own: float,
+        sigma: float,
+        slot: int,
+    ) -> Tensor: ...
+
 
 Distance = Tensor | float
 

@@ -183,3 +183,13 @@ def test_reuse_answer(device, fast):
     out = kernels.reuse_answer(x, answers, *given)
     at_ends = torch.stack(ends(*answers))
     agree(reference("reuse_answer", ends(x)[0], at_ends, *given)[:1], ends(out))
+
+
+def test_store_answer(device, fast):
+    x, x0 = big(device, count=2)
+    answers = answers_of(x)
+    given = [0.0, -0.5], 0.4, 0.7, 1
+    at_ends = torch.stack(ends(*answers))
+    wanted = reference("store_answer", *ends(x, x0), at_ends, *given)
+    out = kernels.store_answer(x, x0, answers, *given)
+    agree([wanted[0], at_ends[1]], ends(out, answers[1]))
