@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .library import CODES
 
 FP8 = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+# answers that kernels have weights for
+MOST_ANSWERS = 4
 
 
 def shape(op: str, name: str, tensor: Tensor, symbols: str, *sizes: int) -> None:
@@ -149,3 +153,22 @@ def coded_stores(
     for name, tensor in (("k_store", k_store), ("v_store", v_store)):
         contiguous(op, name, tensor, written=written)
     return k_scale, v_scale
+
+
+def weighted_answers(
+    op: str, x: Tensor, answers: Tensor, weights: Sequence[float], *, written: bool = False
+) -> list[float]:
+    """The weights as floats, once they are known to belong to the answers, and those to x."""
+    floating(op, "x", x)
+    contiguous(op, "x", x)
+    shape(op, "answers", answers, "[K, *x.shape]", -1, *x.shape)
+    between(op, "K, the number of answers,", answers.shape[0], 1, MOST_ANSWERS)
+    dtype(op, "answers", answers, torch.float32)
+    contiguous(op, "answers", answers, written=written)
+    device(op, x, answers=answers)
+    if len(weights) != answers.shape[0]:
+        raise ValueError(
+            f"{op}: {len(weights)} weights are given for {answers.shape[0]} answers; there must be "
+            "one for each. Pass 0 for an answer that is not to be read."
+        )
+    return [float(weight) for weight in weights]

@@ -20,10 +20,12 @@ from .correct_rows import correct_rows
 from .gather_rows import gather_rows
 from .motion_map import motion_map
 from .read_kv import read_kv
+from .reuse_answer import reuse_answer
 from .reuse_residual import reuse_residual
 from .scatter_kv import scatter_kv
 from .scatter_residual import scatter_residual
 from .select_top import select_top
+from .store_answer import store_answer
 from .store_residual import store_residual
 
 OPS = (
@@ -38,6 +40,8 @@ OPS = (
     correct_rows,
     scatter_kv,
     read_kv,
+    reuse_answer,
+    store_answer,
 )
 
 __all__ = [op.__name__ for op in OPS]

@@ -15,6 +15,10 @@ LAUNCH: Mapping[str, object] = {"enable_fp_fusion": True}
 # tokens per program of the kernels that work on [L] arrays
 TOKEN_BLOCK = 1024
 
+# numbers per program of the kernels that take a tensor as one long array: two full vectors of fp32
+# a thread, of each of six tensors at most
+FLAT_BLOCK = 1024
+
 
 def channel_block(channels: int) -> int:
     """Channels per program and row. 1024 divides the widths of Wan (1536 has one half-empty block)
@@ -28,7 +32,7 @@ def row_block(channels: int) -> int:
 
 
 def side_alignment(*lengths: int) -> int:
-    """What a kernel may know of the lengths of [L] arrays, as a constexpr: 8 or 1.
+    """What a kernel may know of the lengths of flat arrays, as a constexpr: 8 or 1.
 
     A masked load is vectorised only if its bound is known to be divisible, and Triton itself tells
     16 only, which Wan's 32760 tokens are not divisible by. A kernel is given `length // ALIGN` and

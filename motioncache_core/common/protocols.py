@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -96,6 +97,21 @@ class TokenOps(Protocol):
         dtype: torch.dtype,
         length: int | None = None,
     ) -> tuple[Tensor, Tensor]: ...
+
+    def reuse_answer(
+        self, x: Tensor, answers: Tensor, weights: Sequence[float], sigma: float
+    ) -> Tensor: ...
+
+    def store_answer(
+        self,
+        x: Tensor,
+        x0: Tensor,
+        answers: Tensor,
+        weights: Sequence[float],
+        own: float,
+        sigma: float,
+        slot: int,
+    ) -> Tensor: ...
 
 
 Distance = Tensor | float

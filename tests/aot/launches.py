@@ -20,7 +20,7 @@ def clip(tokens: int, active: int) -> Sizes:
 
 
 CLIPS = {"832x480": clip(1560, 9856), "1280x720": clip(3600, 22784)}
-# 8 divides no array of this length, so that its loads are narrow; kernels of [L] arrays only
+# 8 divides no array of this length, so that its loads are narrow; small ops only
 ODD = clip(1575, 9984)
 
 

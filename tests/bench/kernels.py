@@ -5,10 +5,10 @@
 On CUDA the sizes are those of Wan 1.3B and 14B at 832x480 and 1280x720, 81 frames, bf16; on a CPU
 they are small, and the numbers say nothing about a GPU. Bytes are what the op must move at least,
 GB/s is bytes by median time, and the shares are those of a plain device copy in the same run: of a
-whole activation, and of as many bytes as the op moves. Ops on `[L]` arrays are bound by their
-launches: for them only the second one tells anything. The gate compares the back ends at the same
-sizes; where only the reference can run, it is the reference's tests. An op whose gate is red gets
-no numbers, and the exit code is 1.
+whole activation, and of as many bytes as the op moves. Ops on few numbers a token are bound by
+their launches: for them only the second one tells anything. The gate compares the back ends at the
+same sizes; where only the reference can run, it is the reference's tests. An op whose gate is red
+gets no numbers, and the exit code is 1.
 """
 
 from __future__ import annotations

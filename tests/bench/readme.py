@@ -116,7 +116,7 @@ def gpu_kernel_table(data: dict[str, Any]) -> str:
     batches = {row["geometry"]: str(row["batch"]) for row in rows}
     note = (
         f"{machine(data)}; bf16, batch {', '.join(batches.values())}, 30% of the rows active, "
-        f"cold cache; the copies reach {', '.join(copies.values())} GB/s. * works on one number a "
+        f"cold cache; the copies reach {', '.join(copies.values())} GB/s. * works on few numbers a "
         "token and is bound by its launches; the share is that of a copy of as many bytes."
     )
     return "\n".join([head, "|---|" + "---|" * len(geometries), *lines, "", note])

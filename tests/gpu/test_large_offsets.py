@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from motioncache_pack import kernels
@@ -16,16 +18,20 @@ FRAMES, TOKENS, CHANNELS, HEADS = 61, 1280, 13824, 108
 END = 64
 
 
+def skip_without(nbytes: int) -> None:
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    if free < nbytes * 1.1:
+        pytest.skip(f"needs {nbytes / 1e9:.0f} GB on the device")
+
+
 def big(device: str, dtype: torch.dtype = torch.bfloat16, count: int = 1) -> list[Tensor]:
     """Random `[2, L, C]` tensors; small ones on a CPU."""
     shape = (2, FRAMES * TOKENS, CHANNELS) if device == "cuda" else (2, 5 * END, 108)
     size = torch.Size(shape).numel()
     if device == "cuda":
         assert size > 2**31
-        free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
         # one more for temporaries
-        if free < (count + 1) * size * dtype.itemsize * 1.1:
-            pytest.skip(f"needs {(count + 1) * size * dtype.itemsize / 1e9:.0f} GB on the device")
+        skip_without((count + 1) * size * dtype.itemsize)
     if dtype.itemsize == 1:
         # no NaN among the codes
         return [
@@ -63,11 +69,11 @@ def per_token(x: Tensor) -> Tensor:
     return torch.rand(x.shape[1], device=x.device) + 0.1
 
 
-def reference(op: str, *args: Tensor | None) -> list[Tensor]:
+def reference(op: str, *args: Any) -> list[Tensor]:
     """Results of the reference, the arguments that it may have written included."""
     with kernels.use_backend("reference"):
         out = getattr(kernels, op)(*args)
-    return [t for t in ((out,) if isinstance(out, Tensor) else ()) + args if t is not None]
+    return [t for t in (out, *args) if isinstance(t, Tensor)]
 
 
 def test_gather_rows(device, fast):
@@ -158,3 +164,32 @@ def test_scatter_kv_and_read_kv_in_fp8(device, fast):
     with kernels.use_backend("reference"):
         wanted = kernels.read_kv(*at_ends, *scales, dtype=torch.bfloat16)
     agree(list(wanted), ends(*out))
+
+
+def answers_of(x: Tensor) -> Tensor:
+    """`[2, B, L, C]`: one that must not be read, and one beyond it."""
+    if x.is_cuda:
+        # and as much as one of them for the result
+        skip_without(3 * 4 * x.numel())
+    answers = torch.empty((2, *x.shape), device=x.device).normal_()
+    answers[0] = float("nan")
+    return answers
+
+
+def test_reuse_answer(device, fast):
+    (x,) = big(device)
+    answers = answers_of(x)
+    given = [0.0, 0.8], 0.7
+    out = kernels.reuse_answer(x, answers, *given)
+    at_ends = torch.stack(ends(*answers))
+    agree(reference("reuse_answer", ends(x)[0], at_ends, *given)[:1], ends(out))
+
+
+def test_store_answer(device, fast):
+    x, x0 = big(device, count=2)
+    answers = answers_of(x)
+    given = [0.0, -0.5], 0.4, 0.7, 1
+    at_ends = torch.stack(ends(*answers))
+    wanted = reference("store_answer", *ends(x, x0), at_ends, *given)
+    out = kernels.store_answer(x, x0, answers, *given)
+    agree([wanted[0], at_ends[1]], ends(out, answers[1]))

@@ -66,7 +66,7 @@ class Case:
     Attributes:
         make: gives the arguments; fresh ones where the op writes into them.
         moved: bytes that must be read or written at least.
-        small: whether the op works on `[L]` arrays only and is bound by its launches.
+        small: whether the op works on few numbers a token and is bound by its launches.
     """
 
     op: str
@@ -89,6 +89,11 @@ def floats(sizes: Sizes, *shape: int, dtype: torch.dtype | None = None) -> Tenso
 def rows_of(sizes: Sizes, rows: int, width: int | None = None) -> Tensor:
     """`[B, rows, C]`."""
     return floats(sizes, sizes.batch, rows, width or sizes.channels)
+
+
+def video(sizes: Sizes) -> tuple[int, ...]:
+    """The shape of what Wan's patches of 2 x 2 are cut from, which has 16 channels."""
+    return (sizes.batch, 16, sizes.frames, 2, 2 * sizes.tokens)
 
 
 def row_lists(sizes: Sizes) -> Tensor:
