@@ -12,6 +12,8 @@ from .common.errors import (
     SettingsError,
     UnsupportedModelError,
 )
+from .engine.answers.answer_session import AnswerSession
+from .engine.answers.start import answer_session
 from .engine.calibration import Recorder
 from .engine.devices import DeviceSessions
 from .engine.session import Session
@@ -21,17 +23,21 @@ from .policy.distance import CalibratedProfile
 from .policy.map_exchange import MapExchange
 from .policy.model_profile import ModelProfile
 from .report.trace import Trace, TraceHandle
+from .sampling.answer_call import AnswerCall
 from .sampling.forcing import sample_forcing
 from .sampling.forcing_call import ForcingCall
 from .sampling.model_call import ModelCall
 from .sampling.options import ForcingOptions
 from .sampling.run_facts import ContextWindow, RunFacts, SchedulePart
+from .sampling.sampler_response import RehearsalError, SamplerResponse, rehearse
 from .sampling.schedule import forcing_schedule
 from .settings import PRESETS, MotionCacheSettings, RunSettings, settings_for_run
 
 __all__ = [
     "ADAPTERS",
     "PRESETS",
+    "AnswerCall",
+    "AnswerSession",
     "CacheShapeError",
     "CalibratedProfile",
     "ConflictError",
@@ -47,17 +53,21 @@ __all__ = [
     "NoMapError",
     "ProfileError",
     "Recorder",
+    "RehearsalError",
     "RunFacts",
     "RunSettings",
+    "SamplerResponse",
     "SchedulePart",
     "Session",
     "SettingsError",
     "Trace",
     "TraceHandle",
     "UnsupportedModelError",
+    "answer_session",
     "find_adapter",
     "fingerprint",
     "forcing_schedule",
+    "rehearse",
     "sample_forcing",
     "settings_for_run",
     "takes_frame_levels",

@@ -15,7 +15,7 @@ ORDER = (
     "policy", "warmup_steps", "motion_sensitivity", "reuse_threshold", "uniform_updates",
     "agreement", "min_update_ratio", "max_stale_steps", "end_percent", "motion_source", "forecast",
     "cfg_mask", "kv_cache", "verbose", "kv_forecast", "update_share", "compute_budget",
-    "correction",
+    "correction", "hindsight",
 )  # fmt: skip
 
 

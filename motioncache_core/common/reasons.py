@@ -77,6 +77,16 @@ REASONS: Mapping[str, Template] = {
         "{name} is not supported yet: {why}. The model runs unpatched",
         "Remove the node for this model",
     ),
+    "model_unknown": Template(
+        "{name} is not known block by block", "Leave it, or use a model that is"
+    ),
+    "no_video": Template(
+        "the latent has shape {shape}, which is no video (batch, channels, frames, height, width)",
+        "Leave it, or connect an empty video latent",
+    ),
+    "control_net": Template(
+        "a control net adds to the tokens between blocks", "Leave it, or remove the control net"
+    ),
     "compiled_whole": Template(
         "the model is compiled as a whole, so its blocks cannot be told apart",
         "Compile the blocks instead (compile_transformer_blocks_only in KJNodes' "

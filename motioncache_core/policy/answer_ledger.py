@@ -3,7 +3,7 @@
 An answer that was not computed is foretold from those before it. Once the next one is computed it
 can be interpolated, and what the foretold one missed is owed to the sampler. It is paid through
 the next answers: each is changed so that the latents the sampler goes on with are those it would
-have with the better answers, whatever it remembers of old ones (`SamplerResponse.shares`). No
+have with the better answers, whatever it remembers of old ones (`sampler_response.shares`). No
 tensor of the sampler is written to.
 
 All of this is weights of the few answers that are kept, numbers that follow from the schedule
@@ -12,11 +12,12 @@ alone: the same on every device that computes a part of a run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..sampling.sampler_response import SamplerResponse
+from ..sampling.sampler_response import Matrix
 from .answer_forecast import Weights, forecast, interpolation
 
 # answers that are kept: a parabola has three points
@@ -49,13 +50,13 @@ class AnswerLedger:
     """The weights of one pass, evaluation by evaluation.
 
     Args:
-        response: of the sampler.
+        places: of the evaluations, see `SamplerResponse`.
         strength: of the forecast, see `forecast`.
-        hindsight: whether what foretold answers missed is paid back.
+        shares: see `sampler_response.shares`; None pays nothing back.
     """
 
-    def __init__(self, response: SamplerResponse, strength: float, hindsight: bool) -> None:
-        self._response, self._strength, self._hindsight = response, strength, hindsight
+    def __init__(self, places: Sequence[float], strength: float, shares: Matrix | None) -> None:
+        self._places, self._strength, self._shares = places, strength, shares
         # evaluations whose answers are kept, from old to new, and the slot of each
         self._kept: list[int] = []
         self._slots: list[int] = []
@@ -71,17 +72,17 @@ class AnswerLedger:
 
     def reuse(self, evaluation: int) -> tuple[float, ...]:
         """Weights by slot of the answer to give for an evaluation that is not computed."""
-        places = self._response.places
+        places = self._places
         weights = forecast([places[i] for i in self._kept], places[evaluation], self._strength)
         self._open.append((evaluation, weights))
         return self._by_slot(weights + self._paid(evaluation))
 
     def store(self, evaluation: int) -> StoredAnswer:
         """Take in the answer of an evaluation that is computed."""
-        places = self._response.places
+        places = self._places
         kept = [*self._kept, evaluation]
         self._owed = {j: np.append(w, 0.0) for j, w in self._owed.items()}
-        if self._hindsight:
+        if self._shares is not None:
             # the last two before it and the new one; those of one place say the same
             points = [i for i in range(len(kept)) if places[kept[i]] != places[evaluation]][-2:]
             points.append(len(kept) - 1)
@@ -100,10 +101,10 @@ class AnswerLedger:
     def _paid(self, evaluation: int) -> Weights:
         """What an answer takes upon itself of all that is owed."""
         paid = np.zeros(len(self._kept))
-        if self._hindsight:
-            shares = self._response.shares[evaluation]
+        if self._shares is not None:
+            share = self._shares[evaluation]
             for j, owed in self._owed.items():
-                paid += shares[j] * owed
+                paid += share[j] * owed
             if np.abs(paid).max() > _LARGEST:
                 # the next evaluation pays instead
                 paid[:] = 0.0
@@ -120,7 +121,7 @@ class AnswerLedger:
     def _make_room(self) -> int:
         """The slot of the newest answer; what is owed in terms of one that goes is told in terms
         of the others, as their polynomial has it."""
-        places = [self._response.places[i] for i in self._kept]
+        places = [self._places[i] for i in self._kept]
         same = [i for i, p in enumerate(places[:-1]) if p == places[-1]]
         if not same and len(self._kept) <= KEPT:
             self._slots.append(len(self._slots))

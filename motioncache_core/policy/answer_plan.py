@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ..sampling.run_facts import RunFacts
-from ..sampling.sampler_response import SamplerResponse
+from ..sampling.sampler_response import SamplerResponse, shares
 from ..settings import MotionCacheSettings
+from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
 SHRINK, LATE = 0.7, 4.0
@@ -16,27 +17,38 @@ SHRINK, LATE = 0.7, 4.0
 
 @dataclass(frozen=True)
 class AnswerPlan:
-    """A run's evaluations.
+    """A run's evaluations, and what is carried from one to the next.
 
     Attributes:
         response: of the sampler.
         computed: numbers of the evaluations that are computed.
+        protected: how many are computed whatever the budget.
         strength: of the forecast; 0 holds the last answer.
         hindsight: whether what foretold answers missed is paid back.
-        protected: how many are computed whatever the budget.
+        clean: whether clean latents are carried in the place of answers `(x - x0) / sigma`, which
+            hold the noise that a sampler has added since.
     """
 
     response: SamplerResponse
     computed: frozenset[int]
+    protected: int
     strength: float
     hindsight: bool
-    protected: int
+    clean: bool
+
+    def ledger(self) -> AnswerLedger:
+        """The weights of one pass."""
+        response, weights = self.response, None
+        if self.hindsight:
+            weights = shares(response.clean_response if self.clean else response.response)
+        return AnswerLedger(response.places, self.strength, weights)
 
     @property
     def how(self) -> str:
         """What becomes of the evaluations that are not computed, in words."""
-        told = "foretold" if self.strength > 0 else "given the last answer"
-        return told + " and corrected in hindsight" * self.hindsight
+        what = "clean latents" if self.clean else "answers"
+        told = f"foretold from {what}" if self.strength > 0 else f"given the last {what}"
+        return told + " and made up for in hindsight" * self.hindsight
 
     def expects(self, evaluation: int, sigma: float, rounding: float) -> bool:
         """Whether the sampler was to make this evaluation at this noise level."""
@@ -59,19 +71,16 @@ def answer_plan(
         if k < settings.warmup_steps or k == n - 1 or sigma <= end
     }
     wanted = round(settings.compute_budget * n)
-    strength, hindsight = carried(settings, response)
+    # what was measured for every sampler of the host: tests/bench/results/samplers.json
+    forgets = response.forgets
     return AnswerPlan(
         response,
         frozenset(placed(n, wanted, fixed)),
-        strength,
-        hindsight,
         len(fixed),
+        strength=0.0 if forgets else settings.forecast,
+        hindsight=settings.hindsight and response.one_answer and not forgets,
+        clean=response.adds_noise,
     )
-
-
-def carried(settings: MotionCacheSettings, response: SamplerResponse) -> tuple[float, bool]:
-    """Strength of the forecast, and whether hindsight pays, for a sampler."""
-    return settings.forecast, settings.hindsight and response.one_answer
 
 
 def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:

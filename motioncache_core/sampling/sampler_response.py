@@ -64,14 +64,31 @@ class SamplerResponse:
         return len(self.sigmas)
 
     @cached_property
-    def shares(self) -> Matrix:
-        """`response[k + 1, j] / response[k + 1, k]`, `(N, N)`: what evaluation k has to add to its
-        answer for one unit that answer j owes. Rows are 0 where k's own answer hardly counts."""
-        after = self.response[1:]
-        own = np.diagonal(after).copy()
-        counts = np.abs(own) > 1e-3 * np.abs(after).max(axis=1)
-        found: Matrix = np.where(counts[:, None], after, 0.0) / np.where(counts, own, 1.0)[:, None]
+    def clean_response(self) -> Matrix:
+        """`response` to clean latents `x0 = x - sigma * d` in the place of answers."""
+        # x = a * start + R d and d = (x - x0) / sigma, so (I - R / sigma) x = ... - (R / sigma) x0
+        n = self.evaluations
+        scaled = self.response / np.asarray(self.sigmas)
+        found = np.empty_like(self.response)
+        found[:n] = np.linalg.solve(np.eye(n) - scaled[:n], -scaled[:n])
+        found[n] = scaled[n] @ (found[:n] - np.eye(n))
         return found
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the next latents follow from the last clean ones and new noise alone."""
+        after = np.abs(np.tril(self.clean_response[1:], k=-1))
+        return self.adds_noise and bool((after < 1e-6).all())
+
+
+def shares(response: Matrix) -> Matrix:
+    """`response[k + 1, j] / response[k + 1, k]`, `(N, N)`: what evaluation k has to add to its
+    answer for one unit that answer j owes. Rows are 0 where k's own answer hardly counts."""
+    after = response[1:]
+    own = np.diagonal(after).copy()
+    counts = np.abs(own) > 1e-3 * np.abs(after).max(axis=1)
+    found: Matrix = np.where(counts[:, None], after, 0.0) / np.where(counts, own, 1.0)[:, None]
+    return found
 
 
 def euler(sigmas: tuple[float, ...]) -> SamplerResponse:

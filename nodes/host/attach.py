@@ -11,20 +11,24 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ... import kernels
 from ...motioncache_core import (
-    CacheShapeError,
+    AnswerSession,
     DeviceSessions,
     ForcingCall,
     ModelCall,
     RunSettings,
     Trace,
     TraceHandle,
+    answer_session,
     find_adapter,
     settings_for_run,
 )
 from ...motioncache_core.common.host_transfer import upload
-from ...motioncache_core.common.reasons import Reason
+from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
+from . import answers
+from .answers import ANSWERS
 from .compiled import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -33,13 +37,14 @@ from .compiled import (
     WHOLE,
     argument,
     compiled_as_a_whole,
-    plain,
 )
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
+from .engine_choice import for_evaluations, why_no_tokens
 from .live_text import LiveText
 from .profiles import profile_for
-from .run_facts import run_facts, window_of
+from .rehearsal import sampler_response
+from .run_facts import for_answers, run_facts, window_of
 
 log = logging.getLogger(__name__)
 
@@ -61,32 +66,30 @@ class PatchConfig:
 def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
-    Models of a supported family whose class is declined come back unpatched, with a warning and
-    the reason in the trace.
+    With the preset "off" it comes back unpatched, with the reason in the trace.
 
     Args:
         chosen: settings, or a preset that becomes settings when a run's length is known.
         node_id: the node that shows how a run goes.
 
     Raises:
-        UnsupportedModelError: the model's family is not known.
         ConflictError: another cache is on the model already.
     """
-    adapter, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
     check_recording(model.model_options)
     clone = model.clone()
-    if declined is not None:
-        log.warning("MotionCache - %s.", declined)
-        LiveText(node_id).show(declined)
-        settings = chosen.settings.as_dict()
+    if chosen.preset == "off":
+        reason = because("off")
+        LiveText(node_id).show(reason)
         handle.runs.append(
-            Trace(settings, adapter.name, preset=chosen.preset, reason=declined, finished=True)
+            Trace(chosen.settings.as_dict(), preset="off", reason=reason, finished=True)
         )
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
@@ -101,35 +104,40 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     # a cache that was added behind this node shows only now
     check_conflicts(outer, already=False)
     check_recording(outer)
-    if noise.ndim != 5:
-        raise CacheShapeError(
-            f"the latent has shape {tuple(noise.shape)}; a video model takes (batch, channels, "
-            "frames, height, width). Connect an empty video latent."
-        )
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
-    settings = chosen.settings
-    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
+    settings, why = chosen.settings, list(chosen.why)
+    compiled = compiled_reason(guider.model_patcher, outer)
+    # its chunks' rows are told apart
+    by_chunks = getattr(sampler, "denoises_chunks", False)
+    no_tokens = None
+    if not settings.traits.answers and not by_chunks:
+        no_tokens = compiled or why_no_tokens(guider, outer, noise)
+        settings = settings if no_tokens is None else for_evaluations(settings)
+    trace = Trace(settings.as_dict(), preset=preset, why=why)
+    if no_tokens is not None:
+        trace.remark(because("tokens_unknown", why=no_tokens))
     live = LiveText(config.node_id)
-    facts = run_facts(
-        guider,
-        noise,
-        sigmas,
-        settings.end_percent,
-        options.get(PROFILE),
-        compiled_reason(guider.model_patcher, outer),
-    )
-    profile, note = profile_for(guider.model_patcher, preset, levels)
-    trace.advise(note)
-    facts = facts if profile is None else replace(facts, profile=profile)
-    session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
+    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), compiled)
+    if settings.traits.answers and not by_chunks:
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        response = sampler_response(sampler, sigmas, sampling)
+        session: AnswerSession | DeviceSessions = answer_session(
+            settings, kernels, for_answers(facts), trace, response, live.on_call
+        )
+        ours = {ANSWERS: session}
+    else:
+        profile, note = profile_for(guider.model_patcher, preset, levels)
+        trace.advise(note)
+        facts = facts if profile is None else replace(facts, profile=profile)
+        session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
+        ours = {SESSION: session}
+        if not trace.reason and argument(outer, "dynamic") is False:
+            trace.remark(STATIC)
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
-    if not trace.reason and argument(outer, "dynamic") is False:
-        trace.remark(STATIC)
-        log.warning("MotionCache - %s.", STATIC)
-    guider.model_options = {**outer, "transformer_options": {**options, SESSION: session}}
+    guider.model_options = {**outer, "transformer_options": {**options, **ours}}
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:

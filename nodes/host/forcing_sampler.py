@@ -47,6 +47,9 @@ class ForcingSampler(comfy.samplers.Sampler):
     the model gets every frame's own, put in place by the DIFFUSION_MODEL wrapper.
     """
 
+    # tells a run's session that it is to tell chunks apart
+    denoises_chunks = True
+
     def __init__(self, options: ForcingOptions) -> None:
         self.options = options
 

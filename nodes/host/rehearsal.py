@@ -24,7 +24,8 @@ class _Guider:
     def __init__(self, sampling: Any, model: Callable[[Tensor, float], Tensor]) -> None:
         # samplers look up the noise schedule in either place
         held = SimpleNamespace(
-            model_sampling=sampling, get_model_object=lambda name: {"model_sampling": sampling}[name]
+            model_sampling=sampling,
+            get_model_object=lambda name: {"model_sampling": sampling}[name],
         )
         self.inner_model = SimpleNamespace(inner_model=held, model_patcher=held)
         self.takes_apart, self._model = False, model
@@ -45,9 +46,7 @@ class _Guider:
         return denoised
 
 
-def sampler_response(
-    sampler: Any, sigmas: Tensor, sampling: Any
-) -> SamplerResponse | Reason:
+def sampler_response(sampler: Any, sigmas: Tensor, sampling: Any) -> SamplerResponse | Reason:
     """How a sampler of the host follows from the model's answers, or why it cannot be followed.
 
     Args:

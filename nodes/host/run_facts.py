@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from ...motioncache_core import CalibratedProfile, ContextWindow, RunFacts, SchedulePart
-from ...motioncache_core.common.reasons import Reason, because
+from ...motioncache_core.common.reasons import Reason, because, code_of
 from .memory import memory_facts
 
 # the dimension of a latent (batch, channels, frames, height, width) that holds frames
@@ -46,6 +47,13 @@ def run_facts(
         windows=windows,
         declined=declined or moving,
     )
+
+
+def for_answers(facts: RunFacts) -> RunFacts:
+    """The same for a run whose whole evaluations are foretold: only windows that move are in the
+    way, as no pass of them comes again."""
+    moving = facts.declined if code_of(facts.declined or "") == "windows_move" else None
+    return replace(facts, declined=moving)
 
 
 def schedule_part(sampling: Any, sigmas: Tensor) -> SchedulePart | None:

@@ -16,7 +16,6 @@ from ...common.protocols import TokenOps
 from ...common.reasons import Reason, because
 from ...common.stopwatch import Stopwatch
 from ...common.token_layout import TokenLayout
-from ...policy.answer_ledger import AnswerLedger
 from ...policy.answer_plan import AnswerPlan
 from ...report.trace import CallRecord, ChunkRecord, EvaluationRecord, Trace
 from ...report.trace_recorder import TraceRecorder
@@ -93,7 +92,7 @@ class AnswerSession:
         watch = Stopwatch(call.x.device)
         if self._reuse and states and all(s is not None and s.ledger.knows for s in states):
             told = [
-                s.reuse(self._index, x.contiguous(), self._sigma, self._ops)
+                s.reuse(self._index, x, self._sigma, self._ops)
                 for s, x in zip(states, parts, strict=True)
                 if s is not None
             ]
@@ -123,11 +122,7 @@ class AnswerSession:
             for name, state, x, clean in zip(names, states, parts, given, strict=True):
                 mine = self._new(name, call, x) if state is None else state
                 mine.last_seen = self._index
-                told.append(
-                    mine.store(
-                        self._index, x.contiguous(), clean.contiguous(), self._sigma, self._ops
-                    )
-                )
+                told.append(mine.store(self._index, x, clean, self._sigma, self._ops))
         except torch.OutOfMemoryError:
             told = []
         if not told:
@@ -171,9 +166,7 @@ class AnswerSession:
     def _new(self, name: Hashable, call: AnswerCall, x: Tensor) -> PassState:
         plan = self._plan
         assert plan is not None
-        state = PassState(
-            call.network, x, AnswerLedger(plan.response, plan.strength, plan.hindsight)
-        )
+        state = PassState(call.network, x, plan.ledger(), plan.clean)
         with self._lock:
             self._passes[name] = state
         return state

@@ -12,32 +12,42 @@ from ...sampling.answer_call import AnswerCall
 
 
 class PassState:
-    """The answers `d = (x - x0) / sigma` of one pass, fp32.
+    """The answers `d = (x - x0) / sigma` of one pass, fp32; or its clean latents, which are what
+    they are seen from latents of 0 at noise level 1, but for their sign.
 
     Args:
         network: whose answers these are.
         x: noisy latents of the pass `(b, ...)`; its shape and device are the answers'.
         ledger: of this pass alone.
+        clean: whether clean latents are kept.
     """
 
-    def __init__(self, network: object, x: Tensor, ledger: AnswerLedger) -> None:
-        self.network, self.ledger = network, ledger
+    def __init__(self, network: object, x: Tensor, ledger: AnswerLedger, clean: bool) -> None:
+        self.network, self.ledger, self._clean = network, ledger, clean
+        # number of the evaluation that it was last computed in
         self.last_seen = -1
         self._answers = torch.empty((KEPT, *x.shape), dtype=torch.float32, device=x.device)
-        # from old to new
+        # slots from old to new
         self._order: list[int] = []
 
     def reuse(self, evaluation: int, x: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """Clean latents that the model was not asked for, fp32 of x's shape."""
+        x, sigma = self._seen_from(x, sigma)
         return ops.reuse_answer(x, self._answers, self.ledger.reuse(evaluation), sigma)
 
     def store(self, evaluation: int, x: Tensor, x0: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """The clean latents to give for those that the model gave, which are remembered."""
         taken = self.ledger.store(evaluation)
-        told = ops.store_answer(x, x0, self._answers, taken.weights, taken.own, sigma, taken.slot)
+        x, sigma = self._seen_from(x, sigma)
+        told = ops.store_answer(
+            x, x0.contiguous(), self._answers, taken.weights, taken.own, sigma, taken.slot
+        )
         self._order = [s for s in self._order if s != taken.slot] + [taken.slot]
         # nothing to pay: what the model gave, to the bit
         return told if taken.pays else x0
+
+    def _seen_from(self, x: Tensor, sigma: float) -> tuple[Tensor, float]:
+        return (torch.zeros_like(x), 1.0) if self._clean else (x.contiguous(), sigma)
 
     def change(self, call: AnswerCall) -> Tensor | None:
         """How much each token's answer changed between the last two that were computed, 1 where

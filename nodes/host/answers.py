@@ -1,0 +1,108 @@
+"""Where every model of ComfyUI passes: its answers, computed or foretold."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...motioncache_core import AnswerCall, AnswerSession
+from ...motioncache_core.models.adapter import qualified_name
+from ...motioncache_core.models.registry import ADAPTERS
+from .compiled import plain
+
+ANSWERS = "motioncache_answers"
+
+# parts of the transformer options that other nodes fill for passes of their own
+_REPLACED = ("patches_replace", "patches")
+
+
+def begin(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
+          *args: Any, **kwargs: Any) -> Tensor:  # fmt: skip
+    """PREDICT_NOISE: the sampler asks for one evaluation, whatever calls that takes."""
+    options = (model_options or {}).get("transformer_options", {})
+    session: AnswerSession | None = options.get(ANSWERS)
+    if session is not None:
+        session.begin(float(timestep.reshape(-1)[0]))
+    out: Tensor = executor(x, timestep, model_options or {}, *args, **kwargs)
+    return out
+
+
+def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None,
+             control: Any = None, transformer_options: dict[str, Any] | None = None,
+             **kwargs: Any) -> Tensor:  # fmt: skip
+    """APPLY_MODEL: one call of the model, by the session of its run."""
+    options = transformer_options or {}
+
+    def run() -> Tensor:
+        out: Tensor = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        return out
+
+    session: AnswerSession | None = options.get(ANSWERS)
+    if session is None or torch.compiler.is_compiling():
+        return run()
+    network = plain(executor.class_obj.diffusion_model)
+    return session.evaluate(
+        AnswerCall(
+            network,
+            run,
+            x,
+            _passes(options),
+            video_of(x, kwargs.get("latent_shapes")),
+            _patch(network),
+            _family(network),
+        )
+    )
+
+
+def _passes(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
+    """What each part of a call is computed for: its conditioning, the window of the clip, and what
+    other nodes have put in the place of the network's parts for it."""
+    window = options.get("context_window")
+    frames = getattr(window, "index_list", None)
+    place = None if frames is None else (getattr(window, "dim", None), tuple(map(int, frames)))
+    changed = tuple(
+        (name, part, tuple(map(str, _names(found))))
+        for name in _REPLACED
+        for part, found in sorted(options.get(name, {}).items(), key=lambda item: str(item[0]))
+    )
+    branches = zip(options["cond_or_uncond"], options["uuids"], strict=True)
+    return tuple((index, uuid, place, changed) for index, uuid in branches)
+
+
+def _names(found: Any) -> Sequence[Any]:
+    return sorted(found, key=str) if isinstance(found, Mapping) else (len(found),)
+
+
+def video_of(x: Tensor, latent_shapes: Any) -> tuple[int, int, int, int] | None:
+    """Channels, frames, rows and columns of the video in noisy latents; None where there is none.
+
+    Args:
+        latent_shapes: of the parts of packed latents, the video first.
+    """
+    shape = tuple(x.shape)
+    if x.ndim == 3 and latent_shapes:
+        shape = tuple(int(n) for n in latent_shapes[0])
+    if len(shape) == 5:
+        return (shape[1], shape[2], shape[3], shape[4])
+    if len(shape) == 4:
+        return (shape[1], 1, shape[2], shape[3])
+    return None
+
+
+def _patch(network: Any) -> tuple[int, int, int]:
+    """Latent frames, rows and columns of a token, as video transformers tell them; else 1."""
+    told = getattr(network, "patch_size", 1)
+    sizes = tuple(told) if isinstance(told, (tuple, list)) else (told, told)
+    if not all(isinstance(n, int) and n > 0 for n in sizes):
+        return (1, 1, 1)
+    padded = (1, 1, 1, *sizes)[-3:]
+    return (padded[0], padded[1], padded[2])
+
+
+def _family(network: Any) -> str:
+    name = qualified_name(network)
+    known = next((a.name for a in ADAPTERS if name.startswith(a.module_prefix)), None)
+    return known or type(network).__name__
