@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,6 +42,11 @@ class HostClip:
     def from_image(self) -> bool:
         """Whether the model is one of image to video."""
         return self.conditions is not None
+
+    def first_frame(self) -> HostClip:
+        """The clip cut to one latent frame."""
+        shown = None if self.conditions is None else self.conditions[:, :, :1]
+        return replace(self, noise=self.noise[:, :, :1], conditions=shown)
 
 
 def models(folder: Path = TEXT_MODELS) -> list[str]:

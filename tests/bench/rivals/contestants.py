@@ -30,6 +30,7 @@ class Contestant:
         tried: the knobs, and the values of each that are tried together.
         kinds: the model type that it is told, of text to video and of image to video; None where
             it does not ask.
+        scheduled: which evaluations are computed does not depend on what they give.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Contestant:
     off: Settings
     tried: dict[str, Sequence[Any]]
     kinds: tuple[str, str] | None = None
+    scheduled: bool = True
 
     def load(self, folder: Path) -> packs.Loaded:
         """Its nodes.
@@ -98,14 +100,15 @@ def contestants(steps: int, evaluations: Sequence[int]) -> list[Contestant]:
     """All of them, for runs of so many steps of which so many evaluations are computed."""
     budgets = [n / steps for n in evaluations]
     # what a budget of tokens computes is a little less than it says
-    more = [n / steps for n in range(min(evaluations), min(max(evaluations) + 3, steps) + 1)]
+    halves = range(2 * min(evaluations), 2 * min(max(evaluations) + 2, steps) + 1)
+    more = [n / 2 / steps for n in halves]
     ours = Ours(
         OURS, None, "", "MotionCachePatcher", {"preset": "balanced"},
         {"compute_budget": 1.0}, {"compute_budget": budgets},
     )  # fmt: skip
     tokens = replace(
         ours, name="MotionCache, tokens (motion)", fixed={"preset": "motion"},
-        tried={"compute_budget": more},
+        tried={"compute_budget": more}, scheduled=False,
     )  # fmt: skip
     return [ours, tokens, *_forecasting(steps), *_by_threshold(), *_core()]
 
@@ -136,7 +139,7 @@ def _forecasting(steps: int) -> list[Contestant]:
             "flex_window": (0.0, 0.25, 0.5, 0.75),
             # its own: 4 and 0.1
             "degree": (2, 3, 4),
-            "ridge_lambda": (0.0, 0.01, 0.1),
+            "ridge_lambda": (0.0, 0.1),
         },
     )  # fmt: skip
     dit = Contestant(
@@ -180,7 +183,7 @@ def _core() -> list[Contestant]:
         "EasyCache", None, "comfy_extras.nodes_easycache", "EasyCacheNode",
         {"start_percent": 0.15, "end_percent": 0.95, "verbose": False},
         {"reuse_threshold": 0.0},
-        {"reuse_threshold": _rising(0.02, 3.0, 40)},
+        {"reuse_threshold": _rising(0.02, 3.0, 24)}, scheduled=False,
     )  # fmt: skip
     return [easy, replace(easy, name="LazyCache", node="LazyCacheNode")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import io
 import logging
@@ -62,7 +61,6 @@ class RivalHost:
         Outside of everything else is a wrapper that hands on a copy of the input, as EasyCache
         writes into it.
         """
-        gc.collect()
         weights = self._checkpoint.state_dict(clip.weights)
         model = self._loaders.load_demo_model(weights, None, clip.shift)
         kind = self._host.patcher_extension.WrappersMP.DIFFUSION_MODEL
@@ -73,8 +71,12 @@ class RivalHost:
         model.add_wrapper_with_key(kind, "private copy", private)
         return model
 
-    def sample(self, model: Any, clip: HostClip) -> Sampled:
-        """A run with Euler and two prompts, counted at the network's blocks."""
+    def sample(self, model: Any, clip: HostClip, dry: bool = False) -> Sampled:
+        """A run with Euler and two prompts, counted at the network's blocks.
+
+        Args:
+            dry: the blocks do nothing, as only their calls are of interest.
+        """
         shown: dict[str, Any] = {}
         if clip.conditions is not None:
             mask, first = clip.conditions.split((4, clip.noise.shape[1]), dim=1)
@@ -83,7 +85,7 @@ class RivalHost:
                 "concat_mask": 1 - mask[:, :1],
             }
         blocks = model.model.diffusion_model.blocks
-        with counted(blocks) as rows, contextlib.redirect_stdout(io.StringIO()):
+        with counted(blocks, dry) as rows, contextlib.redirect_stdout(io.StringIO()):
             out = self._host.sample.sample_custom(
                 model,
                 clip.noise,

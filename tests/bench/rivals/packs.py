@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def load(folder: Path, file: str) -> Loaded:
             with shimmed(shims) as used:
                 module = _imported(folder, part)
         except Exception as error:
-            said.append(f"{type(error).__name__}: {error}".splitlines()[0])
+            said.append(brief(error))
             continue
         how = "as ComfyUI does" if part is None else f"{part}.py alone"
         how += f", with a stand-in for the missing {' and '.join(used)}" if used else ""
@@ -82,6 +83,12 @@ def core(module: str) -> Loaded:
     found = importlib.import_module(module)
     nodes = {name: node for name, node in vars(found).items() if isinstance(node, type)}
     return Loaded(nodes, "ComfyUI's own", "ComfyUI's own")
+
+
+def brief(error: Exception) -> str:
+    """What went wrong in one line, without the places of this machine."""
+    line = next(iter(f"{type(error).__name__}: {error}".splitlines()), "")
+    return re.sub(r" \((?:/|[A-Za-z]:)[^)]*\)", "", line).strip()[:160]
 
 
 @contextlib.contextmanager

@@ -30,13 +30,13 @@ from rivals.clips import HostClip, clip, models
 from rivals.contestants import OURS, TAYLOR, Contestant, contestants
 from rivals.counting import Rows
 from rivals.host import RivalHost, Sampled, decibels
-from rivals.packs import Loaded, NotLoadedError
-from rivals.table import Run, ahead, at, model_table, remarks, told
+from rivals.packs import Loaded, NotLoadedError, brief
+from rivals.table import Run, ahead, at, model_table, promising, remarks, told
 
 FRAMES, SEED = 5, 700
 FEWER = "fewer steps, no cache"
-# how far from the wanted counts a run of the first clip may be to be tried on the others
-_BELOW, _ABOVE = 2, 4
+# settings of each count that go from the first clip to the others
+_KEPT = 2
 
 
 class Model:
@@ -60,7 +60,7 @@ class Model:
             settings = list(one.settings(image))
             found = self.runs(one, loaded, settings)
         except Exception as error:
-            return {"why": f"{type(error).__name__}: {error}".splitlines()[0]}
+            return {"why": brief(error)}
         counted = [at(found, n) for n in self.wanted]
         entry: dict[str, Any] = {
             "tried": len(settings),
@@ -77,7 +77,7 @@ class Model:
         first, reference = self.clips[0], self.uncached[0]
         off = self._with(one, loaded, one.switched_off(first.from_image), 0)
         if off.rows != reference.rows:
-            return f"told to reuse nothing it makes {self._count(off, 0):g} evaluations"
+            return f"told to reuse nothing it makes {self._count(off.rows, 0):g} evaluations"
         if not torch.equal(off.latents, reference.latents):
             return (
                 "told to reuse nothing it does not make the uncached video "
@@ -86,19 +86,31 @@ class Model:
         return None
 
     def runs(self, one: Contestant, loaded: Loaded, settings: Sequence[Any]) -> list[list[Run]]:
-        """All runs of each clip; behind the first clip, those near the wanted counts."""
-        low, high = min(self.wanted) - _BELOW, max(self.wanted) + _ABOVE
+        """Runs of each clip: on the first one all settings that have the wanted counts, on the
+        others the best of these."""
+        numbers = list(range(len(settings)))
+        if one.scheduled:
+            counts = [self.planned(one, loaded, s) for s in settings]
+            least = {min((c for c in counts if c >= n), default=None) for n in self.wanted}
+            numbers = [i for i in numbers if counts[i] in least]
         found: list[list[Run]] = []
         for i in range(len(self.clips)):
-            numbers = range(len(settings))
-            if found:
-                numbers = [r.setting for r in found[0] if low <= r.evaluations <= high]
             found.append([])
             for number in numbers:
                 run = self._with(one, loaded, settings[number], i)
                 psnr = decibels(self.uncached[i], run)
-                found[-1].append(Run(number, self._count(run, i), psnr))
+                found[-1].append(Run(number, self._count(run.rows, i), psnr))
+            if i == 0:
+                beside = 0 if one.scheduled else 1
+                numbers = promising(found[0], self.wanted, _KEPT, beside)
         return found
+
+    def planned(self, one: Contestant, loaded: Loaded, settings: Any) -> float:
+        """Evaluations of one frame whose blocks do nothing, where these depend on settings only."""
+        short = self.clips[0].first_frame()
+        made = one.put(loaded, self.host.model(short), settings)
+        rows = self.host.sample(made, short, dry=True).rows
+        return self._count(rows * self.clips[0].noise.shape[2], 0)
 
     def fewer_steps(self, shortened: Sequence[Sequence[HostClip]]) -> dict[str, Any]:
         """What a user could do instead: runs of fewer steps.
@@ -111,7 +123,7 @@ class Model:
             found = [self.host.plain(c) for c in clips]
             rows[str(n)] = told(
                 [
-                    Run(0, self._count(run, i), decibels(self.uncached[i], run))
+                    Run(0, self._count(run.rows, i), decibels(self.uncached[i], run))
                     for i, run in enumerate(found)
                 ],
                 [{"steps": n}],
@@ -122,8 +134,8 @@ class Model:
         made = self.clips[index]
         return self.host.sample(one.put(loaded, self.host.model(made), settings), made)
 
-    def _count(self, run: Sampled, index: int) -> float:
-        return Rows(run.rows).evaluations(self.uncached[index].rows / self.steps)
+    def _count(self, rows: int, index: int) -> float:
+        return Rows(rows).evaluations(self.uncached[index].rows / self.steps)
 
 
 def measured(host: RivalHost, name: str, args: argparse.Namespace, known: Any) -> dict[str, Any]:

@@ -29,8 +29,8 @@ class Run:
 
 def at(runs: Sequence[Sequence[Run]], wanted: float) -> list[Run | None]:
     """For each clip the run with the fewest evaluations that are not below what is wanted; of
-    several, that with the settings whose mean over all clips is the best, which is to the
-    contestant's favour.
+    several, that with the settings that ran on the most clips and have the best mean there, which
+    is to the contestant's favour.
 
     Args:
         runs: of each clip.
@@ -39,14 +39,38 @@ def at(runs: Sequence[Sequence[Run]], wanted: float) -> list[Run | None]:
     for clip in runs:
         for run in clip:
             quality[run.setting].append(run.psnr)
-    mean = {setting: sum(found) / len(found) for setting, found in quality.items()}
+    rank = {
+        setting: (len(found), _known(sum(found) / len(found)), -setting)
+        for setting, found in quality.items()
+    }
     chosen: list[Run | None] = []
     for clip in runs:
         enough = [r for r in clip if r.evaluations >= wanted and math.isfinite(r.psnr)]
         least = min((r.evaluations for r in enough), default=None)
         tied = [r for r in enough if r.evaluations == least]
-        chosen.append(max(tied, key=lambda r: (_known(mean[r.setting]), -r.setting), default=None))
+        chosen.append(max(tied, key=lambda r: rank[r.setting], default=None))
     return chosen
+
+
+def promising(runs: Sequence[Run], wanted: Sequence[float], count: int, beside: int) -> list[int]:
+    """Settings that are worth a run on the other clips, going by one clip.
+
+    Args:
+        wanted: evaluations.
+        count: how many to keep for each of these, the best.
+        beside: of those kept also this many that were tried before and after them, where the count
+            differs from clip to clip.
+    """
+    kept: set[int] = set()
+    numbers = [r.setting for r in runs]
+    for n in wanted:
+        enough = [r for r in runs if r.evaluations >= n and math.isfinite(r.psnr)]
+        least = min((r.evaluations for r in enough), default=None)
+        tied = sorted((r for r in enough if r.evaluations == least), key=lambda r: -r.psnr)
+        for run in tied[:count]:
+            place = numbers.index(run.setting)
+            kept.update(numbers[max(0, place - beside) : place + beside + 1])
+    return sorted(kept)
 
 
 def _known(value: float) -> float:
