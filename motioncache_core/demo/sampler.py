@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from ..common.protocols import TokenOps
+from ..engine.answers.answer_session import AnswerSession
+from ..engine.answers.start import answer_session
 from ..engine.session import Session
 from ..report.trace import Trace
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
+from ..sampling.sampler_response import euler
 from ..settings import MotionCacheSettings
+from .answers import VelocityAnswers
 from .wan import DemoWan
 
 Progress = Callable[[int, int], None]
@@ -133,10 +137,16 @@ def cached_sample(
     """`sample` inside a session of its own; returns the latents and the run's trace."""
     trace = Trace(settings.as_dict())
     facts = facts or RunFacts(sigmas=options.sigmas())
-    session = Session(settings, ops, facts, trace)
+    session: Session | AnswerSession
+    if settings.traits.answers:
+        response = euler(tuple(options.sigmas()))
+        session = answer_session(settings, ops, facts, trace, response)
+        evaluator: Evaluator = VelocityAnswers(session)
+    else:
+        session = evaluator = Session(settings, ops, facts, trace)
     try:
         latents = sample(
-            model, positive, negative, noise, options, session, progress, start, conditions
+            model, positive, negative, noise, options, evaluator, progress, start, conditions
         )
     finally:
         session.close()

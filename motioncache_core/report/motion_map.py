@@ -63,6 +63,8 @@ class Scale:
 def scale(trace: Trace, view: str, steps: Sequence[int]) -> Scale:
     """The legend of the `maps` of these evaluations."""
     if view == "motion":
+        if _answers(trace):
+            return Scale("change of the model's answer", "0.00", "1.00")
         if _by_change(trace):
             return Scale("rate of change", "0.00", "1.00")
         floor = 1.0 - float(trace.settings["motion_sensitivity"])
@@ -239,7 +241,10 @@ def _index(step: int, count: int) -> int:
 
 def _why_no_motion(trace: Trace) -> str:
     policy = trace.settings.get("policy", "")
-    if not POLICIES.get(policy, Policy()).per_token:
+    traits = POLICIES.get(policy, Policy())
+    if traits.answers:
+        return trace.reason or because("map_answers")
+    if not traits.per_token:
         return because("map_policy", policy=policy)
     if trace.reason:
         return trace.reason
@@ -258,16 +263,22 @@ def _weights(
         weight = records[index].weight
         if weight is None:
             raise NoMapError(
-                f"evaluation {index} has no motion map; the motion phase covers "
-                f"{with_map[0]} to {with_map[-1]}"
+                f"evaluation {index} has no motion map; the first is that of {with_map[0]}, the "
+                f"last that of {with_map[-1]}"
             )
         w = weight.astype(np.float32) / 255
-        if _by_change(trace):
+        if _answers(trace):
+            yield w
+        elif _by_change(trace):
             # the weight is a power of it, which hides how far apart tokens are
             yield w ** (1 / max(sensitivity, 0.1))
         else:
             low = 1.0 - sensitivity
             yield np.clip((w - low) / max(sensitivity, 1e-6), 0, 1)
+
+
+def _answers(trace: Trace) -> bool:
+    return POLICIES.get(trace.settings.get("policy", ""), Policy()).answers
 
 
 def _by_change(trace: Trace) -> bool:

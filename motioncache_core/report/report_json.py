@@ -46,6 +46,7 @@ def summary(trace: Trace) -> dict[str, Any]:
             "kv_bytes": trace.kv_bytes,
             "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
+            "answer_bytes": trace.answer_bytes,
             "residual_reason": trace.residual_reason,
             "kv_reason": trace.kv_reason,
         },

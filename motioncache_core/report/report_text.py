@@ -47,11 +47,11 @@ def text(trace: Trace) -> str:
     rows = [f"MotionCache: {_line(run)}"]
     if trace.grid is not None:
         f, h, w = trace.grid
-        rows += [
-            f"Model: {trace.model}, {trace.blocks} blocks, {f}x{h}x{w} tokens in "
-            f"{len(trace.chunks)} chunk(s)",
-            f"Distance: {trace.distance}",
-        ]
+        blocks = f"{trace.blocks} blocks, " * bool(trace.blocks)
+        rows.append(
+            f"Model: {trace.model}, {blocks}{f}x{h}x{w} tokens in {len(trace.chunks)} chunk(s)"
+        )
+        rows += [f"Distance: {trace.distance}"] * bool(trace.distance)
     rows += [*_choice(trace), *_schedule(trace), *_windows(trace)]
     if trace.evaluations:
         saved = run.seconds_saved()
@@ -66,9 +66,7 @@ def text(trace: Trace) -> str:
         rows += [
             f"Time: {trace.seconds:.2f} s in the sampler"
             + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
-            f"Memory: residuals "
-            f"{_size(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)}, "
-            f"keys and values {_size(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)}",
+            f"Memory: {_memory(trace)}",
             "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
@@ -78,6 +76,14 @@ def text(trace: Trace) -> str:
         if reason["calls"] or reason["sentence"] not in (run.why, *trace.kv_reasons):
             rows.append(f"Note: {reason['sentence']}{calls}")
     return "\n".join(rows)
+
+
+def _memory(trace: Trace) -> str:
+    if trace.answer_bytes:
+        return f"answers {_size(trace.answer_bytes, 0, '')}"
+    residuals = _size(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)
+    keys = _size(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)
+    return f"residuals {residuals}, keys and values {keys}"
 
 
 def _size(device: int, host: int, reason: str) -> str:
