@@ -64,10 +64,8 @@ def clip(model: str, seed: int, steps: int, frames: int) -> HostClip:
 
 
 def _with_image(model: str, seed: int, steps: int, frames: int) -> HostClip:
-    told = {cases.MODEL: model, cases.STEPS: str(steps)}
-    lengths = mock.patch.dict(cases.FRAMES, {cases.ORDINARY: frames})
-    with mock.patch.dict(os.environ, told), lengths:
-        case, weights = cases.case(cases.ORDINARY, seed), cases.files()[0]
+    with mock.patch.dict(os.environ, {cases.MODEL: model, cases.STEPS: str(steps)}):
+        case, weights = cases.case(cases.ORDINARY, seed, frames), cases.files()[0]
     inputs = case.inputs
     if inputs is None:
         raise ValueError(f"clips of mode {case.mode!r} cannot be sampled by ComfyUI's nodes")

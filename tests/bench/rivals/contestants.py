@@ -31,6 +31,8 @@ class Contestant:
         kinds: the model type that it is told, of text to video and of image to video; None where
             it does not ask.
         scheduled: which evaluations are computed does not depend on what they give.
+        free: knobs that have no part in which evaluations these are.
+        kept: settings of each count that go from the first clip to the others, the best there.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Contestant:
     tried: dict[str, Sequence[Any]]
     kinds: tuple[str, str] | None = None
     scheduled: bool = True
+    free: tuple[str, ...] = ()
+    kept: int = 1
 
     def load(self, folder: Path) -> packs.Loaded:
         """Its nodes.
@@ -100,8 +104,7 @@ def contestants(steps: int, evaluations: Sequence[int]) -> list[Contestant]:
     """All of them, for runs of so many steps of which so many evaluations are computed."""
     budgets = [n / steps for n in evaluations]
     # what a budget of tokens computes is a little less than it says
-    halves = range(2 * min(evaluations), 2 * min(max(evaluations) + 2, steps) + 1)
-    more = [n / 2 / steps for n in halves]
+    more = sorted({min(n + extra, steps) / steps for n in evaluations for extra in (0.0, 0.5, 1.0)})
     ours = Ours(
         OURS, None, "", "MotionCachePatcher", {"preset": "balanced"},
         {"compute_budget": 1.0}, {"compute_budget": budgets},
@@ -124,6 +127,7 @@ def _forecasting(steps: int) -> list[Contestant]:
             # from which step on all are computed: never, the last one, the last two
             "last_enhance": (50, steps, steps - 1),
         },
+        kept=3,
     )  # fmt: skip
     spectrum = Contestant(
         "Spectrum", "ComfyUI-Spectrum-WAN-Proper", "nodes", "SpectrumApplyWAN",
@@ -136,11 +140,13 @@ def _forecasting(steps: int) -> list[Contestant]:
         {
             "warmup_steps": (3, 5),
             "window_size": (2.0, 3.0),
-            "flex_window": (0.0, 0.25, 0.5, 0.75),
+            "flex_window": (0.0, 0.5, 0.75),
             # its own: 4 and 0.1
             "degree": (2, 3, 4),
             "ridge_lambda": (0.0, 0.1),
         },
+        free=("degree", "ridge_lambda"),
+        kept=2,
     )  # fmt: skip
     dit = Contestant(
         "CacheDiT", "ComfyUI-CacheDiT", "nodes_wan", "WanCacheOptimizer",
@@ -158,7 +164,7 @@ def _by_threshold() -> list[Contestant]:
         {"magcache_K": 0},
         {
             "magcache_K": (1, 2, 3, 4, 5, 6),
-            "magcache_thresh": (0.02, 0.06, 0.12, 0.2, 0.3),
+            "magcache_thresh": (0.06, 0.12, 0.3),
             "retention_ratio": (0.1, 0.2),
         },
         ("wan2.1_t2v_1.3B", "wan2.1_i2v_480p_14B"),
@@ -169,8 +175,8 @@ def _by_threshold() -> list[Contestant]:
         # there is no share of a run in which it is on
         {"start_percent": 1.0, "end_percent": 0.0},
         {
-            "rel_l1_thresh": _rising(0.01, 10.0, 40),
-            "start_percent": (0.0, 0.1),
+            "rel_l1_thresh": _rising(0.01, 10.0, 32),
+            "start_percent": (0.0,),
             "end_percent": (1.0,),
         },
         ("wan2.1_t2v_1.3B", "wan2.1_i2v_480p_14B"),
@@ -183,7 +189,7 @@ def _core() -> list[Contestant]:
         "EasyCache", None, "comfy_extras.nodes_easycache", "EasyCacheNode",
         {"start_percent": 0.15, "end_percent": 0.95, "verbose": False},
         {"reuse_threshold": 0.0},
-        {"reuse_threshold": _rising(0.02, 3.0, 24)}, scheduled=False,
+        {"reuse_threshold": _rising(0.04, 2.0, 18)}, scheduled=False,
     )  # fmt: skip
     return [easy, replace(easy, name="LazyCache", node="LazyCacheNode")]
 

@@ -24,11 +24,13 @@ class Sampled:
 
     Attributes:
         rows: token rows that went through the network's blocks.
+        steps: how many of these had after each step.
     """
 
     latents: Tensor
     video: Tensor
     rows: int
+    steps: tuple[int, ...]
 
 
 class RivalHost:
@@ -84,7 +86,7 @@ class RivalHost:
                 "concat_latent_image": self._loaders.from_model_space(first),
                 "concat_mask": 1 - mask[:, :1],
             }
-        blocks = model.model.diffusion_model.blocks
+        blocks, after = model.model.diffusion_model.blocks, []
         with counted(blocks, dry) as rows, contextlib.redirect_stdout(io.StringIO()):
             out = self._host.sample.sample_custom(
                 model,
@@ -95,10 +97,12 @@ class RivalHost:
                 [[clip.positive, dict(shown)]],
                 [[clip.negative, dict(shown)]],
                 torch.zeros_like(clip.noise),
+                callback=lambda *_: after.append(rows.seen),
                 disable_pbar=True,
                 seed=clip.seed,
             )
-        return Sampled(out, clip.decode(self._loaders.to_model_space(out)), rows.seen)
+        video = clip.decode(self._loaders.to_model_space(out))
+        return Sampled(out, video, rows.seen, tuple(after))
 
     def plain(self, clip: HostClip) -> Sampled:
         """The uncached run."""
