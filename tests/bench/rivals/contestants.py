@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from common import ROOT, code_hash
 from rivals import packs
 
 # more than any run has
@@ -31,6 +32,7 @@ class Contestant:
         kinds: the model type that it is told, of text to video and of image to video; None where
             it does not ask.
         scheduled: which evaluations are computed does not depend on what they give.
+        by_model: which they are depends on the model, though.
         free: knobs that have no part in which evaluations these are.
         kept: settings of each count that go from the first clip to the others, the best there.
     """
@@ -44,6 +46,7 @@ class Contestant:
     tried: dict[str, Sequence[Any]]
     kinds: tuple[str, str] | None = None
     scheduled: bool = True
+    by_model: bool = False
     free: tuple[str, ...] = ()
     kept: int = 1
 
@@ -89,7 +92,9 @@ class Ours(Contestant):
 
     def load(self, folder: Path) -> packs.Loaded:
         node = importlib.import_module("motioncache_pack.nodes.patcher").MotionCachePatcher
-        return packs.Loaded({self.node: node}, "this pack", "this commit")
+        folders = ("motioncache_core", "kernels", "nodes")
+        code = code_hash(f for folder in folders for f in (ROOT / folder).glob("**/*.py"))
+        return packs.Loaded({self.node: node}, "this pack", f"code {code[:12]}")
 
     def put(self, loaded: packs.Loaded, model: Any, settings: Settings) -> Any:
         known = importlib.import_module("motioncache_pack.motioncache_core").MotionCacheSettings
@@ -180,6 +185,8 @@ def _by_threshold() -> list[Contestant]:
             "end_percent": (1.0,),
         },
         ("wan2.1_t2v_1.3B", "wan2.1_i2v_480p_14B"),
+        # it goes by the embedded timesteps
+        by_model=True,
     )  # fmt: skip
     return [magnitude, tea]
 
