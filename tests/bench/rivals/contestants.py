@@ -128,9 +128,9 @@ def _forecasting(steps: int) -> list[Contestant]:
         {"first_enhance": _NEVER},
         {
             "fresh_threshold": (3, 4, 5, 6, 7),
-            "first_enhance": (1, 2, 3, 4, 5, 6),
-            # from which step on all are computed: never, the last one, the last two
-            "last_enhance": (50, steps, steps - 1),
+            "first_enhance": (1, 2, 3, 4, 6),
+            # from which step on all are computed: never, the last one
+            "last_enhance": (50, steps),
         },
         kept=3,
     )  # fmt: skip
@@ -147,7 +147,7 @@ def _forecasting(steps: int) -> list[Contestant]:
             "window_size": (2.0, 3.0),
             "flex_window": (0.0, 0.5, 0.75),
             # its own: 4 and 0.1
-            "degree": (2, 3, 4),
+            "degree": (3, 4),
             "ridge_lambda": (0.0, 0.1),
         },
         free=("degree", "ridge_lambda"),
@@ -180,7 +180,7 @@ def _by_threshold() -> list[Contestant]:
         # there is no share of a run in which it is on
         {"start_percent": 1.0, "end_percent": 0.0},
         {
-            "rel_l1_thresh": _rising(0.01, 10.0, 32),
+            "rel_l1_thresh": _rising(0.02, 5.0, 20),
             "start_percent": (0.0,),
             "end_percent": (1.0,),
         },
@@ -196,7 +196,7 @@ def _core() -> list[Contestant]:
         "EasyCache", None, "comfy_extras.nodes_easycache", "EasyCacheNode",
         {"start_percent": 0.15, "end_percent": 0.95, "verbose": False},
         {"reuse_threshold": 0.0},
-        {"reuse_threshold": _rising(0.04, 2.0, 18)}, scheduled=False,
+        {"reuse_threshold": _rising(0.05, 1.5, 12)}, scheduled=False,
     )  # fmt: skip
     return [easy, replace(easy, name="LazyCache", node="LazyCacheNode")]
 
