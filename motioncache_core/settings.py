@@ -235,7 +235,9 @@ _TUNED = MotionCacheSettings(
     correction=1.0,
 )
 
-_ANSWERS = MotionCacheSettings(policy="answer", warmup_steps=1, compute_budget=0.4, forecast=1.0)
+_ANSWERS = MotionCacheSettings(
+    policy="answer", warmup_steps=1, compute_budget=0.4, forecast=1.0, kv_forecast=0.5
+)
 
 PRESETS: dict[str, MotionCacheSettings] = {
     "off": MotionCacheSettings(reuse_threshold=0.0),
