@@ -40,7 +40,7 @@ from .compiled import (
 )
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
-from .engine_choice import for_evaluations, why_no_tokens
+from .engine_choice import for_chunks, for_evaluations, why_no_tokens
 from .live_text import LiveText
 from .profiles import profile_for
 from .rehearsal import sampler_response
@@ -107,20 +107,21 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
-    settings, why = chosen.settings, list(chosen.why)
-    compiled = compiled_reason(guider.model_patcher, outer)
-    # its chunks' rows are told apart
-    by_chunks = getattr(sampler, "denoises_chunks", False)
-    no_tokens = None
-    if not settings.traits.answers and not by_chunks:
+    compiled, no_tokens = compiled_reason(guider.model_patcher, outer), None
+    if getattr(sampler, "denoises_chunks", False):
+        chosen = for_chunks(chosen, len(levels))
+    elif not chosen.settings.traits.answers:
         no_tokens = compiled or why_no_tokens(guider, outer, noise)
-        settings = settings if no_tokens is None else for_evaluations(settings)
-    trace = Trace(settings.as_dict(), preset=preset, why=why)
+    settings = chosen.settings if no_tokens is None else for_evaluations(chosen.settings)
+    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
     if no_tokens is not None:
-        trace.remark(because("tokens_unknown", why=no_tokens))
+        why, action = no_tokens.happened, no_tokens.action
+        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
     live = LiveText(config.node_id)
-    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), compiled)
-    if settings.traits.answers and not by_chunks:
+    whole = settings.traits.answers
+    declined = None if whole else compiled
+    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
+    if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
         session: AnswerSession | DeviceSessions = answer_session(
