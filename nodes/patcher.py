@@ -40,11 +40,11 @@ class MotionCachePatcher(io.ComfyNode):
                     options=list(PRESETS),
                     default="balanced",
                     tooltip=(
-                        "off leaves the model as it is. How many of the evaluations are computed, "
-                        f"the others being foretold: {_shares()}. More is closer to the uncached "
-                        f"result, less is faster. motion does {PRESETS['motion'].compute_budget:.0%} "
-                        "of the work by telling single tokens apart (Wan). paper is the published "
-                        "method, unchanged, with thresholds (Wan)."
+                        f"How many of the model's evaluations are computed: {_shares()}. The "
+                        "others are foretold; more is closer to the uncached result, less is "
+                        f"faster. motion computes {PRESETS['motion'].compute_budget:.0%} of the "
+                        "tokens, telling single ones apart (Wan). paper is the published method, "
+                        "unchanged, with thresholds (Wan). off leaves the model as it is."
                     ),
                 ),
                 SettingsSocket.Input(

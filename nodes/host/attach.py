@@ -40,7 +40,7 @@ from .compiled import (
 )
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
-from .engine_choice import for_chunks, for_evaluations, why_no_tokens
+from .engine_choice import for_evaluations, why_no_tokens
 from .live_text import LiveText
 from .profiles import profile_for
 from .rehearsal import sampler_response
@@ -108,9 +108,9 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
     compiled, no_tokens = compiled_reason(guider.model_patcher, outer), None
-    if getattr(sampler, "denoises_chunks", False):
-        chosen = for_chunks(chosen, len(levels))
-    elif not chosen.settings.traits.answers:
+    # its chunks' rows are told apart, whatever the policy
+    by_chunks = getattr(sampler, "denoises_chunks", False)
+    if not chosen.settings.traits.answers and not by_chunks:
         no_tokens = compiled or why_no_tokens(guider, outer, noise)
     settings = chosen.settings if no_tokens is None else for_evaluations(chosen.settings)
     trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
@@ -118,7 +118,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         why, action = no_tokens.happened, no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
     live = LiveText(config.node_id)
-    whole = settings.traits.answers
+    whole = settings.traits.answers and not by_chunks
     declined = None if whole else compiled
     facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
     if whole:

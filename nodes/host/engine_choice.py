@@ -11,10 +11,8 @@ from torch import Tensor
 from ...motioncache_core import (
     PRESETS,
     MotionCacheSettings,
-    RunSettings,
     UnsupportedModelError,
     find_adapter,
-    settings_for_run,
 )
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.models.adapter import Adapter
@@ -57,19 +55,3 @@ def for_evaluations(settings: MotionCacheSettings) -> MotionCacheSettings:
         end_percent=settings.end_percent,
         verbose=settings.verbose,
     )
-
-
-def for_chunks(chosen: RunSettings, steps: int) -> RunSettings:
-    """The same for a sampler whose chunks are at noise levels of their own, so that no evaluation
-    can be foretold as a whole: as much work, by the tokens."""
-    settings = chosen.settings
-    if not settings.traits.answers:
-        return chosen
-    ours = replace(settings, policy="motion")
-    if chosen.preset is not None:
-        tuned = settings_for_run("motion", steps).settings
-        ours = replace(tuned, compute_budget=settings.compute_budget)
-    why = (
-        "policy motion instead of answer, as the sampler's chunks are at noise levels of their own"
-    )
-    return RunSettings(ours, chosen.preset, (*chosen.why, why))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from motioncache_pack.motioncache_core import PRESETS, settings_for_run
-from motioncache_pack.motioncache_core.settings import FEW_STEPS, TUNED_STEPS
+from motioncache_pack.motioncache_core.sampling.run_settings import FEW_STEPS, TUNED_STEPS
 
 
 @pytest.mark.parametrize("steps", [0, 1, FEW_STEPS, TUNED_STEPS, 30, 1000])
