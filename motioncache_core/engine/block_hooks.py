@@ -20,6 +20,7 @@ from ..cache.branches import BranchRows
 from ..common.decision_kinds import DENSE, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
+from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockRun, BlockStream, RowGather
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
@@ -68,6 +69,13 @@ class BlockHooks:
         if self._plan is None:
             raise CacheShapeError("no block was reached: the model did not call its block hooks")
         return self._plan
+
+    def computed(self, layout: TokenLayout) -> list[bool]:
+        """Of each chunk, whether the blocks computed all of its rows."""
+        plan, spans = self.plan, layout.chunk_rows()
+        rows = plan.parts[0].plan.chunks
+        whole = plan.kind == DENSE
+        return [whole or n == s.stop - s.start for n, s in zip(rows, spans, strict=True)]
 
     @property
     def slope(self) -> Tensor | None:

@@ -24,6 +24,7 @@ from ..report.trace_recorder import TraceRecorder
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
+from .answers.chunk_answers import ChunkAnswers, by_chunks
 from .block_hooks import BlockHooks
 from .compiled_blocks import find_compiled
 from .limits import why_off
@@ -63,6 +64,10 @@ class Session:
         self._reached, self._closed, self._on_call = False, False, on_call
         self._started, self._spent = time.perf_counter(), 0
         self._off = why_off(settings, run, self._recorder)
+        self._answers: ChunkAnswers | None = None
+        if settings.traits.answers and not self._off:
+            self._answers = ChunkAnswers(settings, run, ops)
+            settings, run = by_chunks(settings, run)
         if settings.compute_budget > 0 and not self._off:
             _check_budget(settings, run, self._recorder)
         self._context = RunContext(
@@ -129,7 +134,11 @@ class Session:
             return out
         self._clips.observe_memory()
         self._called(clip.observe(call, hooks, out), watch)
-        return out
+        if self._answers is None or call.forcing is None:
+            return out
+        told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
+        self._recorder.answers(self._answers.nbytes())
+        return told
 
     @property
     def reached(self) -> bool:
@@ -148,6 +157,8 @@ class Session:
 
     def _drop(self) -> None:
         self._clips.drop()
+        if self._answers is not None:
+            self._answers.drop()
         self._looked_at = self._compiled = None
         self._recorder.freeze()
 

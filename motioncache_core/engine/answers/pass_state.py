@@ -30,6 +30,10 @@ class PassState:
         # slots from old to new
         self._order: list[int] = []
 
+    def is_like(self, x: Tensor) -> bool:
+        """Whether the answers have the shape and the place of these latents."""
+        return self._answers.shape[1:] == x.shape and self._answers.device == x.device
+
     def reuse(self, evaluation: int, x: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """Clean latents that the model was not asked for, fp32 of x's shape."""
         x, sigma = self._seen_from(x, sigma)
