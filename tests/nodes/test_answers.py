@@ -1,6 +1,7 @@
 """Whole evaluations foretold: the share that is asked for is computed, with every sampler."""
 
 import gc
+from itertools import pairwise
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_a_sampler_that_looks_at_the_answers_is_left_alone(pack):
 
     def curious(model, x, sigmas, extra_args=None, callback=None, disable=None):
         ones = x.new_ones([x.shape[0]])
-        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, following in pairwise(sigmas):
             denoised = model(x, sigma * ones, **(extra_args or {}))
             if denoised.mean() > 0:
                 denoised = model(x, sigma * ones, **(extra_args or {}))

@@ -1,5 +1,5 @@
-"""What the nodes refuse: they say what was given and what to do, and change nothing. And what is not
-refused: a model whose tokens are not known has its evaluations foretold."""
+"""What the nodes refuse: they say what was given and what to do, and change nothing. What they do not
+refuse is a model whose tokens are not known: its evaluations are foretold."""
 
 from types import SimpleNamespace
 
