@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from ..sampling.run_facts import RunFacts
 from ..sampling.sampler_response import SamplerResponse, shares
@@ -12,7 +12,7 @@ from ..settings import MotionCacheSettings
 from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
-SHRINK, LATE = 0.7, 4.0
+SHRINK, LATE = 0.85, 2.0
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,30 @@ def answer_plan(
 def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:
     """So many evaluations, the fixed ones among them.
 
-    Their distances fall towards the end, where nothing comes that could make up for an error: a
-    gap at the share u of the run is `1 - SHRINK * u ** LATE` of the first one.
+    Their distances fall towards the end: a gap at the share u of the run is `1 - SHRINK * u **
+    LATE` of the first one.
 
     Args:
         evaluations: of the run.
         wanted: how many to choose; the first and the last are always among them.
-        fixed: those that are chosen whatever the distances.
+        fixed: those that are chosen whatever the distances, at the start and at the end.
     """
-    start = 0
+    start, stop = 0, evaluations - 1
     while start + 1 in fixed:
         start += 1
-    chosen = {start, evaluations - 1, *fixed}
-    gaps = wanted - len([k for k in chosen if k < start]) - 1
+    while stop - 1 in fixed and stop - 1 > start:
+        stop -= 1
+    chosen = {start, stop, *fixed}
+    # what is computed before and behind takes its part
+    gaps = wanted - start - (evaluations - 1 - stop) - 1
     if gaps > 0:
         sizes = [1 - SHRINK * ((i + 0.5) / gaps) ** LATE for i in range(gaps)]
-        unit = (evaluations - 1 - start) / sum(sizes)
-        at = [start + unit * sum(sizes[: i + 1]) for i in range(gaps)]
-        chosen |= {round(p) for p in at[:-1]}
+        unit = (stop - start) / sum(sizes)
+        chosen |= {round(start + unit * at) for at in accumulate(sizes[:-1])}
+        before = max(k for k in chosen if k < stop)
+        if gaps > 3 and before not in fixed:
+            # the last two are computed: nothing comes that could make up for an error
+            chosen = (chosen - {before}) | {stop - 1}
     # rounding may have met one that was there; the largest gap is halved
     while len(chosen) < min(wanted, evaluations):
         ordered = sorted(chosen)

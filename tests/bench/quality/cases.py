@@ -87,9 +87,9 @@ class Case:
     inputs: Inputs | None
 
 
-def case(mode: str, seed: int) -> Case:
-    """A clip of a random scene."""
-    frames, options = FRAMES[mode], sampling()
+def case(mode: str, seed: int, frames: int = 0) -> Case:
+    """A clip of a random scene, of so many latent frames or as many as its mode usually has."""
+    frames, options = frames or FRAMES[mode], sampling()
     scene = scenes.sample_scene(frames, torch.Generator().manual_seed(1_000_000 + seed))
     clip = clips.clip(scene, frames, take=seed)
     noise, sigmas = clip.noise(2_000_000 + seed), tuple(options.sigmas())

@@ -1,0 +1,77 @@
+"""The budget that is asked for is the budget that is spent."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from motioncache_pack.motioncache_core import PRESETS, RunFacts
+from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan, placed
+from motioncache_pack.motioncache_core.sampling.sampler_response import euler, rehearse
+from motioncache_pack.tests.sampling.test_sampler_response import SIGMAS, heun, renoising
+
+OURS = PRESETS["balanced"]
+
+
+def levels(steps):
+    return tuple(1 - k / steps for k in range(steps + 1))
+
+
+@pytest.mark.parametrize("steps", [9, 12, 20, 24, 50])
+@pytest.mark.parametrize("budget", [0.14, 0.24, 0.3, 0.4, 0.55, 0.9, 1.0])
+def test_a_share_is_a_number_of_evaluations(steps, budget):
+    response = euler(levels(steps))
+    plan = answer_plan(
+        replace(OURS, compute_budget=budget), RunFacts(sigmas=levels(steps)), response
+    )
+    # the first and the last at the least
+    assert len(plan.computed) == max(2, round(budget * steps))
+    assert {0, steps - 1} <= plan.computed <= set(range(steps))
+
+
+def test_stages_are_evaluations():
+    response = rehearse(heun, SIGMAS)
+    plan = answer_plan(replace(OURS, compute_budget=0.5), RunFacts(sigmas=SIGMAS), response)
+    assert len(plan.computed) == round(0.5 * 9)
+
+
+def test_warm_up_and_protected_evaluations_are_part_of_it():
+    sigmas = levels(20)
+    run = RunFacts(sigmas=sigmas, end_sigma=sigmas[16])
+    plan = answer_plan(replace(OURS, warmup_steps=3), run, euler(sigmas))
+    assert {0, 1, 2, 16, 17, 18, 19} <= plan.computed
+    assert len(plan.computed) == 8
+    assert plan.protected == 7
+
+
+def test_protected_evaluations_are_computed_whatever_the_budget():
+    plan = answer_plan(
+        replace(OURS, warmup_steps=9, compute_budget=0.2),
+        RunFacts(sigmas=levels(20)),
+        euler(levels(20)),
+    )
+    assert plan.computed == frozenset({*range(9), 19})
+
+
+@pytest.mark.parametrize("wanted", range(2, 25))
+def test_distances_fall_towards_the_end(wanted):
+    chosen = sorted(placed(24, wanted, {0, 23}))
+    assert len(chosen) == wanted
+    gaps = [b - a for a, b in itertools.pairwise(chosen)]
+    # rounding moves a place by one at most
+    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(gaps))
+    assert gaps[-1] <= gaps[0]
+
+
+def test_what_noise_adds_is_carried_as_clean_latents():
+    plan = answer_plan(OURS, RunFacts(sigmas=SIGMAS), rehearse(renoising, SIGMAS))
+    assert plan.clean
+    assert plan.strength == 0
+    assert not plan.hindsight
+    assert "given the last clean latents" in plan.how
+
+
+def test_a_plan_knows_where_the_sampler_is():
+    plan = answer_plan(OURS, RunFacts(sigmas=levels(10)), euler(levels(10)))
+    assert plan.expects(3, 0.7, 1e-3)
+    assert not plan.expects(3, 0.6, 1e-3)
+    assert not plan.expects(10, 0.0, 1e-3)
