@@ -1,5 +1,5 @@
-"""What the nodes refuse: they say what was given and what to do, and change nothing. What they do not
-refuse is a model whose tokens are not known: its evaluations are foretold."""
+"""What the nodes refuse: they say what was given and what to do, and change nothing. They do not
+refuse a model whose tokens are not known: its evaluations are foretold."""
 
 from types import SimpleNamespace
 
