@@ -204,7 +204,7 @@ class AnswerSession:
             sizes = sum(s.nbytes() for s in self._passes.values())
             self._recorder.answers(sizes)
             first = next(iter(self._passes.values()))
-            change = None if self._mapped is record else first.change(call)
+            change = None if self._mapped is record else first.change(call.video, call.patch)
             if change is not None:
                 self._mapped = record
                 self._recorder.weighed(record, change)

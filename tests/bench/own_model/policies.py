@@ -86,8 +86,8 @@ class Job:
 
 def swept_over(policy: str) -> str | None:
     """The setting that says how often a policy computes; None for what has no sweep: "quality" and
-    "fast" are OURS at other budgets, "paper" does what the settings node has no widgets for, and the
-    workflow's own settings are the server's."""
+    "fast" are OURS at other budgets, "paper" does what the settings node has no widgets for, and
+    the workflow's own settings are the server's."""
     if policy in PEERS:
         return THRESHOLD
     if policy not in (OURS, TOKENS, *CHANGED):
