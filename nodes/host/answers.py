@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...motioncache_core import AnswerCall, AnswerSession
+from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.models.adapter import qualified_name
 from ...motioncache_core.models.registry import ADAPTERS
 from .compiled import plain
@@ -25,7 +26,7 @@ def begin(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, A
     options = (model_options or {}).get("transformer_options", {})
     session: AnswerSession | None = options.get(ANSWERS)
     if session is not None:
-        session.begin(float(timestep.reshape(-1)[0]))
+        session.begin(read(timestep.reshape(-1)[:1])[0])
     out: Tensor = executor(x, timestep, model_options or {}, *args, **kwargs)
     return out
 

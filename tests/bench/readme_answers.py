@@ -12,6 +12,37 @@ def answer_tables(data: dict[str, Any]) -> str:
     return "\n\n".join([budget_table(data), sampler_table(data), every_table(data), _where(data)])
 
 
+# evaluations of the presets fast, balanced and quality
+PRESETS = {"fast": "7 of 24", "balanced": "10 of 24", "quality": "12 of 24"}
+
+
+def answer_summary(data: dict[str, Any]) -> str:
+    """What the presets cost on every model, beside what else could be done."""
+    models = list(data["budgets"])
+    head = ("preset: ours / residual as before / fewer steps", *models)
+    lines = []
+    for preset, computed in PRESETS.items():
+        cells = []
+        for model in models:
+            told = data["budgets"][model][computed]["psnr"]
+            names = ("ours", "residual", "fewer steps")
+            cells.append(" / ".join(f"{told[n]['mean']:.1f}" for n in names))
+        lines.append(f"| {' | '.join((f'{preset} ({computed})', *cells))} |")
+    clips = data["budgets"][models[0]]["10 of 24"]["psnr"]["ours"]["clips"]
+    note = f"Mean PSNR in dB to the uncached run, {clips} clips each, 24 Euler steps."
+    return "\n".join([_head(head), *lines, "", note])
+
+
+def cost_line(data: dict[str, Any]) -> str:
+    """What a foretold evaluation costs."""
+    net = data["network"]
+    return (
+        f"Of a network of width {net['width']} with {net['layers']} blocks and {net['tokens']} "
+        f"tokens a foretold evaluation takes {data['share_of_computed']:.3%} of a computed one on "
+        f"a CPU, and {data['latents_kept']:.2f} latents a pass are kept."
+    )
+
+
 def budget_table(data: dict[str, Any]) -> str:
     """PSNR of every method, and what is gained over the strongest of the others."""
     head = ("model", "computed", *METHODS, "over residual", "over fewer steps")
