@@ -46,7 +46,7 @@ def settings_for_run(preset: str, steps: int) -> RunSettings:
     if preset in FIXED:
         why = "settings as published, whatever the model and the run"
         return RunSettings(settings, preset, (why,))
-    if not FEW_STEPS < steps < TUNED_STEPS:
+    if not FEW_STEPS < steps < TUNED_STEPS or settings.reuse_threshold == 0:
         return RunSettings(settings, preset)
     warm_up = math.ceil(settings.warmup_steps * steps / TUNED_STEPS)
     if warm_up == settings.warmup_steps:

@@ -112,8 +112,10 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     by_chunks = getattr(sampler, "denoises_chunks", False)
     if not chosen.settings.traits.answers and not by_chunks:
         no_tokens = compiled or why_no_tokens(guider, outer, noise)
-    settings = chosen.settings if no_tokens is None else for_evaluations(chosen.settings)
-    trace = Trace(settings.as_dict(), preset=preset, why=list(chosen.why))
+    settings, told = chosen.settings, list(chosen.why)
+    if no_tokens is not None:
+        settings, told = for_evaluations(settings), []
+    trace = Trace(settings.as_dict(), preset=preset, why=told)
     if no_tokens is not None:
         why, action = no_tokens.happened, no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
