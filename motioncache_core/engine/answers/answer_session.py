@@ -223,7 +223,7 @@ class AnswerSession:
             ):
                 self._remark(SPENT)
             shown = self._passes.get(self._shown) if self._shown in names else None
-            change = None if shown is None else shown.change(call)
+            change = None if shown is None else shown.change(call.video, call.patch)
             if change is not None:
                 self._recorder.weighed(record, change)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from ...common.protocols import TokenOps
 from ...policy.answer_ledger import KEPT, AnswerLedger
 from ...policy.motion_weights import token_patches
-from ...sampling.answer_call import AnswerCall
 
 
 class PassState:
@@ -83,19 +82,30 @@ class PassState:
             self._answers = self._answers.cpu()
         return make(torch.device("cpu"))
 
-    def change(self, call: AnswerCall) -> Tensor | None:
+    def change(
+        self, size: tuple[int, int, int, int] | None, patch: tuple[int, int, int]
+    ) -> Tensor | None:
         """How much each token's answer changed between the last two that were computed, 1 where
-        most: `(L,)` fp32; None where there are no two, or no grid."""
-        if len(self._order) < 2 or call.video is None:
+        most: `(L,)` fp32; None where there are no two, or no grid.
+
+        Args:
+            size, patch: `video` and `patch` of a call, see `AnswerCall`.
+        """
+        if len(self._order) < 2 or size is None:
             return None
         before, now = (self._answers[s] for s in self._order[-2:])
         # the samples of a batch are one picture
         moved = (now - before).abs().flatten(1).amax(dim=0)
-        c, f, h, w = call.video
+        c, f, h, w = size
         video = moved[: c * f * h * w].view(1, c, f, h, w)
-        change = token_patches(video, call.patch)[0].mean(dim=-1).flatten()
+        change = token_patches(video, patch)[0].mean(dim=-1).flatten()
         found: Tensor = change / change.amax().clamp_min(1e-30)
         return found
+
+    def video_change(self, patch: tuple[int, int, int]) -> Tensor | None:
+        """The same where the latents are videos `(b, C, F, H, W)`."""
+        c, f, h, w = self._answers.shape[2:]
+        return self.change((c, f, h, w), patch)
 
     def nbytes(self) -> int:
         """Bytes of the answers."""
