@@ -16,7 +16,6 @@ from motioncache_pack.motioncache_core import (
     answer_session,
 )
 from motioncache_pack.motioncache_core.common.reasons import because, code_of
-from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 
 STEPS = 20
@@ -269,18 +268,6 @@ def test_an_exception_leaves_nothing():
     gc.collect()
     assert seen
     assert all(ref() is None for ref in seen)
-
-
-def test_out_of_memory_beside_the_answers_costs_the_reuse_not_the_run(monkeypatch):
-    def full(*args):
-        raise torch.OutOfMemoryError("full")
-
-    monkeypatch.setattr(PassState, "store", full)
-    host = Host()
-    out = host.sample(Model())
-    assert torch.equal(out, plain(Model()))
-    assert [code_of(r) for r in host.trace.remarks] == ["out_of_memory_answers"]
-    assert set(marks(host.trace)) == {"D"}
 
 
 def test_a_sampler_that_cannot_be_followed_computes_everything():
