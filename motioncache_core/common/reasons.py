@@ -167,7 +167,8 @@ REASONS: Mapping[str, Template] = {
         "Remove the node that changes the sampler's steps, or use another sampler",
     ),
     "out_of_memory_answers": Template(
-        "out of memory beside the answers that are kept: from there on everything is computed",
+        "out of memory beside the answers that are kept: from there on they are kept in the host's "
+        "memory",
         "Use a smaller video",
     ),
     "new_branch": Template(
