@@ -277,6 +277,15 @@ def test_a_sampler_that_cannot_be_followed_computes_everything():
     assert host.trace.reason == reason
 
 
+def test_a_guider_that_does_not_say_where_an_evaluation_begins():
+    host, model = Host(), Model()
+    x = torch.randn(SHAPE)
+    assert torch.equal(host.call(model, x), Model().answer(x, SIGMAS[0]))
+    host.session.close()
+    assert code_of(host.trace.reason) == "guider_unknown"
+    assert not host.session._passes
+
+
 def test_ended_passes_are_let_go():
     host, model = Host(), Model()
     x = torch.randn(SHAPE)
