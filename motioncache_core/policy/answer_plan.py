@@ -12,7 +12,7 @@ from ..settings import MotionCacheSettings
 from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
-SHRINK, LATE = 0.7, 4.0
+SHRINK, LATE = 0.85, 2.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def answer_plan(
 def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:
     """So many evaluations, the fixed ones among them.
 
-    Their distances fall towards the end, where nothing comes that could make up for an error: a
-    gap at the share u of the run is `1 - SHRINK * u ** LATE` of the first one.
+    Their distances fall towards the end: a gap at the share u of the run is `1 - SHRINK * u **
+    LATE` of the first one.
 
     Args:
         evaluations: of the run.
@@ -106,6 +106,10 @@ def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:
         sizes = [1 - SHRINK * ((i + 0.5) / gaps) ** LATE for i in range(gaps)]
         unit = (stop - start) / sum(sizes)
         chosen |= {round(start + unit * at) for at in accumulate(sizes[:-1])}
+        before = max(k for k in chosen if k < stop)
+        if gaps > 3 and before not in fixed:
+            # the last two are computed: nothing comes that could make up for an error
+            chosen = (chosen - {before}) | {stop - 1}
     # rounding may have met one that was there; the largest gap is halved
     while len(chosen) < min(wanted, evaluations):
         ordered = sorted(chosen)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...motioncache_core import AnswerCall, AnswerSession
+from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.models.adapter import qualified_name
 from ...motioncache_core.models.registry import ADAPTERS
 from .compiled import plain
@@ -25,7 +26,7 @@ def begin(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, A
     options = (model_options or {}).get("transformer_options", {})
     session: AnswerSession | None = options.get(ANSWERS)
     if session is not None:
-        session.begin(float(timestep.reshape(-1)[0]))
+        session.begin(read(timestep.reshape(-1)[:1])[0])
     out: Tensor = executor(x, timestep, model_options or {}, *args, **kwargs)
     return out
 
@@ -104,5 +105,7 @@ def _patch(network: Any) -> tuple[int, int, int]:
 
 def _family(network: Any) -> str:
     name = qualified_name(network)
-    known = next((a.name for a in ADAPTERS if name.startswith(a.module_prefix)), None)
-    return known or type(network).__name__
+    for adapter in ADAPTERS:
+        if name in adapter.classes or name.startswith(adapter.module_prefix):
+            return adapter.name
+    return type(network).__name__

@@ -107,20 +107,23 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
-    settings, why = chosen.settings, list(chosen.why)
-    compiled = compiled_reason(guider.model_patcher, outer)
-    # its chunks' rows are told apart
+    compiled, no_tokens = compiled_reason(guider.model_patcher, outer), None
+    # its chunks' rows are told apart, whatever the policy
     by_chunks = getattr(sampler, "denoises_chunks", False)
-    no_tokens = None
-    if not settings.traits.answers and not by_chunks:
+    if not chosen.settings.traits.answers and not by_chunks:
         no_tokens = compiled or why_no_tokens(guider, outer, noise)
-        settings = settings if no_tokens is None else for_evaluations(settings)
-    trace = Trace(settings.as_dict(), preset=preset, why=why)
+    settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
-        trace.remark(because("tokens_unknown", why=no_tokens))
+        settings, told = for_evaluations(settings), []
+    trace = Trace(settings.as_dict(), preset=preset, why=told)
+    if no_tokens is not None:
+        why, action = no_tokens.happened, no_tokens.action
+        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
     live = LiveText(config.node_id)
-    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), compiled)
-    if settings.traits.answers and not by_chunks:
+    whole = settings.traits.answers and not by_chunks
+    declined = None if whole else compiled
+    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
+    if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
         session: AnswerSession | DeviceSessions = answer_session(

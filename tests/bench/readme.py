@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from readme_answers import answer_summary, answer_tables, cost_line
 from readme_quality import ablation_tables, attention_tables, quality_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,9 +214,12 @@ PAGES: dict[str, Blocks] = {
     "README.md": {
         "demo_model": demo_limits,
         "demo": from_file("demo", demo_table),
+        "answers": from_file("answers", answer_summary),
         "presets": from_file("presets", preset_table),
     },
     "tests/bench/README.md": {
+        "answers": from_file("answers", answer_tables),
+        "answer_cost": from_file("answers_cost", cost_line),
         "quality": lambda: quality_tables(RESULTS),
         "ablations": lambda: ablation_tables(RESULTS),
         "attention": lambda: attention_tables(RESULTS),

@@ -16,7 +16,6 @@ from motioncache_pack.motioncache_core import (
     answer_session,
 )
 from motioncache_pack.motioncache_core.common.reasons import because, code_of
-from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 
 STEPS = 20
@@ -154,16 +153,16 @@ def test_two_passes_of_one_prompt_do_not_share_a_state():
 def test_a_pass_that_comes_late_is_computed_first():
     model, host = Model(), Host()
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(9))
+    late = next(k for k in range(3, STEPS) if k not in host.session._plan.computed)
     for k in range(STEPS):
         host.evaluation = k
         host.session.begin(SIGMAS[k])
-        host.call(model, x, ("a",) if k < 4 else ("bb",))
+        host.call(model, x, ("a",) if k < late else ("bb",))
     host.session.close()
-    computed = [k for k, e in enumerate(host.trace.evaluations) if e.calls[0].kind == "dense"]
-    assert 4 in computed
-    late = host.trace.evaluations[4].calls[0]
-    assert code_of(late.note) == "new_pass"
-    assert marks(host.trace)[4] == "."
+    first = host.trace.evaluations[late].calls[0]
+    assert first.kind == "dense"
+    assert code_of(first.note) == "new_pass"
+    assert marks(host.trace)[late] == "."
 
 
 def test_a_pass_that_missed_the_last_computed_evaluation_is_computed():
@@ -271,23 +270,20 @@ def test_an_exception_leaves_nothing():
     assert all(ref() is None for ref in seen)
 
 
-def test_out_of_memory_beside_the_answers_costs_the_reuse_not_the_run(monkeypatch):
-    def full(*args):
-        raise torch.OutOfMemoryError("full")
-
-    monkeypatch.setattr(PassState, "store", full)
-    host = Host()
-    out = host.sample(Model())
-    assert torch.equal(out, plain(Model()))
-    assert [code_of(r) for r in host.trace.remarks] == ["out_of_memory_answers"]
-    assert set(marks(host.trace)) == {"D"}
-
-
 def test_a_sampler_that_cannot_be_followed_computes_everything():
     reason = because("sampler_unknown", why="no reason")
     host = Host(response=reason)
     assert torch.equal(host.sample(Model()), plain(Model()))
     assert host.trace.reason == reason
+
+
+def test_a_guider_that_does_not_say_where_an_evaluation_begins():
+    host, model = Host(), Model()
+    x = torch.randn(SHAPE)
+    assert torch.equal(host.call(model, x), Model().answer(x, SIGMAS[0]))
+    host.session.close()
+    assert code_of(host.trace.reason) == "guider_unknown"
+    assert not host.session._passes
 
 
 def test_ended_passes_are_let_go():

@@ -1,0 +1,101 @@
+"""From finished runs to `results/answers.json`: means over clips, and differences clip by clip."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import common
+from quality.stats import bootstrap, paired
+from quality.text_clips import MODELS as TEXT
+from run_store import Store
+
+CHOSEN_ON = ("demo", "text")
+FEWER, OURS, RESIDUAL = "fewer steps", "ours", "residual"
+
+# figure of each clip by (model, what)
+Found = dict[tuple[str, str], dict[int, dict[str, Any]]]
+
+
+def write(store: Store, path: Path) -> None:
+    """Everything that the store has, as a result file."""
+    data = {
+        "environment": common.environment(),
+        "commands": [
+            f"python tests/bench/answers/run.py {part}"
+            for part in ("budgets", "samplers", "every", "table")
+        ],
+        "chosen_on": list(CHOSEN_ON),
+        "shift": {name: model.shift for name, model in TEXT.items()},
+        "budgets": budgets(found(store, "budgets")),
+        "samplers": samplers(found(store, "samplers")),
+        "every": every(found(store, "every")),
+    }
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def found(store: Store, part: str) -> Found:
+    """The figures of one part's clips."""
+    out: Found = defaultdict(dict)
+    for key, record in store.records.items():
+        mine, model, seed, what = key.split("|", 3)
+        if mine == part:
+            out[model, what][int(seed)] = record
+    return out
+
+
+def budgets(runs: Found) -> dict[str, Any]:
+    """By model, steps and evaluations: every method's mean PSNR, and ours minus the others'."""
+    out: dict[str, Any] = {}
+    for (model, what), clips in sorted(runs.items()):
+        steps, n, method = what.split("|")
+        row = out.setdefault(model, {}).setdefault(f"{n} of {steps}", {"psnr": {}, "gain": {}})
+        row["psnr"][method] = bootstrap(_values(clips, clips, "psnr"))
+        if method != OURS:
+            ours = runs[model, f"{steps}|{n}|{OURS}"]
+            row["gain"][method] = _gain(ours, clips, "psnr")
+    return out
+
+
+def samplers(runs: Found) -> dict[str, Any]:
+    """By model, sampler and evaluations: to its own steps and to the limit of many."""
+    out: dict[str, Any] = {}
+    for (model, what), clips in sorted(runs.items()):
+        sampler, steps, n, method = what.split("|")
+        rows = out.setdefault(model, {}).setdefault(sampler, {})
+        row = rows.setdefault(f"{n} of {steps}", {"psnr": {}, "limit": {}, "gain": {}})
+        row["limit"][method] = _mean(clips, "limit")
+        if method == "all steps":
+            continue
+        row["psnr"][method] = _mean(clips, "psnr")
+        if method == FEWER:
+            ours = runs[model, f"{sampler}|{steps}|{n}|{OURS}"]
+            row["gain"] = {name: _gain(ours, clips, name) for name in ("psnr", "limit")}
+    return out
+
+
+def every(runs: Found) -> dict[str, Any]:
+    """By sampler: share computed, and PSNR of each way on each model."""
+    out: dict[str, Any] = {}
+    for (model, what), clips in sorted(runs.items()):
+        sampler, method = what.split("|")
+        row = out.setdefault(sampler, {"psnr": {}})
+        row["psnr"].setdefault(model, {})[method] = _mean(clips, "psnr")
+        if method == OURS:
+            row["share"] = _mean(clips, "share")
+    return out
+
+
+def _values(clips: dict[int, Any], order: dict[int, Any], name: str) -> list[float | None]:
+    return [clips[seed][name] if seed in clips else None for seed in sorted(order)]
+
+
+def _mean(clips: dict[int, Any], name: str) -> float | None:
+    estimate = bootstrap(_values(clips, clips, name))
+    return None if estimate is None else round(float(estimate["mean"] or 0), 2)
+
+
+def _gain(ours: dict[int, Any], theirs: dict[int, Any], name: str) -> Any:
+    return paired(_values(ours, theirs, name), _values(theirs, theirs, name))

@@ -1,0 +1,132 @@
+"""The tables of foretold evaluations, from `results/answers.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+METHODS = ("ours", "without hindsight", "held", "residual", "fewer steps")
+
+
+def answer_tables(data: dict[str, Any]) -> str:
+    """Everything, model by model."""
+    return "\n\n".join([budget_table(data), sampler_table(data), every_table(data), _where(data)])
+
+
+# evaluations of the presets fast, balanced and quality
+PRESETS = {"fast": "7 of 24", "balanced": "10 of 24", "quality": "12 of 24"}
+
+
+def answer_summary(data: dict[str, Any]) -> str:
+    """What the presets cost on every model, beside what else could be done."""
+    models = list(data["budgets"])
+    head = ("preset: ours / residual as before / fewer steps", *models)
+    lines = []
+    for preset, computed in PRESETS.items():
+        cells = []
+        for model in models:
+            told = data["budgets"][model][computed]["psnr"]
+            names = ("ours", "residual", "fewer steps")
+            cells.append(" / ".join(f"{told[n]['mean']:.1f}" for n in names))
+        lines.append(f"| {' | '.join((f'{preset} ({computed})', *cells))} |")
+    clips = data["budgets"][models[0]]["10 of 24"]["psnr"]["ours"]["clips"]
+    note = f"Mean PSNR in dB to the uncached run, {clips} clips each, 24 Euler steps."
+    return "\n".join([_head(head), *lines, "", note])
+
+
+def cost_line(data: dict[str, Any]) -> str:
+    """What a foretold evaluation costs."""
+    net = data["network"]
+    return (
+        f"Of a network of width {net['width']} with {net['layers']} blocks and {net['tokens']} "
+        f"tokens a foretold evaluation takes {data['share_of_computed']:.3%} of a computed one on "
+        f"a CPU, and {data['latents_kept']:.2f} latents a pass are kept."
+    )
+
+
+def budget_table(data: dict[str, Any]) -> str:
+    """PSNR of every method, and what is gained over the strongest of the others."""
+    head = ("model", "computed", *METHODS, "over residual", "over fewer steps")
+    lines = []
+    for model, rows in data["budgets"].items():
+        for computed, row in sorted(rows.items(), key=_by_steps):
+            cells = [f"{row['psnr'][m]['mean']:.1f}" for m in METHODS]
+            gains = [_gain(row["gain"][m]) for m in ("residual", "fewer steps")]
+            chosen = "" if model in data["chosen_on"] else " *"
+            lines.append(f"| {' | '.join((model + chosen, computed, *cells, *gains))} |")
+    clips = next(iter(next(iter(data["budgets"].values())).values()))["psnr"]["ours"]["clips"]
+    note = (
+        f"Euler, mean decoded PSNR in dB over {clips} clips to the uncached run of the same noise; "
+        "in brackets the 95 % interval of the difference. *Residual* is what the presets carried "
+        "before: the block stack's residual, forecast linearly, whole evaluations. * nothing was "
+        "chosen on this model."
+    )
+    return "\n".join([_head(head), *lines, "", note])
+
+
+def sampler_table(data: dict[str, Any]) -> str:
+    """The samplers that people use, to their own steps and to the limit."""
+    head = (
+        "model", "sampler", "computed", "ours", "fewer steps", "gain",
+        "ours, to the limit", "fewer steps", "all steps",
+    )  # fmt: skip
+    lines = []
+    for model, samplers in data["samplers"].items():
+        for sampler, rows in samplers.items():
+            for computed, row in sorted(rows.items(), key=_by_steps):
+                if "ours" not in row["psnr"]:
+                    continue
+                steps = computed.rpartition(" ")[2]
+                whole = rows[f"{steps} of {steps}"]["limit"]["all steps"]
+                cells = (
+                    model, sampler, computed,
+                    f"{row['psnr']['ours']:.1f}", f"{row['psnr']['fewer steps']:.1f}",
+                    _gain(row["gain"]["psnr"]),
+                    f"{row['limit']['ours']:.1f}", f"{row['limit']['fewer steps']:.1f}",
+                    f"{whole:.1f}",
+                )  # fmt: skip
+                lines.append(f"| {' | '.join(cells)} |")
+    note = (
+        "PSNR in dB to the sampler's own uncached run, and to the limit of many steps (150 of "
+        "dpmpp_2m), which says what is lost of the video rather than of the run."
+    )
+    return "\n".join([_head(head), *lines, "", note])
+
+
+def every_table(data: dict[str, Any]) -> str:
+    """Every sampler of the host."""
+    models = list(next(iter(data["every"].values()), {"psnr": {}})["psnr"])
+    head = ("sampler", "share computed", *(f"{m}: ours / held / fewer steps" for m in models))
+    lines = []
+    for sampler, row in data["every"].items():
+        cells = []
+        for model in models:
+            told = row["psnr"].get(model, {})
+            names = ("ours", "held", "fewer steps")
+            cells.append(" / ".join(f"{told[n]:.1f}" if n in told else "-" for n in names))
+        share = f"{row['share']:.3f}"
+        lines.append(f"| {' | '.join((sampler, share, *cells))} |")
+    note = "Every sampler of ComfyUI 0.33, 24 steps, 0.4 asked for; PSNR in dB."
+    return "\n".join([_head(head), *lines, "", note])
+
+
+def _where(data: dict[str, Any]) -> str:
+    env = data["environment"]
+    return f"{env['device']}, torch {env['torch']}, commit {env['commit']}."
+
+
+def _head(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
+
+
+def _by_steps(item: tuple[str, Any]) -> tuple[int, int]:
+    n, steps = item[0].split(" of ")
+    return int(steps), int(n)
+
+
+def _gain(estimate: dict[str, Any] | None) -> str:
+    if estimate is None:
+        return "-"
+    told = f"{estimate['mean']:+.1f}"
+    if estimate["low"] is None:
+        return told
+    return f"{told} [{estimate['low']:+.1f}, {estimate['high']:+.1f}]"
