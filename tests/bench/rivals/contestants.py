@@ -35,6 +35,8 @@ class Contestant:
         by_model: which they are depends on the model, though.
         free: knobs that have no part in which evaluations these are.
         kept: settings of each count that go from the first clip to the others, the best there.
+        beside: how many that were tried before and after each of these go there too, as its count
+            differs from clip to clip.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Contestant:
     by_model: bool = False
     free: tuple[str, ...] = ()
     kept: int = 1
+    beside: int = 0
 
     def load(self, folder: Path) -> packs.Loaded:
         """Its nodes.
@@ -118,7 +121,7 @@ def contestants(steps: int, evaluations: Sequence[int]) -> list[Contestant]:
         ours, name="MotionCache, tokens (motion)", fixed={"preset": "motion"},
         tried={"compute_budget": more}, scheduled=False,
     )  # fmt: skip
-    return [ours, tokens, *_forecasting(steps), *_by_threshold(), *_core()]
+    return [ours, *_forecasting(steps), *_by_threshold(), *_core(), tokens]
 
 
 def _forecasting(steps: int) -> list[Contestant]:
@@ -196,7 +199,7 @@ def _core() -> list[Contestant]:
         "EasyCache", None, "comfy_extras.nodes_easycache", "EasyCacheNode",
         {"start_percent": 0.15, "end_percent": 0.95, "verbose": False},
         {"reuse_threshold": 0.0},
-        {"reuse_threshold": _rising(0.05, 1.5, 12)}, scheduled=False,
+        {"reuse_threshold": _rising(0.05, 1.5, 12)}, scheduled=False, beside=1,
     )  # fmt: skip
     return [easy, replace(easy, name="LazyCache", node="LazyCacheNode")]
 
