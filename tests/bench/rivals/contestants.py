@@ -118,7 +118,7 @@ def contestants(steps: int, evaluations: Sequence[int]) -> list[Contestant]:
         {"compute_budget": 1.0}, {"compute_budget": budgets},
     )  # fmt: skip
     tokens = replace(
-        ours, name="MotionCache, tokens (motion)", fixed={"preset": "motion"},
+        ours, name="preset motion (tokens)", fixed={"preset": "motion"},
         tried={"compute_budget": more}, scheduled=False,
     )  # fmt: skip
     return [ours, *_forecasting(steps), *_by_threshold(), *_core(), tokens]
