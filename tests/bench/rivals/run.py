@@ -32,7 +32,7 @@ from rivals.contestants import OURS, TAYLOR, Contestant, contestants
 from rivals.host import RivalHost
 from rivals.measure import FEWER, Model
 from rivals.packs import Loaded, NotLoadedError
-from rivals.table import ahead, model_table, remarks
+from rivals.table import ahead, page
 from run_store import Store
 
 # no setting of ours was chosen on clips with these seeds
@@ -152,9 +152,7 @@ def main() -> None:
         for name in args.models:
             data["models"][name] = measured(host, name, args, known)
             save(args.out, data)
-    for name in data["models"]:
-        print("\n" + model_table(data, name))
-    print("\n" + "\n".join(remarks(data)))
+    print("\n" + page(data))
 
 
 if __name__ == "__main__":

@@ -114,6 +114,20 @@ def model_table(data: dict[str, Any], model: str) -> str:
     return table(head, rows)
 
 
+def page(data: dict[str, Any]) -> str:
+    """All tables, with what has to be known of them."""
+    env = data["environment"]
+    note = (
+        f"PSNR in dB to the uncached video, mean of {len(data['seeds'])} clips of "
+        f"{data['frames']} latent frames; ComfyUI {data['comfyui']}, {data['steps']} Euler steps, "
+        f"two prompts; {env['device']}, torch {env['torch']}. Brackets hold 95 % intervals over "
+        "clips, *at* is the count where the wanted one cannot be had. Of all settings that were "
+        "tried a rival is shown with those that suit it best; the result file names them."
+    )
+    tables = [model_table(data, model) for model in data["models"]]
+    return "\n\n".join((*tables, note, "\n".join(remarks(data))))
+
+
 def _figure(entry: dict[str, Any] | None, wanted: str, clips: int) -> str:
     """A mean, and where the count is another one than wanted, that one."""
     if entry is None:

@@ -236,4 +236,4 @@ def test_the_committed_result_makes_tables(bench, root):
     for model, found in data["models"].items():
         assert {c.name for c in known} <= set(found["contestants"])
         assert "ours - " in bench("rivals.table").model_table(data, model)
-    assert bench("rivals.table").remarks(data)
+    assert "mean of" in bench("rivals.table").page(data)
