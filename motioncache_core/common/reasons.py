@@ -43,6 +43,10 @@ REASONS: Mapping[str, Template] = {
         "Use more steps, or remove the node",
     ),
     "off": Template("the preset is off", "Choose another one to reuse anything"),
+    "guider_unknown": Template(
+        "the guider calls the model past ComfyUI's own call for an evaluation",
+        "Use another guider",
+    ),
     "sampler_unknown": Template(
         "the sampler cannot be followed ({why}), so its evaluations cannot be shared out",
         "Use another sampler, or the preset 'motion'",

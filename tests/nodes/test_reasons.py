@@ -100,11 +100,12 @@ def unknown_sampler(pack, _):
     return handle.latest
 
 
-def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20):
+def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20, told=True):
     """The trace of twenty steps of a model, of which eight are computed.
 
     Args:
         later: what the sampler asks for from the tenth evaluation on: noise level and passes.
+        told: whether the session is told where an evaluation begins.
     """
     sigmas = tuple(1 - k / 20 for k in range(21))
     trace, facts = Trace(PRESETS["balanced"].as_dict()), RunFacts(sigmas=sigmas)
@@ -112,7 +113,8 @@ def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20):
     for k, sigma in enumerate(sigmas[:until]):
         level, passes = later(sigma) if later and k >= 10 else (sigma, ("a",))
         x = torch.randn(len(passes), 1, 1, 2, 2)
-        session.begin(level)
+        if told:
+            session.begin(level)
         session.evaluate(AnswerCall("network", lambda x=x: 0.9 * x, x, passes, video))
     session.close()
     return trace
@@ -249,6 +251,7 @@ MAKERS = {
         "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
     },
     "answers": {
+        "guider_unknown": lambda *_: by_answers(told=False),
         "sampler_unknown": unknown_sampler,
         "noise_added": lambda pack, _: by_preset(pack, "balanced", sampler="euler_ancestral"),
         "new_pass": lambda *_: by_answers(lambda sigma: (sigma, ("a", "b"))),

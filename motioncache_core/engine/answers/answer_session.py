@@ -91,6 +91,9 @@ class AnswerSession:
         uneven = len(call.x) % len(call.passes) != 0
         with self._lock:
             over = self._closed
+            if not over and self._index < 0:
+                # nothing can be reused, as nobody says where an evaluation begins
+                self._recorder.decline(because("guider_unknown"))
             if not over:
                 record = self._evaluation(call)
                 names = [] if uneven else [self._name(key, call) for key in call.passes]
