@@ -1,6 +1,7 @@
 """What the nodes refuse: they say what was given and what to do, and change nothing. They do not
 refuse a model whose tokens are not known: its evaluations are foretold."""
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -122,17 +123,17 @@ def test_a_model_and_a_latent_of_any_kind(pack, shape, caplog):
     assert f"Model: OtherNetwork, {shape[2] if len(shape) == 5 else 1}x8x8 tokens" in words
 
 
-def vace(pack):
-    """A VACE model: ComfyUI's own, or a network with its name on the stand-in."""
+def declined(pack, name, **arguments):
+    """A model of a class that is declined: ComfyUI's own, or a network with its name on the
+    stand-in."""
+    module = "comfy.ldm.wan.model"
     if pack.host.is_standin:
-        kind = type("VaceWanModel", (DemoWan,), {"__module__": "comfy.ldm.wan.model"})
+        kind = type(name, (DemoWan,), {"__module__": module})
         return pack.host.patcher(kind(dim=128, ffn_dim=256, num_layers=2))
-    import comfy.ops
-    from comfy.ldm.wan.model import VaceWanModel
-
-    network = VaceWanModel(
-        dim=128, ffn_dim=256, num_heads=1, num_layers=2, vace_layers=1, vace_in_dim=96,
-        dtype=torch.float32, operations=comfy.ops.disable_weight_init,
+    operations = importlib.import_module("comfy.ops").disable_weight_init
+    network = getattr(importlib.import_module(module), name)(
+        dim=128, ffn_dim=256, num_heads=1, num_layers=2, dtype=torch.float32,
+        operations=operations, **arguments,
     )  # fmt: skip
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -140,8 +141,13 @@ def vace(pack):
     return pack.host.patcher(network)
 
 
+def vace(pack):
+    return declined(pack, "VaceWanModel", vace_layers=1, vace_in_dim=96)
+
+
 def test_a_variant_that_is_declined_has_its_evaluations_foretold(pack):
-    model = vace(pack)
+    # which runs without a camera, too
+    model = declined(pack, "CameraWanModel", model_type="t2v")
     before = options_of(model)
     patched, handle = pack.patch(model)
     off, _ = pack.patch(model, reuse_threshold=0.0)
@@ -151,7 +157,7 @@ def test_a_variant_that_is_declined_has_its_evaluations_foretold(pack):
     assert options_of(model) == before
     why, computed = foretold(handle.latest)
     assert computed == SHARE and 0 < (made - wanted).norm() < 0.1 * wanted.norm()
-    assert "VaceWanModel is not known block by block yet: VACE blocks add to the tokens" in why
+    assert "CameraWanModel is not known block by block yet: the camera adapter needs" in why
     words, _, _ = pack.execute("MotionCacheReport", handle, {})
     assert f"Note: {why}" in words
 
@@ -159,7 +165,7 @@ def test_a_variant_that_is_declined_has_its_evaluations_foretold(pack):
 class Silent:
     """A control net, as a host uses it, that has nothing to add."""
 
-    previous_controlnet, multigpu_clones = None, {}
+    previous_controlnet, extra_hooks, multigpu_clones = None, None, {}
 
     def get_extra_hooks(self):
         return []
