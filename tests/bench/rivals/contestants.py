@@ -131,9 +131,9 @@ def _forecasting(steps: int) -> list[Contestant]:
         {"first_enhance": _NEVER},
         {
             "fresh_threshold": (3, 4, 5, 6, 7),
-            "first_enhance": (1, 2, 3, 4, 6),
-            # from which step on all are computed: never, the last one
-            "last_enhance": (50, steps),
+            "first_enhance": (1, 2, 3, 4, 5, 6),
+            # from which step on all are computed: never, the last one, the last two
+            "last_enhance": (50, steps, steps - 1),
         },
         kept=3,
     )  # fmt: skip
