@@ -45,6 +45,11 @@ REASONS: Mapping[str, Template] = {
         "single tokens cannot be told apart here ({why}): whole evaluations are foretold instead",
         "Leave it, or choose the preset 'balanced', which does the same",
     ),
+    "several_ranks": Template(
+        "{ranks} processes compute this run together, and which tokens move is not for one of them "
+        "to say",
+        "Leave it, or sample in one process",
+    ),
     "noise_added": Template(
         "the sampler adds noise at every step, and what the noise will do cannot be foretold: "
         "{how}",

@@ -14,11 +14,17 @@ from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.engine.test_answer_threads import (
+    Clip,
+    Roomless,
+    one_after_the_other,
+)
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
 from motioncache_pack.tests.nodes.test_compiled import both
 from motioncache_pack.tests.nodes.test_conflicts import vace
+from motioncache_pack.tests.nodes.test_raylight import shared
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
 # what a sentence's second part may begin with
@@ -156,6 +162,19 @@ def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
     return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
 
 
+def in_one_of_two(pack, monkeypatch):
+    model, handle = pack.patch(pack.wan())
+    shared(monkeypatch)
+    pack.sample(model)
+    return next(r for r in handle.latest.remarks if code_of(r) == "tokens_unknown")
+
+
+def without_room():
+    clip = Clip(Roomless(0))
+    clip.sample(one_after_the_other)
+    return clip.trace
+
+
 # by place: code to how it is reached: a trace whose report names it, or the sentence itself
 MAKERS = {
     "nodes": {
@@ -173,6 +192,10 @@ MAKERS = {
         "kv_off": lambda pack, _: by_node(pack, kv_cache="off"),
         "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),
         "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
+    },
+    "several processes": {
+        "several_ranks": in_one_of_two,
+        "out_of_memory_answers": lambda *_: without_room(),
     },
     "compiled models": {
         "compiled_whole": whole,

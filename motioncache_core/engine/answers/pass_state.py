@@ -41,7 +41,7 @@ class PassState:
 
     def is_like(self, x: Tensor) -> bool:
         """Whether the answers have the shape and the place of these latents."""
-        return self._answers.shape[1:] == x.shape and self._answers.device == x.device
+        return self._answers.shape[1:] == x.shape and self._device == x.device
 
     def reuse(self, evaluation: int, x: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """Clean latents that the model was not asked for, fp32 of x's shape."""
