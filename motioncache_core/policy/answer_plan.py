@@ -15,7 +15,7 @@ from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
-POWER, EDGE = 0.75, 0.015
+POWER, EDGE = 0.75, 0.01
 
 
 @dataclass(frozen=True)
