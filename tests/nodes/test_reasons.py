@@ -233,7 +233,7 @@ def in_one_of_two(pack, monkeypatch):
     model, handle = pack.patch(pack.wan())
     shared(monkeypatch)
     pack.sample(model)
-    return next(r for r in handle.latest.remarks if code_of(r) == "tokens_unknown")
+    return handle.latest
 
 
 def without_room():
