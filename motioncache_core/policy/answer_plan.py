@@ -71,11 +71,17 @@ def answer_plan(
         if k < settings.warmup_steps or k == n - 1 or sigma <= end
     }
     wanted = round(settings.compute_budget * n)
+    rises = response.sigmas[0] < response.sigmas[-1]
     # what was measured for every sampler of the host: tests/bench/results/samplers.json
     forgets = response.forgets
     return AnswerPlan(
         response,
-        frozenset(placed(n, wanted, fixed)),
+        # unsampling, from clean to noise, is the same run from its end
+        frozenset(
+            {n - 1 - k for k in placed(n, wanted, {n - 1 - k for k in fixed})}
+            if rises
+            else placed(n, wanted, fixed)
+        ),
         len(fixed),
         strength=0.0 if forgets else settings.forecast,
         hindsight=settings.hindsight and response.one_answer and not forgets,
