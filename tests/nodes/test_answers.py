@@ -1,7 +1,6 @@
 """The preset balanced in the stand-in: whole evaluations of any model."""
 
 import pytest
-import torch
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral"])
