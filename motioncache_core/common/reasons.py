@@ -55,6 +55,11 @@ REASONS: Mapping[str, Template] = {
         "single tokens cannot be told apart, so whole evaluations are foretold instead: {why}",
         "Leave it, or, to tell tokens apart, {action}",
     ),
+    "several_ranks": Template(
+        "{ranks} processes compute this run together, and which tokens move is not for one of them "
+        "to say",
+        "Sample in one process",
+    ),
     "noise_added": Template(
         "the sampler adds noise at every step, and what the noise will do cannot be foretold: "
         "{how}",

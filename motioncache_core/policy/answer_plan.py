@@ -15,7 +15,7 @@ from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
-POWER, EDGE = 0.75, 0.015
+POWER, EDGE = 0.75, 0.01
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,18 @@ def answer_plan(
         for k, sigma in enumerate(response.sigmas)
         if k < settings.warmup_steps or k == n - 1 or sigma <= end
     }
-    wanted = round(settings.compute_budget * n)
+    wanted, sigmas = round(settings.compute_budget * n), response.sigmas
+    if sigmas[0] < sigmas[-1]:
+        # unsampling, from clean to noise, is the same run from its end
+        mirrored = placed(sigmas[::-1], wanted, {n - 1 - k for k in fixed})
+        computed = {n - 1 - k for k in mirrored}
+    else:
+        computed = placed(sigmas, wanted, fixed)
     # what was measured for every sampler of the host: tests/bench/results/samplers.json
     forgets = response.forgets
     return AnswerPlan(
         response,
-        frozenset(placed(response.sigmas, wanted, fixed)),
+        frozenset(computed),
         len(fixed),
         strength=0.0 if forgets else settings.forecast,
         hindsight=settings.hindsight and response.one_answer and not forgets,

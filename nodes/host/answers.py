@@ -44,13 +44,20 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
     session: AnswerSession | None = options.get(ANSWERS)
     if session is None or torch.compiler.is_compiling():
         return run()
+    passes = _passes(options)
+    if not passes:
+        return run()
+    if len(x) % len(passes):
+        # another node makes a call for each part and leaves the options as they were: its calls
+        # are told apart by their order
+        passes = (passes,)
     network = plain(executor.class_obj.diffusion_model)
     return session.evaluate(
         AnswerCall(
             network,
             run,
             x,
-            _passes(options),
+            passes,
             video_of(x, kwargs.get("latent_shapes")),
             _patch(network),
             _family(network),
@@ -60,7 +67,11 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
 
 def _passes(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
     """What each part of a call is computed for: its conditioning, the window of the clip, and what
-    other nodes have put in the place of the network's parts for it."""
+    other nodes have put in the place of the network's parts for it. Nothing where another node
+    calls the model and does not say it."""
+    indices, uuids = options.get("cond_or_uncond", ()), options.get("uuids", ())
+    if len(indices) != len(uuids):
+        return ()
     window = options.get("context_window")
     frames = getattr(window, "index_list", None)
     place = None if frames is None else (getattr(window, "dim", None), tuple(map(int, frames)))
@@ -69,8 +80,7 @@ def _passes(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
         for name in _REPLACED
         for part, found in sorted(options.get(name, {}).items(), key=lambda item: str(item[0]))
     )
-    branches = zip(options["cond_or_uncond"], options["uuids"], strict=True)
-    return tuple((index, uuid, place, changed) for index, uuid in branches)
+    return tuple((index, uuid, place, changed) for index, uuid in zip(indices, uuids, strict=True))
 
 
 def _names(found: Any) -> Sequence[Any]:

@@ -70,7 +70,8 @@ def sampler_response(sampler: Any, sigmas: Tensor, sampling: Any) -> SamplerResp
             # some write into the schedule that they are given
             sigmas.to("cpu", x.dtype, copy=True),
             extra_args={"model_options": {}, "seed": 0, "denoise_mask": None},
-            callback=None,
+            # as the host: other packs' samplers call it without a look
+            callback=lambda _: None,
             disable=True,
             **own,
         )

@@ -20,7 +20,7 @@ COMPUTED = round(PRESETS["balanced"].compute_budget * STEPS)
 PASSES = ("first", "second", "third")
 
 
-class Scarce:
+class Roomless:
     """The ops on a device that has no room for what is kept, from the n-th use on."""
 
     def __init__(self, after):
@@ -130,7 +130,7 @@ def test_threads_make_what_one_thread_makes():
 
 @pytest.mark.parametrize("after", [0, 4, 9], ids=["first", "reuse", "late"])
 def test_a_device_without_room_goes_on_as_planned(after, caplog):
-    alone, scarce = Clip(), Scarce(after)
+    alone, scarce = Clip(), Roomless(after)
     wanted, short = alone.sample(one_after_the_other), Clip(scarce)
     with caplog.at_level(logging.WARNING):
         got = short.sample(one_after_the_other)

@@ -29,17 +29,24 @@ from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 from motioncache_pack.motioncache_core.settings import PRESETS, MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.engine.test_answer_threads import (
+    Clip,
+    Roomless,
+    one_after_the_other,
+)
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
 from motioncache_pack.tests.nodes.test_compiled import both
 from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, vace
+from motioncache_pack.tests.nodes.test_raylight import shared
 from motioncache_pack.tests.support.node_runs import foretold
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
 # what a sentence's second part may begin with
 VERBS = {
-    "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Set", "Switch", "Use",
+    "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Sample", "Set", "Switch",
+    "Use",
 }  # fmt: skip
 
 
@@ -100,7 +107,7 @@ def unknown_sampler(pack, _):
     return handle.latest
 
 
-def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20, told=True):
+def by_answers(later=None, video=(1, 1, 2, 2), until=20, told=True):
     """The trace of twenty steps of a model, of which eight are computed.
 
     Args:
@@ -109,7 +116,7 @@ def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20, told=True)
     """
     sigmas = tuple(1 - k / 20 for k in range(21))
     trace, facts = Trace(PRESETS["balanced"].as_dict()), RunFacts(sigmas=sigmas)
-    session = answer_session(PRESETS["balanced"], ops, facts, trace, euler(sigmas))
+    session = answer_session(PRESETS["balanced"], kernels, facts, trace, euler(sigmas))
     for k, sigma in enumerate(sigmas[:until]):
         level, passes = later(sigma) if later and k >= 10 else (sigma, ("a",))
         x = torch.randn(len(passes), 1, 1, 2, 2)
@@ -118,16 +125,6 @@ def by_answers(later=None, ops=kernels, video=(1, 1, 2, 2), until=20, told=True)
         session.evaluate(AnswerCall("network", lambda x=x: 0.9 * x, x, passes, video))
     session.close()
     return trace
-
-
-class NoRoom:
-    """Kernels on a device that has no room for answers."""
-
-    def __getattr__(self, name):
-        return getattr(kernels, name)
-
-    def store_answer(self, *_):
-        raise torch.OutOfMemoryError("simulated")
 
 
 def whole(pack, _):
@@ -232,6 +229,19 @@ def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
     return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
 
 
+def in_one_of_two(pack, monkeypatch):
+    model, handle = pack.patch(pack.wan())
+    shared(monkeypatch)
+    pack.sample(model)
+    return handle.latest
+
+
+def without_room():
+    clip = Clip(Roomless(0))
+    clip.sample(one_after_the_other)
+    return clip.trace
+
+
 # by place: code to how it is reached: a trace whose report names it, or the sentence itself
 MAKERS = {
     "nodes": {
@@ -256,7 +266,7 @@ MAKERS = {
         "noise_added": lambda pack, _: by_preset(pack, "balanced", sampler="euler_ancestral"),
         "new_pass": lambda *_: by_answers(lambda sigma: (sigma, ("a", "b"))),
         "steps_differ": lambda *_: by_answers(lambda sigma: (0.99 * sigma, ("a",))),
-        "out_of_memory_answers": lambda *_: by_answers(ops=NoRoom()),
+        "out_of_memory_answers": lambda *_: without_room(),
         "map_answers": lambda *_: map_of(by_answers(video=None)),
     },
     "compiled models": {"compiled_static": static},
@@ -301,6 +311,7 @@ INSIDE = {
     "block_patch": patched_blocks,
     "compiled_whole": whole,
     "compiled_fullgraph": fullgraph,
+    "several_ranks": in_one_of_two,
 }
 
 

@@ -49,6 +49,15 @@ CONTRACT = {
         {"settings": ("MOTIONCACHE_SETTINGS", {})},
         [("MODEL", "MODEL"), ("MOTIONCACHE_TRACE", "trace")],
     ),
+    "MotionCacheRay": (
+        "MotionCache (Ray)",
+        {
+            "ray_actors": ("RAY_ACTORS", {}),
+            "preset": combo("balanced", *PRESETS),
+        },
+        {"settings": ("MOTIONCACHE_SETTINGS", {})},
+        [("RAY_ACTORS", "ray_actors"), ("MOTIONCACHE_TRACE", "trace")],
+    ),
     "MotionCacheSettings": (
         "MotionCache Settings",
         {

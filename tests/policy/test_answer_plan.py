@@ -83,6 +83,13 @@ def test_noise_levels_above_one_are_those_of_a_flow():
     assert placed(flow, 5, {0, 7}) == placed(scaled, 5, {0, 7})
 
 
+def test_unsampling_is_placed_from_its_end():
+    sigmas = levels(20)[::-1][1:]
+    plan = answer_plan(OURS, RunFacts(sigmas=(*sigmas, 1.0)), euler((*sigmas, 1.0)))
+    assert {0, 1, len(sigmas) - 1} <= plan.computed
+    assert len(plan.computed) == round(0.4 * len(sigmas))
+
+
 def test_equal_levels_at_the_end_divide_by_nothing():
     assert len(placed([0.9, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0], 5, {0, 6})) == 5
 

@@ -1,0 +1,200 @@
+"""Graphs whose evaluations are foretold, on the stand-in and on the real ComfyUI: what is computed
+of them, how close they come, and what they leave behind."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
+from motioncache_pack.motioncache_core.common.reasons import code_of
+from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
+from motioncache_pack.tests.support.node_runs import Pack, marks, options_of
+
+STEPS, PRESET = 16, "balanced"
+SHARE = PRESETS[PRESET].compute_budget
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A model with its prompts and the latents to begin with."""
+
+    pack: Pack
+    model: Any
+    positive: list
+    negative: list
+    latent: Any
+    cfg: float = 2.0
+    steps: int = STEPS
+
+    @property
+    def host(self):
+        return self.pack.host
+
+    def sample(self, model, **how):
+        """What a KSampler makes of it; what is given by name is changed."""
+        how = {"positive": self.positive, "negative": self.negative, "latent": self.latent,
+               "cfg": self.cfg, "steps": self.steps, "seed": 3, **how}  # fmt: skip
+        return self.host.run(model, **how)
+
+    def through(self, model, sampler="euler", sigmas=None, latent=None, guider=None, noise=None):
+        """The same through a guider, as SamplerCustomAdvanced does."""
+        if guider is None:
+            guider = self.host.guider(model, self.positive, self.negative, self.cfg)
+        sampler = (
+            self.host.samplers.sampler_object(sampler) if isinstance(sampler, str) else sampler
+        )
+        latent = self.latent if latent is None else latent
+        noise = self.host.sample.prepare_noise(latent, 3) if noise is None else noise
+        sigmas = self.sigmas(model) if sigmas is None else sigmas
+        return guider.sample(noise, latent, sampler, sigmas, seed=3)
+
+    def sigmas(self, model=None):
+        return self.host.sigmas(self.model if model is None else model, self.steps)
+
+
+@functools.cache
+def demo(pack, batch=1, scene="disc to the right", frames=3):
+    """The shipped model, which was trained: what it makes can be close or not."""
+    model, *texts, latent = pack.execute("MotionCacheDemoModel", scene, frames, batch)
+    return Scene(pack, model, *texts, latent["samples"])
+
+
+@functools.cache
+def small(pack, seed=0):
+    """A small Wan with random weights, for what is called and when."""
+    return Scene(pack, pack.wan(seed), pack.host.text(1), pack.host.text(2), pack.host.latent())
+
+
+class Seen:
+    """What reaches a model: for every evaluation the passes that its network computes, each as the
+    number of its kind of prompt and the shape of its latents."""
+
+    def __init__(self, where="diffusion_model"):
+        self.evaluations, self.where = [], where
+
+    def put(self, model):
+        """A clone of the model that is watched; every run of it counts."""
+        model = model.clone()
+
+        def begin(executor, *args, **kwargs):
+            self.evaluations.append(Counter())
+            return executor(*args, **kwargs)
+
+        def call(executor, x, *args, **kwargs):
+            options = next(
+                o for o in (*args, *kwargs.values()) if isinstance(o, dict) and "uuids" in o
+            )
+            first = x[0] if isinstance(x, list) else x
+            for index in options["cond_or_uncond"]:
+                self.evaluations[-1][(index, *first.shape[1:])] += 1
+            return executor(x, *args, **kwargs)
+
+        model.add_wrapper_with_key("predict_noise", "seen", begin)
+        model.add_wrapper_with_key(self.where, "seen", call)
+        return model
+
+    @property
+    def computed(self):
+        return sum(map(bool, self.evaluations))
+
+
+@dataclass
+class Told:
+    """A graph run without and with the answers foretold."""
+
+    wanted: Any
+    got: Any
+    trace: Any
+    bare: Seen
+    seen: Seen
+
+    @property
+    def error(self):
+        """Relative squared error."""
+        return squared(self.got, self.wanted)
+
+    @property
+    def evaluations(self):
+        return len(self.bare.evaluations)
+
+    def check(self, extra=0):
+        """The share is computed, and what is computed is computed for all passes of its evaluation.
+
+        Args:
+            extra: evaluations that are computed besides.
+        """
+        assert not self.trace.reason
+        assert len(self.seen.evaluations) == self.evaluations > 8
+        assert self.seen.computed == round(SHARE * self.evaluations) + extra
+        for full, found in zip(self.bare.evaluations, self.seen.evaluations, strict=True):
+            assert found in (full, Counter())
+        told = [bool(found) for found in self.seen.evaluations]
+        asked = [mark == "D" for mark in marks(self.trace)]
+        assert sum(told) - sum(asked) == extra
+        assert all(was or not mark for was, mark in zip(told, asked, strict=True))
+
+
+def flat(latents):
+    parts = getattr(latents, "tensors", [latents])
+    return torch.cat([part.detach().double().flatten() for part in parts])
+
+
+def squared(got, wanted):
+    got, wanted = flat(got), flat(wanted)
+    return float((got - wanted).square().sum() / wanted.square().sum())
+
+
+def same(got, wanted):
+    return torch.equal(flat(got), flat(wanted))
+
+
+@pytest.fixture
+def nothing_left(monkeypatch):
+    """Holds at the end of a test that answers were kept, and that none of them still is."""
+    refs, make = [], PassState.__init__
+
+    def watched(self, *args, **kwargs):
+        make(self, *args, **kwargs)
+        refs.append(weakref.ref(self._answers))
+
+    monkeypatch.setattr(PassState, "__init__", watched)
+    yield refs
+    gc.collect()
+    assert refs and not [ref for ref in refs if ref() is not None]
+
+
+def watch(
+    pack, model, run: Callable[[Any], Any], preset=PRESET, where="diffusion_model", **settings
+):
+    """Runs `run(model)` without and with answers foretold, both watched behind all other nodes."""
+    bare, seen, before = Seen(where), Seen(where), options_of(model)
+    wanted = run(bare.put(model))
+    patched, handle = patch(pack, model, preset, **settings)
+    kept = options_of(patched)
+    got = run(seen.put(patched))
+    assert options_of(model) == before and options_of(patched) == kept
+    return Told(wanted, got, handle.latest, bare, seen)
+
+
+def patch(pack, model, preset=PRESET, **settings):
+    """The model with the preset, some of its settings changed, and the trace handle."""
+    chosen = MotionCacheSettings.preset(preset, **settings) if settings else None
+    return pack.execute("MotionCachePatcher", model, preset, chosen)
+
+
+def unchanged(pack, model, run):
+    """That a threshold of 0, the preset off and no node at all are one to the bit."""
+    wanted = run(model)
+    for patched, handle in (
+        patch(pack, model, reuse_threshold=0.0), pack.execute("MotionCachePatcher", model, "off")
+    ):  # fmt: skip
+        assert same(run(patched), wanted)
+        assert code_of(handle.latest.reason) in ("threshold_zero", "off")
