@@ -116,7 +116,8 @@ def main() -> None:
     data: dict[str, Any] = {
         "command": "COMFYUI_PATH=<checkout> <ComfyUI's python> tests/bench/rivals/run.py "
         f"--rivals <folder> --clips {args.clips} --seed {args.seed} --frames {args.frames} "
-        f"--steps {args.steps} --evaluations {','.join(map(str, args.evaluations))}",
+        f"--steps {args.steps} --evaluations {','.join(map(str, args.evaluations))}"
+        + (f" --only {' '.join(args.only)}" if args.only else ""),
         "environment": environment(),
         "comfyui": host.version,
         "sampler": "euler",
