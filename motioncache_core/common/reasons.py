@@ -1,7 +1,7 @@
 """Every state that keeps a run from reusing, in words: what happened, and what to change.
 
 Adding one: an entry in `REASONS`, `because(code, ...)` where it happens, and a maker in
-`tests/nodes/test_reasons.py` that gets it from a run.
+`tests/nodes/reason_makers.py` that gets it from a run.
 """
 
 from __future__ import annotations
