@@ -29,9 +29,10 @@ from .sampling.forcing_call import ForcingCall
 from .sampling.model_call import ModelCall
 from .sampling.options import ForcingOptions
 from .sampling.run_facts import ContextWindow, RunFacts, SchedulePart
+from .sampling.run_settings import RunSettings, settings_for_run
 from .sampling.sampler_response import RehearsalError, SamplerResponse, rehearse
 from .sampling.schedule import forcing_schedule
-from .settings import PRESETS, MotionCacheSettings, RunSettings, settings_for_run
+from .settings import PRESETS, MotionCacheSettings
 
 __all__ = [
     "ADAPTERS",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -71,8 +70,8 @@ class MotionCacheSettings:
     )
     warmup_steps: int = option(
         5,
-        "Evaluations at the start that are computed in full. More is safer; they are part of "
-        "compute_budget, and leave less of it for the steps after them.",
+        "Evaluations at the start that are computed in full, as part of compute_budget: more of "
+        "them leave less of it for the steps after them. policy answer needs no more than one.",
         limits=(1, 100),
         advanced=False,
     )
@@ -80,22 +79,23 @@ class MotionCacheSettings:
         0.4,
         "0 treats all tokens alike. Higher values let tokens that change slowly, or do not move, "
         "wait longer. 0.4 is the optimum of a forecast, and the paper's value too. With a high "
-        "update_share, as with compute_budget, values above 0 choose nearly the same tokens.",
+        "update_share, as with compute_budget, values above 0 choose nearly the same tokens. Not "
+        "used with policy answer, as it tells no tokens apart.",
         advanced=False,
     )
     reuse_threshold: float = option(
         0.1,
         "0 never reuses: the video is the one without MotionCache. Above 0 it counts only where "
         "compute_budget is 0: how much the model's answer may change before tokens are computed "
-        "again. Higher is faster and less exact.",
+        "again. Higher is faster and less exact. policy answer always goes by compute_budget.",
         limits=(0.0, 10.0),
         step=0.005,
         advanced=False,
     )
     uniform_updates: int = option(
         3,
-        "Full updates after the warm-up before tokens are told apart by motion. The presets but "
-        "paper have none.",
+        "Full updates after the warm-up before tokens are told apart by motion. Not used with "
+        "policy answer; preset motion has none.",
         limits=(0, 1000),
     )
     agreement: float = option(
@@ -121,7 +121,8 @@ class MotionCacheSettings:
         0.0,
         "How much of the run is computed: 0.4 is two fifths of it, warm-up and last step included, "
         "the rest spread over the steps between. Lower is faster and less exact. It means the same "
-        "work on every model and needs no threshold. 0 goes by reuse_threshold instead.",
+        "work on every model and needs no threshold. 0 goes by reuse_threshold instead, which "
+        "policy answer cannot.",
         advanced=False,
     )
     max_stale_steps: int = option(
@@ -143,7 +144,8 @@ class MotionCacheSettings:
     forecast: float = option(
         0.0,
         "0 reuses the last result as it was. Higher values carry its last change on, less so the "
-        "older it is. Costs one more buffer of the residual's size.",
+        "older it is. With policy answer the results are the model's answers, of which three are "
+        "kept; else it costs one more buffer of the residual's size.",
     )
     kv_forecast: float = option(
         0.0,
@@ -159,7 +161,7 @@ class MotionCacheSettings:
     cfg_mask: str = option(
         "shared",
         "shared takes one decision for the positive and the negative prompt, separate one each. "
-        "Guidance amplifies the difference between separate ones.",
+        "Guidance amplifies the difference between separate ones. policy answer always shares.",
         choices=("shared", "separate"),
     )
     kv_cache: str = option(
@@ -235,9 +237,8 @@ _TUNED = MotionCacheSettings(
     correction=1.0,
 )
 
-_ANSWERS = MotionCacheSettings(
-    policy="answer", warmup_steps=1, compute_budget=0.4, forecast=1.0, kv_forecast=0.5
-)
+# what policy answer has no use for is there for who changes the policy alone
+_ANSWERS = replace(_TUNED, policy="answer", warmup_steps=1, compute_budget=0.4)
 
 PRESETS: dict[str, MotionCacheSettings] = {
     "off": MotionCacheSettings(reuse_threshold=0.0),
@@ -263,53 +264,3 @@ PRESETS: dict[str, MotionCacheSettings] = {
         hindsight=False,
     ),
 }
-
-# at this many steps or fewer warm-up and the last step leave nothing to reuse
-FEW_STEPS = 8
-# up to this many they leave little
-LITTLE_REUSE = 14
-# steps of the runs that the presets were tuned on: tests/bench/results/presets.json
-TUNED_STEPS = 24
-# the published method stays as it was published
-FIXED = ("off", "paper")
-
-
-@dataclass(frozen=True, slots=True)
-class RunSettings:
-    """The settings of a run.
-
-    Attributes:
-        preset: its name; None where a settings node was connected.
-        why: sentences on what differs from the preset as it is written down.
-    """
-
-    settings: MotionCacheSettings
-    preset: str | None = None
-    why: tuple[str, ...] = ()
-
-
-def settings_for_run(preset: str, steps: int) -> RunSettings:
-    """A preset for a run of so many steps.
-
-    In a shorter run than the presets were tuned on, warm-up takes the same share of it, rounded
-    up: as a number of steps it would leave little to reuse. On the demo model that was closer in
-    seven of nine cases (`tests/bench/results/short_runs.json`). Longer runs keep the number. All
-    else is counted in updates or in changes of the answer, which a shorter run has larger steps of.
-
-    Raises:
-        SettingsError: there is no such preset.
-    """
-    settings = MotionCacheSettings.preset(preset)
-    if preset in FIXED:
-        why = "settings as published, whatever the model and the run"
-        return RunSettings(settings, preset, (why,))
-    if not FEW_STEPS < steps < TUNED_STEPS:
-        return RunSettings(settings, preset)
-    warm_up = math.ceil(settings.warmup_steps * steps / TUNED_STEPS)
-    if warm_up == settings.warmup_steps:
-        return RunSettings(settings, preset)
-    why = (
-        f"warmup_steps {warm_up} instead of {settings.warmup_steps}, the same share of {steps} "
-        f"steps as of the {TUNED_STEPS} that the preset was tuned on"
-    )
-    return RunSettings(replace(settings, warmup_steps=warm_up), preset, (why,))

@@ -11,11 +11,13 @@ from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
 from .load_skyreels import MotionCacheLoadSkyReels
 from .motion_map import MotionCacheMotionMap
 from .patcher import MotionCachePatcher
+from .ranks import MotionCacheRay
 from .report import MotionCacheReport
 from .settings import MotionCacheSettingsNode
 
 NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCachePatcher,
+    MotionCacheRay,
     MotionCacheSettingsNode,
     MotionCacheMotionMap,
     MotionCacheReport,

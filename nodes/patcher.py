@@ -15,7 +15,7 @@ def _shares() -> str:
     return ", ".join(
         f"{name} {preset.compute_budget:.0%}"
         for name, preset in PRESETS.items()
-        if preset.compute_budget
+        if preset.traits.answers
     )
 
 
@@ -27,22 +27,24 @@ class MotionCachePatcher(io.ComfyNode):
             display_name="MotionCache",
             category=CATEGORY,
             description=(
-                "Makes a video model faster: a share of the tokens is computed, those that change "
-                "fast first, and the others are carried on from earlier steps. Put it behind the "
-                "loader and any LoRA, before the sampler. Bypassing it is the same as not having "
-                "it."
+                "Makes sampling faster, with any model: a share of the model's evaluations is "
+                "computed, and the others are foretold from what it answered before. Put it behind "
+                "the loader and any LoRA, before the sampler. Bypassing it is the same as not "
+                "having it."
             ),
             search_aliases=["motion cache", "cache", "speed up", "teacache", "easycache", "wan"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan 2.1 or 2.2 video model."),
+                io.Model.Input("model", tooltip="Any model. Presets motion and paper are for Wan."),
                 io.Combo.Input(
                     "preset",
                     options=list(PRESETS),
                     default="balanced",
                     tooltip=(
-                        f"How much of the run is computed: {_shares()}. More is closer to the "
-                        "uncached video, less is faster. paper is the published method, "
-                        "unchanged, with thresholds."
+                        f"How many of the model's evaluations are computed: {_shares()}. The "
+                        "others are foretold; more is closer to the uncached result, less is "
+                        f"faster. motion computes {PRESETS['motion'].compute_budget:.0%} of the "
+                        "tokens, telling single ones apart (Wan). paper is the published method, "
+                        "unchanged, with thresholds (Wan). off leaves the model as it is."
                     ),
                 ),
                 SettingsSocket.Input(

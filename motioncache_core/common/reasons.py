@@ -24,9 +24,15 @@ class Template:
 
 
 class Reason(str):
-    """The sentence of a state. It is shown as it is; `code` names the state for programs."""
+    """The sentence of a state. It is shown as it is; `code` names the state for programs.
+
+    Attributes:
+        happened, action: its two parts.
+    """
 
     code: str
+    happened: str
+    action: str
 
 
 REASONS: Mapping[str, Template] = {
@@ -37,13 +43,22 @@ REASONS: Mapping[str, Template] = {
         "Use more steps, or remove the node",
     ),
     "off": Template("the preset is off", "Choose another one to reuse anything"),
+    "guider_unknown": Template(
+        "the guider calls the model past ComfyUI's own call for an evaluation",
+        "Use another guider",
+    ),
     "sampler_unknown": Template(
         "the sampler cannot be followed ({why}), so its evaluations cannot be shared out",
         "Use another sampler, or the preset 'motion'",
     ),
     "tokens_unknown": Template(
-        "single tokens cannot be told apart here ({why}): whole evaluations are foretold instead",
-        "Leave it, or choose the preset 'balanced', which does the same",
+        "single tokens cannot be told apart, so whole evaluations are foretold instead: {why}",
+        "Leave it, or, to tell tokens apart, {action}",
+    ),
+    "several_ranks": Template(
+        "{ranks} processes compute this run together, and which tokens move is not for one of them "
+        "to say",
+        "Sample in one process",
     ),
     "noise_added": Template(
         "the sampler adds noise at every step, and what the noise will do cannot be foretold: "
@@ -74,18 +89,15 @@ REASONS: Mapping[str, Template] = {
         "Leave it: that is how two experts share a run",
     ),
     "model_variant": Template(
-        "{name} is not supported yet: {why}. The model runs unpatched",
-        "Remove the node for this model",
+        "{name} is not known block by block yet: {why}", "Use another model of its family"
     ),
-    "model_unknown": Template(
-        "{name} is not known block by block", "Leave it, or use a model that is"
-    ),
+    "model_unknown": Template("{name} is not known block by block", "Use a model that is"),
     "no_video": Template(
         "the latent has shape {shape}, which is no video (batch, channels, frames, height, width)",
-        "Leave it, or connect an empty video latent",
+        "Connect an empty video latent",
     ),
     "control_net": Template(
-        "a control net adds to the tokens between blocks", "Leave it, or remove the control net"
+        "a control net adds to the tokens between blocks", "Remove the control net"
     ),
     "compiled_whole": Template(
         "the model is compiled as a whole, so its blocks cannot be told apart",
@@ -126,7 +138,7 @@ REASONS: Mapping[str, Template] = {
     ),
     "block_patch": Template(
         "another node patches every block ({name}) and needs all tokens in order",
-        "Remove that node, or remove MotionCache",
+        "Remove that node",
     ),
     "uneven_batch": Template(
         "{rows} batch rows cannot be shared by {branches} branches",
@@ -164,7 +176,8 @@ REASONS: Mapping[str, Template] = {
         "Remove the node that changes the sampler's steps, or use another sampler",
     ),
     "out_of_memory_answers": Template(
-        "out of memory beside the answers that are kept: from there on everything is computed",
+        "out of memory beside the answers that are kept: from there on they are kept in the host's "
+        "memory",
         "Use a smaller video",
     ),
     "new_branch": Template(
@@ -240,19 +253,21 @@ def because(code: str, **facts: object) -> Reason:
         KeyError: the code or a fact is unknown: a mistake in the pack.
     """
     template = REASONS[code]
-    reason = Reason(f"{template.happened}. {template.action}".format_map(facts))
-    reason.code = code
+    happened, action = (s.format_map(facts) for s in (template.happened, template.action))
+    return _made(code, happened, action)
+
+
+def _made(code: str, happened: str, action: str) -> Reason:
+    reason = Reason(f"{happened}. {action}")
+    reason.code, reason.happened, reason.action = code, happened, action
     return reason
 
 
 def prefixed(words: str, sentence: str) -> str:
     """The sentence with words before it; a `Reason` keeps its code."""
-    said = words + sentence
     if not isinstance(sentence, Reason):
-        return said
-    reason = Reason(said)
-    reason.code = sentence.code
-    return reason
+        return words + sentence
+    return _made(sentence.code, words + sentence.happened, sentence.action)
 
 
 def code_of(sentence: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..common.reasons import because
 from ..report.trace_recorder import TraceRecorder
 from ..sampling.run_facts import RunFacts
-from ..settings import FEW_STEPS, LITTLE_REUSE, MotionCacheSettings
+from ..sampling.run_settings import FEW_STEPS, LITTLE_REUSE
+from ..settings import MotionCacheSettings
 
 
 def why_off(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> str:

@@ -138,6 +138,9 @@ class Session:
             return out
         told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
         self._recorder.answers(self._answers.nbytes())
+        change = self._answers.change(call.forcing, clip.layout, clip.facts)
+        if change is not None:
+            self._recorder.weighed(self._recorder.trace.evaluations[-1], change)
         return told
 
     @property

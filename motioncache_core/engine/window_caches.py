@@ -139,8 +139,8 @@ class WindowCaches:
             return layout
         if forcing is not None:
             raise SettingsError(
-                "policy 'step' takes one decision for the whole clip, which chunks at noise "
-                "levels of their own cannot share; use 'motion' or 'chunk'"
+                f"policy {self._context.settings.policy!r} takes one decision for the whole clip, "
+                "which chunks at noise levels of their own cannot share; use 'motion' or 'chunk'"
             )
         return layout.as_one_chunk()
 

@@ -60,7 +60,7 @@ class Adapter:
         name: shown in reports and messages.
         classes: qualified names of the supported classes, matched exactly.
         module_prefix: modules of the family's other classes, which are declined.
-        declined: class name to the reason why it runs unpatched.
+        declined: class name to the reason why its tokens cannot be told apart.
         positional: names of the forward's positional arguments after input and timestep.
         timestep_scale: timestep at sigma 1.
         runs: the runs of blocks, in the order in which they are called.

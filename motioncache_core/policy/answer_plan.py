@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
+
+import numpy as np
 
 from ..sampling.run_facts import RunFacts
 from ..sampling.sampler_response import SamplerResponse, shares
 from ..settings import MotionCacheSettings
+from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
 # chosen on two of the four models of tests/bench/results/answers.json
-SHRINK, LATE = 0.85, 2.0
+POWER, EDGE = 0.75, 0.01
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,18 @@ def answer_plan(
         for k, sigma in enumerate(response.sigmas)
         if k < settings.warmup_steps or k == n - 1 or sigma <= end
     }
-    wanted = round(settings.compute_budget * n)
-    rises = response.sigmas[0] < response.sigmas[-1]
+    wanted, sigmas = round(settings.compute_budget * n), response.sigmas
+    if sigmas[0] < sigmas[-1]:
+        # unsampling, from clean to noise, is the same run from its end
+        mirrored = placed(sigmas[::-1], wanted, {n - 1 - k for k in fixed})
+        computed = {n - 1 - k for k in mirrored}
+    else:
+        computed = placed(sigmas, wanted, fixed)
     # what was measured for every sampler of the host: tests/bench/results/samplers.json
     forgets = response.forgets
     return AnswerPlan(
         response,
-        # unsampling, from clean to noise, is the same run from its end
-        frozenset(
-            {n - 1 - k for k in placed(n, wanted, {n - 1 - k for k in fixed})}
-            if rises
-            else placed(n, wanted, fixed)
-        ),
+        frozenset(computed),
         len(fixed),
         strength=0.0 if forgets else settings.forecast,
         hindsight=settings.hindsight and response.one_answer and not forgets,
@@ -89,36 +92,49 @@ def answer_plan(
     )
 
 
-def placed(evaluations: int, wanted: int, fixed: Collection[int]) -> set[int]:
+def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[int]:
     """So many evaluations, the fixed ones among them.
 
-    Their distances fall towards the end: a gap at the share u of the run is `1 - SHRINK * u **
-    LATE` of the first one.
+    They are spread evenly over `|d log SNR| ** POWER`, which is dense at both ends: at the start,
+    where the layout is decided, and at the end, where nothing comes that could make up for an
+    error. That is the same for every shift of a schedule. The last two are computed.
 
     Args:
-        evaluations: of the run.
+        sigmas: of the run's evaluations.
         wanted: how many to choose; the first and the last are always among them.
-        fixed: those that are chosen whatever the distances, at the start and at the end.
+        fixed: those that are chosen whatever the spread, at the start and at the end.
     """
-    start, stop = 0, evaluations - 1
+    start, stop = 0, len(sigmas) - 1
     while start + 1 in fixed:
         start += 1
     while stop - 1 in fixed and stop - 1 > start:
         stop -= 1
     chosen = {start, stop, *fixed}
-    # what is computed before and behind takes its part
-    gaps = wanted - start - (evaluations - 1 - stop) - 1
-    if gaps > 0:
-        sizes = [1 - SHRINK * ((i + 0.5) / gaps) ** LATE for i in range(gaps)]
-        unit = (stop - start) / sum(sizes)
-        chosen |= {round(start + unit * at) for at in accumulate(sizes[:-1])}
-        before = max(k for k in chosen if k < stop)
-        if gaps > 3 and before not in fixed:
-            # the last two are computed: nothing comes that could make up for an error
-            chosen = (chosen - {before}) | {stop - 1}
-    # rounding may have met one that was there; the largest gap is halved
-    while len(chosen) < min(wanted, evaluations):
-        ordered = sorted(chosen)
-        width, left = max((b - a, a) for a, b in pairwise(ordered))
-        chosen.add(left + width // 2)
+    if wanted - len(chosen) > 1 and stop - 1 > start:
+        stop -= 1
+        chosen.add(stop)
+    # how far each evaluation is from the start
+    along = np.concatenate(([0.0], np.cumsum(distances(sigmas)[start:stop])))
+    gaps = 1 + wanted - len(chosen)
+    for k in range(1, gaps):
+        chosen.add(start + int(np.abs(along - along[-1] * k / gaps).argmin()))
+    # two of them may have met: the widest gap is halved
+    while len(chosen) < min(wanted, len(sigmas)):
+        inside = sorted(k for k in chosen if start <= k <= stop)
+        open_ = [(a, b) for a, b in pairwise(inside) if b - a > 1]
+        if not open_:
+            break
+        a, b = max(open_, key=lambda ends: along[ends[1] - start] - along[ends[0] - start])
+        middle = (along[a - start] + along[b - start]) / 2
+        chosen.add(min(range(a + 1, b), key=lambda k: abs(along[k - start] - middle)))
     return chosen
+
+
+def distances(sigmas: Sequence[float]) -> Weights:
+    """`|d log SNR| ** POWER` from each evaluation to the next, above 0."""
+    levels = np.asarray(sigmas, dtype=np.float64)
+    # noise levels above 1 are in units of the clean data: as those of a flow
+    flow = levels / (1 + levels) if levels.max(initial=0.0) > 1 else levels
+    clipped = np.clip(flow, EDGE, 1 - EDGE)
+    far: Weights = np.abs(np.diff(np.log((1 - clipped) / clipped))) ** POWER + 1e-6
+    return far

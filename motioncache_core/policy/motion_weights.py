@@ -49,13 +49,14 @@ def rate_of_change(slope: Tensor, grid: tuple[int, int]) -> Tensor:
 def token_patches(latents: Tensor, patch: tuple[int, int, int]) -> Tensor:
     """Latents `(B, C, F, H, W)` as one feature row a token, `(B, F', h*w, C*p)`.
 
-    H and W are padded by repetition where the patch does not fit, as the models do.
+    F, H and W are padded by repetition where the patch does not fit, as the models do.
     """
     b, c, f, h, w = latents.shape
     pf, ph, pw = patch
-    pad_h, pad_w = -h % ph, -w % pw
-    if pad_h or pad_w:
-        latents = torch.nn.functional.pad(latents, (0, pad_w, 0, pad_h, 0, 0), mode="circular")
-        h, w = h + pad_h, w + pad_w
+    pad_f, pad_h, pad_w = -f % pf, -h % ph, -w % pw
+    if pad_f or pad_h or pad_w:
+        around = (0, pad_w, 0, pad_h, 0, pad_f)
+        latents = torch.nn.functional.pad(latents, around, mode="circular")
+        f, h, w = f + pad_f, h + pad_h, w + pad_w
     x = latents.reshape(b, c, f // pf, pf, h // ph, ph, w // pw, pw)
     return x.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(b, f // pf, (h // ph) * (w // pw), -1)

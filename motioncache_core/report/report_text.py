@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
+from ..settings import POLICIES, Policy
 from .run_summary import RunSummary
 from .trace import Trace
 
@@ -79,11 +80,13 @@ def text(trace: Trace) -> str:
 
 
 def _memory(trace: Trace) -> str:
-    if trace.answer_bytes:
-        return f"answers {_size(trace.answer_bytes, 0, '')}"
+    answers = f"answers {_size(trace.answer_bytes, 0, '')}" * bool(trace.answer_bytes)
+    if answers and not trace.residual_reason and not trace.kv_reason:
+        return answers
     residuals = _size(trace.residual_bytes, trace.residual_host_bytes, trace.residual_reason)
     keys = _size(trace.kv_bytes, trace.kv_host_bytes, trace.kv_reason)
-    return f"residuals {residuals}, keys and values {keys}"
+    blocks = f"residuals {residuals}, keys and values {keys}"
+    return f"{answers}, {blocks}" if answers else blocks
 
 
 def _size(device: int, host: int, reason: str) -> str:
@@ -114,7 +117,9 @@ def _choice(trace: Trace) -> list[str]:
 
 def _effective(trace: Trace) -> str:
     often = "compute_budget" if trace.settings.get("compute_budget") else "reuse_threshold"
-    names = ("warmup_steps", "uniform_updates", often, "motion_sensitivity", "forecast")
+    names: tuple[str, ...] = ("warmup_steps", often, "forecast")
+    if not POLICIES.get(trace.settings.get("policy", ""), Policy()).answers:
+        names = ("warmup_steps", "uniform_updates", often, "motion_sensitivity", "forecast")
     return ", ".join(f"{n} {trace.settings[n]:g}" for n in names if n in trace.settings)
 
 

@@ -115,5 +115,7 @@ def _patch(network: Any) -> tuple[int, int, int]:
 
 def _family(network: Any) -> str:
     name = qualified_name(network)
-    known = next((a.name for a in ADAPTERS if name.startswith(a.module_prefix)), None)
-    return known or type(network).__name__
+    for adapter in ADAPTERS:
+        if name in adapter.classes or name.startswith(adapter.module_prefix):
+            return adapter.name
+    return type(network).__name__

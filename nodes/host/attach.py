@@ -43,6 +43,7 @@ from .devices import on_devices
 from .engine_choice import for_evaluations, why_no_tokens
 from .live_text import LiveText
 from .profiles import profile_for
+from .ranks import several_ranks
 from .rehearsal import sampler_response
 from .run_facts import for_answers, run_facts, window_of
 
@@ -79,11 +80,8 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     check_recording(model.model_options)
     clone = model.clone()
     if chosen.preset == "off":
-        reason = because("off")
-        LiveText(node_id).show(reason)
-        handle.runs.append(
-            Trace(chosen.settings.as_dict(), preset="off", reason=reason, finished=True)
-        )
+        handle.runs.append(off(chosen))
+        LiveText(node_id).show(handle.runs[-1].reason)
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
@@ -91,6 +89,22 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
+    return clone
+
+
+def off(chosen: RunSettings) -> Trace:
+    """What is told of runs of a model that was left as it is."""
+    reason = because("off")
+    return Trace(chosen.settings.as_dict(), preset="off", reason=reason, finished=True)
+
+
+def detach(model: Any) -> Any:
+    """A clone of the model as it was before `attach`."""
+    clone = model.clone()
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL,
+                 WrappersMP.DIFFUSION_MODEL):  # fmt: skip
+        clone.remove_wrappers_with_key(kind, KEY)
+    clone.model_options.get("transformer_options", {}).pop(KEY, None)
     return clone
 
 
@@ -107,20 +121,24 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
-    settings, why = chosen.settings, list(chosen.why)
-    compiled = compiled_reason(guider.model_patcher, outer)
-    # its chunks' rows are told apart
-    by_chunks = getattr(sampler, "denoises_chunks", False)
+    in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
-    if not settings.traits.answers and not by_chunks:
-        no_tokens = compiled or why_no_tokens(guider, outer, noise)
-        settings = settings if no_tokens is None else for_evaluations(settings)
-    trace = Trace(settings.as_dict(), preset=preset, why=why)
+    # its chunks' rows are told apart, whatever the policy
+    by_chunks = getattr(sampler, "denoises_chunks", False)
+    if not chosen.settings.traits.answers and not by_chunks:
+        no_tokens = in_the_way or why_no_tokens(guider, outer, noise)
+    settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
-        trace.remark(because("tokens_unknown", why=no_tokens))
+        settings, told = for_evaluations(settings), []
+    trace = Trace(settings.as_dict(), preset=preset, why=told)
+    if no_tokens is not None:
+        why, action = no_tokens.happened, no_tokens.action
+        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
     live = LiveText(config.node_id)
-    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), compiled)
-    if settings.traits.answers and not by_chunks:
+    whole = settings.traits.answers and not by_chunks
+    declined = None if whole else in_the_way
+    facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
+    if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
         session: AnswerSession | DeviceSessions = answer_session(

@@ -14,6 +14,7 @@ CALIBRATE = "motioncache_calibrate"
 _OTHER_CACHES = {
     "easycache": "EasyCache or LazyCache",
     "rel_l1_thresh": "TeaCache",
+    "teacache": "TeaCache",
     "magcache_thresh": "MagCache",
 }
 

@@ -15,7 +15,7 @@ from ...motioncache_core import (
     find_adapter,
     fingerprint,
 )
-from ...motioncache_core.settings import FIXED
+from ...motioncache_core.sampling.run_settings import FIXED
 from .compiled import plain
 
 _NETWORK = "diffusion_model"

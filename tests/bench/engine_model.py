@@ -17,7 +17,7 @@ from torch import Tensor
 
 # what the presets do to tokens, from the second evaluation on; nothing but the accumulators decides
 SETTINGS = replace(
-    PRESETS["balanced"],
+    PRESETS["motion"],
     compute_budget=0.0,
     warmup_steps=1,
     reuse_threshold=1.0,

@@ -44,7 +44,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE for all presets")
-    parser.add_argument("--presets", nargs="*", default=list(PRESETS), choices=list(PRESETS))
+    cached = [name for name in PRESETS if name != "off"]
+    parser.add_argument("--presets", nargs="*", default=cached, choices=cached)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     changes: dict[str, Any] = {}
@@ -60,10 +61,10 @@ def main() -> None:
             made.append((codec.decode(uncached()), cached))
     rows = {name: MotionCacheSettings.preset(name, **changes) for name in args.presets}
     # controls: as many random tokens, and as many in whole evaluations
-    balanced = MotionCacheSettings.preset("balanced", **changes)
+    motion = MotionCacheSettings.preset("motion", **changes)
     rows |= {
-        "balanced, random tokens": replace(balanced, policy="random"),
-        "balanced, whole evaluations": replace(balanced, policy="step"),
+        "motion, random tokens": replace(motion, policy="random"),
+        "motion, whole evaluations": replace(motion, policy="step"),
     }
     result = {}
     for name, settings in rows.items():

@@ -1,4 +1,4 @@
-"""Every sampler of ComfyUI with whole evaluations foretold: the share that is asked for is computed."""
+"""Every sampler of ComfyUI with whole evaluations foretold: the share asked for is computed."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.comfy
 
 # what depends on the host; schemas, words and pictures do not, and test_server.py has them once
 MODULES = (
-    "life_cycle", "faults", "conflicts", "sampling", "chaining", "compiled",
+    "life_cycle", "faults", "conflicts", "answers", "sampling", "chaining", "compiled",
     "forcing_sampler", "forcing_cached", "forcing_errors", "calibrate",
     "answer_graphs", "answer_calls",
 )  # fmt: skip

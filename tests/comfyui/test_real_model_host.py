@@ -84,7 +84,8 @@ def test_a_user_gets_the_table(server, line, tmp_path):  # noqa: F811
         told = found["policies"][name]
         assert budget - 0.05 < told["compute_share"]["mean"] < budget + 0.01
         assert 30 < told["psnr"]["mean"] < 90
-        assert told["distance"] == [f"steps (compute_budget {budget})"]
+    assert found["policies"]["fast"]["distance"] == []
+    assert found["policies"]["step"]["distance"] == ["steps (compute_budget 0.4)"]
     assert found["policies"]["LazyCache"]["compute_share"] is None
     assert (out / "table.md").read_text("utf-8").strip() in said
     sheets = sorted(out.glob("sheet_*.png"))

@@ -16,7 +16,6 @@ from motioncache_pack.motioncache_core import (
     answer_session,
 )
 from motioncache_pack.motioncache_core.common.reasons import because, code_of
-from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 
 STEPS = 20
@@ -271,23 +270,20 @@ def test_an_exception_leaves_nothing():
     assert all(ref() is None for ref in seen)
 
 
-def test_out_of_memory_beside_the_answers_costs_the_reuse_not_the_run(monkeypatch):
-    def full(*args):
-        raise torch.OutOfMemoryError("full")
-
-    monkeypatch.setattr(PassState, "store", full)
-    host = Host()
-    out = host.sample(Model())
-    assert torch.equal(out, plain(Model()))
-    assert [code_of(r) for r in host.trace.remarks] == ["out_of_memory_answers"]
-    assert set(marks(host.trace)) == {"D"}
-
-
 def test_a_sampler_that_cannot_be_followed_computes_everything():
     reason = because("sampler_unknown", why="no reason")
     host = Host(response=reason)
     assert torch.equal(host.sample(Model()), plain(Model()))
     assert host.trace.reason == reason
+
+
+def test_a_guider_that_does_not_say_where_an_evaluation_begins():
+    host, model = Host(), Model()
+    x = torch.randn(SHAPE)
+    assert torch.equal(host.call(model, x), Model().answer(x, SIGMAS[0]))
+    host.session.close()
+    assert code_of(host.trace.reason) == "guider_unknown"
+    assert not host.session._passes
 
 
 def test_ended_passes_are_let_go():

@@ -109,7 +109,7 @@ def test_on_the_demo_model_the_video_ends_closer(seed):
     facts = RunFacts(sigmas=sampling.sigmas(), profile=profile)
     errors = []
     for strength in (0.0, 1.0):
-        settings = replace(PRESETS["fast"], correction=strength)
+        settings = replace(PRESETS["motion"], compute_budget=0.3, correction=strength)
         got, trace = cached_sample(
             network, *clip.text, noise, sampling, settings, ops, facts, **more
         )

@@ -14,9 +14,9 @@ from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached
 
 OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
 # their forecast is kept on the model's device in its dtype only
-BALANCED = replace(checkpoint.SETTINGS, kv_forecast=0.0)
-FAST = replace(BALANCED, compute_budget=PRESETS["fast"].compute_budget)
-NEVER = replace(BALANCED, reuse_threshold=0.0)
+MOTION = replace(PRESETS["motion"], kv_forecast=0.0)
+FAST = replace(MOTION, compute_budget=0.3)
+NEVER = replace(MOTION, reuse_threshold=0.0)
 CHUNKS = ForcingOptions(3, 6)
 FRAMES = 9
 
@@ -46,7 +46,7 @@ def error(got, wanted):
 
 @pytest.mark.parametrize(
     "settings, seed, forcing, partial",
-    [(BALANCED, 0, None, 5), (BALANCED, 1, CHUNKS, 5), (FAST, 3, None, 3), (FAST, 0, CHUNKS, 3)],
+    [(MOTION, 0, None, 5), (MOTION, 1, CHUNKS, 5), (FAST, 3, None, 3), (FAST, 0, CHUNKS, 3)],
 )
 def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(
     settings, seed, forcing, partial
@@ -64,9 +64,9 @@ def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(
 
 
 def test_where_reuse_is_nearly_exact_8_bits_are_too():
-    """Of the clips above the one whose 8 bits cost most, at the default preset's budget."""
+    """Of the clips above the one whose 8 bits cost most, at the preset's budget."""
     exact, coded = (
-        video(0, replace(BALANCED, kv_cache=place), CHUNKS)[0] for place in ("gpu", "gpu_fp8")
+        video(0, replace(MOTION, kv_cache=place), CHUNKS)[0] for place in ("gpu", "gpu_fp8")
     )
     # 50 dB
     assert 0 < error(coded, exact) < 1e-5

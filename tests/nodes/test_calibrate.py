@@ -279,11 +279,11 @@ def test_diffusion_forcing_is_not_recorded(pack, models):
 
 
 def test_a_preset_is_resolved_for_the_run_and_settings_are_not(pack, models):
-    patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
+    patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "motion")
     pack.sample(patched, steps=12)
     data = summary(handle.latest)
-    assert data["preset"] == "balanced" and data["settings"]["warmup_steps"] == 1
-    assert "Preset: balanced (warmup_steps 1" in text(handle.latest)
+    assert data["preset"] == "motion" and data["settings"]["warmup_steps"] == 1
+    assert "Preset: motion (warmup_steps 1" in text(handle.latest)
     assert any("warmup_steps 1 instead of 2" in why for why in data["why"])
     assert marks(handle.latest)[2:] != "D" * 10
     chosen = MotionCacheSettings(**MIXED)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, marks
+from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, foretold, marks
 
 
 def put_override(model, seen, factor=1.5):
@@ -102,12 +102,14 @@ def test_two_overrides_and_a_replacer_together(pack):
     ("name", "order"),
     [("double_block", "before"), ("attn1_patch", "behind"), ("attn2_patch", "behind")],
 )
-def test_patches_that_need_all_tokens_make_the_run_pass_through(pack, name, order):
+def test_beside_patches_that_need_all_tokens_whole_evaluations_are_foretold(pack, name, order):
     def put(model, seen):
         whole = {"double_block": lambda args: args}
         model.set_model_patch(whole.get(name, lambda args: args["x"]), name)
 
     patched, handle, _ = build(pack, put, order)
+    off, _, _ = build(pack, put, order, reuse_threshold=0.0)
+    assert torch.equal(pack.sample(off), pack.sample(pack.wan()))
     seen = []
     hook = patched.model.diffusion_model.blocks[0].register_forward_hook(
         lambda module, args, out: seen.append(args[0].shape[1])
@@ -116,8 +118,10 @@ def test_patches_that_need_all_tokens_make_the_run_pass_through(pack, name, orde
         pack.sample(patched)
     finally:
         hook.remove()
-    assert seen == [48] * STEPS
-    assert f"patches every block ({name})" in handle.latest.reason
+    why, computed = foretold(handle.latest)
+    assert computed == round(0.4 * STEPS) and seen == [48] * computed
+    assert f"another node patches every block ({name})" in why
+    assert why.endswith("to tell tokens apart, remove that node")
 
 
 def test_a_callback_sees_every_step(pack):

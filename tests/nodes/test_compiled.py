@@ -1,4 +1,5 @@
-"""Models that a compile node has compiled: by blocks they are cached, as a whole they are not."""
+"""Models that a compile node has compiled: by blocks their tokens are told apart, as a whole their
+evaluations are foretold."""
 
 import importlib
 import logging
@@ -9,7 +10,13 @@ import torch
 from motioncache_pack.motioncache_core import UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support.forcing_runs import by_host, clip, error
-from motioncache_pack.tests.support.node_runs import LAYERS, marks, options_of, small_weights
+from motioncache_pack.tests.support.node_runs import (
+    LAYERS,
+    foretold,
+    marks,
+    options_of,
+    small_weights,
+)
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
@@ -88,8 +95,16 @@ def test_runs_with_and_without_share_compiled_blocks(pack):
     assert "p" in marks(handle.latest)
 
 
+def balanced(pack):
+    """What whole evaluations of the model that is not compiled give at their usual share."""
+    patched, handle = pack.execute("MotionCachePatcher", wan(pack), "balanced")
+    wanted = pack.sample(patched, STEPS)
+    assert marks(handle.latest).count("D") == round(0.4 * STEPS)
+    return wanted
+
+
 @orders
-def test_a_model_compiled_as_a_whole_passes_through_in_silence(pack, order, caplog):
+def test_a_model_compiled_as_a_whole_has_its_evaluations_foretold(pack, order, caplog):
     base = wan(pack)
     wanted = pack.sample(base, STEPS)
     counters.clear()
@@ -99,34 +114,35 @@ def test_a_model_compiled_as_a_whole_passes_through_in_silence(pack, order, capl
     model, handle = both(pack, order, ["diffusion_model"])
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")
-        assert torch.equal(pack.sample(model, STEPS), wanted)
+        assert torch.equal(pack.sample(model, STEPS), balanced(pack))
     assert set(counters["graph_break"]) == breaks
     assert not [w for w in warned if "motioncache" in f"{w.message} {w.filename}".lower()]
-    assert "MotionCache" not in caplog.text
-    assert handle.latest.calls() == []
+    why, computed = foretold(handle.latest)
+    assert "the model is compiled as a whole" in why and computed == round(0.4 * STEPS)
     words, _, _ = pack.execute("MotionCacheReport", handle, {})
-    assert "Compile the blocks instead" in words
+    for told in (caplog.text, words):
+        assert "to tell tokens apart, compile the blocks instead" in told
 
 
 def test_a_network_that_an_object_patch_has_compiled(pack):
     model = wan(pack)
-    wanted = pack.sample(model, STEPS)
+    wanted = balanced(pack)
     model = model.clone()
     torch._dynamo.reset()
     network = torch.compile(model.get_model_object("diffusion_model"), backend="eager")
     model.add_object_patch("diffusion_model", network)
     patched, handle = pack.patch(model)
     assert torch.equal(pack.sample(patched, STEPS), wanted)
-    assert "compiled as a whole" in handle.latest.reason
+    assert "compiled as a whole" in foretold(handle.latest)[0]
 
 
 def test_fullgraph_leaves_no_room_for_the_attention_hook(pack):
-    wanted = pack.sample(wan(pack), STEPS)
+    wanted = balanced(pack)
     model, handle = both(pack, "behind")
     # on a CPU the graphs of ComfyUI's own blocks are not whole
     model.model_options["torch_compile_kwargs"]["fullgraph"] = True
     assert torch.equal(pack.sample(model, STEPS), wanted)
-    assert "Switch fullgraph off" in handle.latest.reason
+    assert "switch fullgraph off" in foretold(handle.latest)[0]
 
 
 @pytest.mark.parametrize(("dynamic", "told"), [(False, True), (None, False)])

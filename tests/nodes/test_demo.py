@@ -84,7 +84,8 @@ def test_the_workflow_with_the_shipped_model(pack):
     assert plain.shape == cached.shape == (FRAMES, 64, 64, 3)
     assert maps.shape == (FRAMES, 8, 8)
     assert trace.grid == (FRAMES, 8, 8)
-    assert trace.distance == "steps (compute_budget 0.4)"
+    assert (trace.model, trace.distance) == ("Wan", "")
+    assert [e.kind for e in trace.evaluations].count("dense") == round(0.4 * 24)
     assert not torch.equal(plain, cached)
 
 

@@ -136,7 +136,7 @@ def test_a_network_without_a_noise_level_per_frame(pack, refuses, make, match, a
     said = refuses(make(pack), UnsupportedModelError, match, {"attention": attention})
     assert "ordinary sampler" in said
     # what the MotionCache node says: nothing runs here, and the node to remove is another one
-    assert "runs unpatched" not in said
+    assert "foretold" not in said
     assert "Remove the node" not in said
 
 

@@ -1,29 +1,52 @@
 """Every reason in the table comes out of a real run or call, and names something to do."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core import NoMapError
-from motioncache_pack.motioncache_core.common.reasons import REASONS, Reason, because, code_of
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import (
+    AnswerCall,
+    NoMapError,
+    RunFacts,
+    Trace,
+    answer_session,
+)
+from motioncache_pack.motioncache_core.common.reasons import (
+    REASONS,
+    Reason,
+    because,
+    code_of,
+    prefixed,
+)
 from motioncache_pack.motioncache_core.report.motion_map import mapped_steps
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.sampling.sampler_response import euler
+from motioncache_pack.motioncache_core.settings import PRESETS, MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady, dictate
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.engine.test_answer_threads import (
+    Clip,
+    Roomless,
+    one_after_the_other,
+)
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
 from motioncache_pack.tests.nodes.test_compiled import both
-from motioncache_pack.tests.nodes.test_conflicts import vace
+from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, vace
+from motioncache_pack.tests.nodes.test_raylight import shared
+from motioncache_pack.tests.support.node_runs import foretold
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
 # what a sentence's second part may begin with
 VERBS = {
-    "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Set", "Switch", "Use",
+    "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Sample", "Set", "Switch",
+    "Use",
 }  # fmt: skip
 
 
@@ -60,6 +83,50 @@ def by_engine(facts, frames=3, branches=(("cond",),) * 3, **settings):
     return run.trace
 
 
+def by_preset(pack, preset, model=None, **how):
+    """The trace of a run with a preset."""
+    model = pack.wan() if model is None else model
+    patched, handle = pack.execute("MotionCachePatcher", model, preset)
+    pack.sample(patched, **how)
+    return handle.latest
+
+
+class Followed:
+    """A sampler that does what Euler does, and is none of the host's."""
+
+    def __init__(self, euler):
+        self.sample = euler.sample
+
+
+def unknown_sampler(pack, _):
+    patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
+    guider = pack.host.guider(patched, pack.host.text(1), pack.host.text(2))
+    noise = torch.randn(1, 16, 3, 8, 8)
+    sampler = Followed(pack.host.samplers.sampler_object("euler"))
+    guider.sample(noise, 0 * noise, sampler, pack.host.sigmas(patched, 14), seed=1)
+    return handle.latest
+
+
+def by_answers(later=None, video=(1, 1, 2, 2), until=20, told=True):
+    """The trace of twenty steps of a model, of which eight are computed.
+
+    Args:
+        later: what the sampler asks for from the tenth evaluation on: noise level and passes.
+        told: whether the session is told where an evaluation begins.
+    """
+    sigmas = tuple(1 - k / 20 for k in range(21))
+    trace, facts = Trace(PRESETS["balanced"].as_dict()), RunFacts(sigmas=sigmas)
+    session = answer_session(PRESETS["balanced"], kernels, facts, trace, euler(sigmas))
+    for k, sigma in enumerate(sigmas[:until]):
+        level, passes = later(sigma) if later and k >= 10 else (sigma, ("a",))
+        x = torch.randn(len(passes), 1, 1, 2, 2)
+        if told:
+            session.begin(level)
+        session.evaluate(AnswerCall("network", lambda x=x: 0.9 * x, x, passes, video))
+    session.close()
+    return trace
+
+
 def whole(pack, _):
     model, handle = both(pack, "before", keys=["diffusion_model"])
     pack.sample(model, 9)
@@ -76,6 +143,12 @@ def fullgraph(pack, _):
 def static(pack, _):
     model, handle = both(pack, "before", dynamic=False)
     pack.sample(model, 9)
+    return handle.latest
+
+
+def an_image(pack, _):
+    model, handle = pack.patch(pack.host.patcher(OtherNetwork()))
+    pack.guide(model, torch.randn(1, 16, 8, 8))[1]()
     return handle.latest
 
 
@@ -156,13 +229,26 @@ def short_of_memory(monkeypatch, kv_forecast=0.0, **places):
     return by_engine({}, kv_cache="gpu", kv_forecast=kv_forecast)
 
 
+def in_one_of_two(pack, monkeypatch):
+    model, handle = pack.patch(pack.wan())
+    shared(monkeypatch)
+    pack.sample(model)
+    return handle.latest
+
+
+def without_room():
+    clip = Clip(Roomless(0))
+    clip.sample(one_after_the_other)
+    return clip.trace
+
+
 # by place: code to how it is reached: a trace whose report names it, or the sentence itself
 MAKERS = {
     "nodes": {
+        "off": lambda pack, _: by_preset(pack, "off"),
         "few_steps": lambda pack, _: by_node(pack, steps=6),
         "threshold_zero": lambda pack, _: by_node(pack, reuse_threshold=0.0),
-        "model_variant": lambda pack, _: pack.patch(vace(pack))[1].latest,
-        "block_patch": patched_blocks,
+        "tokens_unknown": lambda pack, _: by_preset(pack, "motion", vace(pack)),
         "budget_spent": lambda pack, _: by_node(
             pack, steps=20, warmup_steps=5, policy="step", compute_budget=0.2
         ),
@@ -174,11 +260,16 @@ MAKERS = {
         "map_policy": lambda pack, _: map_of(by_node(pack, policy="step")),
         "map_phase": lambda pack, _: map_of(by_node(pack, uniform_updates=30)),
     },
-    "compiled models": {
-        "compiled_whole": whole,
-        "compiled_fullgraph": fullgraph,
-        "compiled_static": static,
+    "answers": {
+        "guider_unknown": lambda *_: by_answers(told=False),
+        "sampler_unknown": unknown_sampler,
+        "noise_added": lambda pack, _: by_preset(pack, "balanced", sampler="euler_ancestral"),
+        "new_pass": lambda *_: by_answers(lambda sigma: (sigma, ("a", "b"))),
+        "steps_differ": lambda *_: by_answers(lambda sigma: (0.99 * sigma, ("a",))),
+        "out_of_memory_answers": lambda *_: without_room(),
+        "map_answers": lambda *_: map_of(by_answers(video=None)),
     },
+    "compiled models": {"compiled_static": static},
     "context windows": {
         "windows_unknown": windows,
         "windows_dimension": lambda pack, _: handled(pack, 3, None),
@@ -211,8 +302,22 @@ MAKERS = {
 }
 
 
+# why tokens cannot be told apart, told as a part of what is done instead
+INSIDE = {
+    "model_unknown": lambda pack, _: by_preset(pack, "paper", pack.host.patcher(OtherNetwork())),
+    "model_variant": lambda pack, _: by_preset(pack, "motion", vace(pack)),
+    "no_video": an_image,
+    "control_net": lambda pack, _: controlled(pack)[1].latest,
+    "block_patch": patched_blocks,
+    "compiled_whole": whole,
+    "compiled_fullgraph": fullgraph,
+    "several_ranks": in_one_of_two,
+}
+
+
 def test_every_reason_has_a_maker():
-    assert sorted(code for makers in MAKERS.values() for code in makers) == sorted(REASONS)
+    made = [code for makers in (*MAKERS.values(), INSIDE) for code in makers]
+    assert sorted(made) == sorted(REASONS)
 
 
 @pytest.mark.parametrize("place", MAKERS)
@@ -235,9 +340,23 @@ def test_runs_tell_their_reason(pack, monkeypatch, place):
         assert why is None or code_of(why), code
 
 
+@pytest.mark.parametrize("code", INSIDE)
+def test_runs_tell_why_their_tokens_are_unknown(pack, monkeypatch, code):
+    trace = INSIDE[code](pack, monkeypatch)
+    (why, computed), template = foretold(trace), REASONS[code]
+    assert computed == round(0.4 * len(trace.evaluations))
+    # what is filled in is different in every run
+    for part in re.split(r"\{\w+\}", template.happened):
+        assert part in why
+    assert why.endswith(template.action[0].lower() + template.action[1:])
+    assert f"Note: {why}" in text(trace)
+    (told,) = [r for r in json.loads(as_json(trace))["reasons"] if r["sentence"] == why]
+    assert told == {"code": "tokens_unknown", "sentence": why, "calls": 0}
+
+
 def test_every_reason_says_what_to_do():
     for code, template in REASONS.items():
-        assert template.action.split()[0].rstrip(":") in VERBS, code
+        assert template.action.split()[0].rstrip(":,") in VERBS, code
         assert not template.happened.endswith("."), code
         assert not template.action.endswith("."), code
 
@@ -254,6 +373,10 @@ def test_sentences_are_text_with_a_code():
     assert isinstance(reason, Reason)
     assert f"{reason}." == "".join([*reason, "."])
     assert (code_of(reason), code_of("something else")) == ("few_steps", "")
+    assert f"{reason.happened}. {reason.action}" == reason
+    told = prefixed("On gpu: ", reason)
+    assert told == f"On gpu: {reason}" == f"{told.happened}. {told.action}"
+    assert code_of(told) == "few_steps" and prefixed("On gpu: ", "words") == "On gpu: words"
 
 
 def test_a_declined_branch_beside_a_cached_one_is_told_and_counted(pack):

@@ -1,8 +1,7 @@
 """Node ids, inputs and outputs are a public contract: saved workflows depend on them."""
 
-import importlib
 import inspect
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 from motioncache_pack.motioncache_core import (
@@ -11,6 +10,9 @@ from motioncache_pack.motioncache_core import (
     MotionCacheSettings,
     settings_for_run,
 )
+from motioncache_pack.motioncache_core.common.reasons import because
+from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork
+from motioncache_pack.tests.support.node_runs import marks
 
 MODEL, TRACE = ("MODEL", {}), ("MOTIONCACHE_TRACE", {})
 LATENT, IMAGE = ("LATENT", {}), ("IMAGE", {})
@@ -38,19 +40,29 @@ MORE = {"advanced": True}
 PLAIN = {"advanced": False}
 PICTURE = ("IMAGE", "IMAGE")
 
+NAMES = ("off", "quality", "balanced", "fast", "motion", "paper")
 # id: display name, required inputs, optional inputs, outputs (type, name)
 CONTRACT = {
     "MotionCachePatcher": (
         "MotionCache",
-        {"model": MODEL, "preset": combo("balanced", "quality", "balanced", "fast", "paper")},
+        {"model": MODEL, "preset": combo("balanced", *NAMES)},
         {"settings": ("MOTIONCACHE_SETTINGS", {})},
         [("MODEL", "MODEL"), ("MOTIONCACHE_TRACE", "trace")],
+    ),
+    "MotionCacheRay": (
+        "MotionCache (Ray)",
+        {
+            "ray_actors": ("RAY_ACTORS", {}),
+            "preset": combo("balanced", *PRESETS),
+        },
+        {"settings": ("MOTIONCACHE_SETTINGS", {})},
+        [("RAY_ACTORS", "ray_actors"), ("MOTIONCACHE_TRACE", "trace")],
     ),
     "MotionCacheSettings": (
         "MotionCache Settings",
         {
-            "policy": combo("motion", "motion", "chunk", "step", "random", **PLAIN),
-            "warmup_steps": whole(2, 1, 100, **PLAIN),
+            "policy": combo("answer", "answer", "motion", "chunk", "step", "random", **PLAIN),
+            "warmup_steps": whole(1, 1, 100, **PLAIN),
             "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
             "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
             "uniform_updates": whole(0, 0, 1000, **MORE),
@@ -67,6 +79,7 @@ CONTRACT = {
             "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
             "compute_budget": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
             "correction": real(1.0, 0.0, 1.0, 0.01, **MORE),
+            "hindsight": ("BOOLEAN", {"default": True, **MORE}),
         },
         {},
         [("MOTIONCACHE_SETTINGS", "settings")],
@@ -268,9 +281,8 @@ def test_every_widget_reaches_its_option(pack, changed):
 
 
 def test_every_preset_of_the_patcher_exists_and_patches(pack):
-    options = CONTRACT["MotionCachePatcher"][1]["preset"][1]["options"]
-    assert options == list(PRESETS)
-    for name in options:
+    assert list(PRESETS) == list(NAMES)
+    for name in PRESETS:
         model, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
         pack.sample(model, steps=9)
         # the run's length counts
@@ -279,14 +291,24 @@ def test_every_preset_of_the_patcher_exists_and_patches(pack):
         assert handle.latest.preset == name and set(chosen.why) <= set(handle.latest.why)
 
 
-def test_a_declined_model_reports_the_preset_as_it_is_written(pack, monkeypatch):
-    host = importlib.import_module("motioncache_pack.nodes.host.attach")
-    declined = SimpleNamespace(name="wan"), "declined"
-    monkeypatch.setattr(host, "find_adapter", lambda network: declined)
+def test_a_model_of_unknown_tokens_reports_the_preset_and_what_became_of_it(pack):
     for name, preset in PRESETS.items():
-        _, handle = pack.execute("MotionCachePatcher", pack.wan(), name)
-        assert (handle.latest.preset, handle.latest.reason) == (name, "declined")
-        assert handle.latest.settings == preset.as_dict()
+        model, handle = pack.execute("MotionCachePatcher", pack.host.patcher(OtherNetwork()), name)
+        pack.sample(model, steps=12)
+        trace = handle.latest
+        assert trace.preset == name and trace.reason == ("" if name != "off" else because("off"))
+        if preset.traits.answers or name == "off":
+            assert trace.settings == preset.as_dict()
+            continue
+        # as much work, or that of the default where a threshold decides
+        budget = preset.compute_budget or PRESETS["balanced"].compute_budget
+        changed = replace(PRESETS["balanced"], compute_budget=budget)
+        # what is said of the preset's settings is not true of these
+        assert trace.why == [
+            f"{round(budget * 12)} of the sampler's 12 evaluations are computed, the "
+            "others foretold from answers and made up for in hindsight"
+        ]
+        assert trace.settings == changed.as_dict() and marks(trace).count("D") == round(budget * 12)
 
 
 def test_a_settings_socket_wins_over_the_preset(pack):

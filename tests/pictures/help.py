@@ -204,6 +204,7 @@ class _Handle:
 # where the node goes, and what it brings
 PICTURES: dict[str, tuple[tuple[str, ...], Callable[[Runs], list[Image.Image]] | None]] = {
     "MotionCachePatcher": (("Load model", "LoRA", "!MotionCache", "KSampler"), _patcher),
+    "MotionCacheRay": (("Ray UNET loader", "!MotionCache (Ray)", "Ray sampler"), None),
     "MotionCacheSettings": (("!Settings", "*MotionCache", "KSampler"), _settings),
     "MotionCacheMotionMap": (("*MotionCache", "KSampler", "!Motion Map"), _motion_map),
     "MotionCacheReport": (("*MotionCache", "KSampler", "!Report"), _report),

@@ -53,13 +53,45 @@ def test_protected_evaluations_are_computed_whatever_the_budget():
 
 
 @pytest.mark.parametrize("wanted", range(2, 25))
-def test_distances_fall_towards_the_end(wanted):
-    chosen = sorted(placed(24, wanted, {0, 23}))
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+def test_placement_is_dense_at_both_ends(wanted, shift):
+    sigmas = [shift * u / (1 + (shift - 1) * u) for u in levels(24)[:-1]]
+    chosen = sorted(placed(sigmas, wanted, {0, 23}))
     assert len(chosen) == wanted
-    gaps = [b - a for a, b in itertools.pairwise(chosen)]
-    # rounding moves a place by one at most
-    assert all(later <= earlier + 1 for earlier, later in itertools.pairwise(gaps))
-    assert gaps[-1] <= gaps[0]
+    assert {0, 23} <= set(chosen)
+    if wanted >= 4:
+        assert 22 in chosen
+    if 6 <= wanted <= 12:
+        gaps = [b - a for a, b in itertools.pairwise(chosen)]
+        assert gaps[0] <= max(gaps)
+        assert gaps[-2] <= max(gaps)
+
+
+def test_a_shift_moves_evaluations_to_where_the_noise_goes():
+    low, high = (
+        sorted(placed([s * u / (1 + (s - 1) * u) for u in levels(24)[:-1]], 10, {0, 23}))
+        for s in (3.0, 8.0)
+    )
+    # more steps at high noise, each of them shorter
+    assert low[1] <= high[1]
+    assert sum(low) < sum(high)
+
+
+def test_noise_levels_above_one_are_those_of_a_flow():
+    flow = [0.9, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05]
+    scaled = [s / (1 - s) for s in flow]
+    assert placed(flow, 5, {0, 7}) == placed(scaled, 5, {0, 7})
+
+
+def test_unsampling_is_placed_from_its_end():
+    sigmas = levels(20)[::-1][1:]
+    plan = answer_plan(OURS, RunFacts(sigmas=(*sigmas, 1.0)), euler((*sigmas, 1.0)))
+    assert {0, 1, len(sigmas) - 1} <= plan.computed
+    assert len(plan.computed) == round(0.4 * len(sigmas))
+
+
+def test_equal_levels_at_the_end_divide_by_nothing():
+    assert len(placed([0.9, 0.5, 0.2, 0.2, 0.2, 0.0, 0.0], 5, {0, 6})) == 5
 
 
 def test_what_noise_adds_is_carried_as_clean_latents():

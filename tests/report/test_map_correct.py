@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import PRESETS
 from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample
 from motioncache_pack.motioncache_core.engine.session import Session
@@ -36,7 +37,7 @@ def ranks_moving_first(shown, moving):
 
 
 # the map is the difference between neighbouring frames, not the change of the blocks' own answer
-DIFFERENCE = replace(checkpoint.SETTINGS, motion_source="predicted_x0")
+DIFFERENCE = replace(PRESETS["motion"], motion_source="predicted_x0")
 OPTIONS = SampleOptions(steps=STEPS, shift=checkpoint.SHIFT)
 
 
@@ -81,13 +82,14 @@ def test_a_model_that_knows_the_scene_has_its_motion_on_the_map(model, name):
     assert min(agreed) > 0.8
 
 
+@pytest.mark.parametrize("preset", ["balanced", "motion"])
 @pytest.mark.parametrize("name", scenes.SCENES)
-def test_the_demo_models_map_ranks_what_moves_first(model, name):
+def test_the_demo_models_map_ranks_what_moves_first(model, name, preset):
     """Its own predictions are noisy, and most of a scene stands still: among tokens that do not
     move there is no order to agree on. What counts is that moving ones come before them."""
     clip = clips.clip(scenes.SCENES[name], FRAMES)
     _, trace = cached_sample(
-        model, *clip.text, clip.noise(0), OPTIONS, checkpoint.SETTINGS, kernels,
+        model, *clip.text, clip.noise(0), OPTIONS, PRESETS[preset], kernels,
         RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile()),
         conditions=clip.conditions,
     )  # fmt: skip

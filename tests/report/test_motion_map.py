@@ -57,6 +57,15 @@ def test_motion_is_stretched_from_the_floor_to_one(trace):
     assert shown.reshape(-1).tolist() == pytest.approx([0] * 6 + [1] * 3 + [0.5] * 3, abs=1e-5)
 
 
+def test_the_change_of_an_answer_is_shown_as_it_is(trace):
+    trace.settings |= {"policy": "answer", "motion_source": "residual"}
+    shown = values(trace, "motion").reshape(-1).tolist()
+    assert shown == pytest.approx([153 / 255] * 6 + [1] * 3 + [204 / 255] * 3)
+    trace.evaluations[2].weight = None
+    with pytest.raises(MotionCacheError, match="fewer than two evaluations were computed"):
+        values(trace, "motion")
+
+
 def test_active_updates_and_staleness_by_hand(trace):
     assert values(trace, "active", 2).reshape(-1).tolist() == ACTIVE
     assert values(trace, "active", -1).sum() == 0
@@ -122,7 +131,7 @@ def test_colours_run_from_the_first_to_the_last_anchor():
         ({"upscale": "cubic"}, ("'cubic'", "'nearest'", "'smooth'")),
         ({"step": 4, "view": "active"}, ("step is 4", "4 evaluations", "0 to 3")),
         ({"step": -5, "view": "active"}, ("step is -5", "0 to 3")),
-        ({"step": 0}, ("evaluation 0 has no motion map", "2 to 2")),
+        ({"step": 0}, ("evaluation 0 has no motion map; the first is that of 2, the last", "of 2")),
         ({"images": torch.zeros(4, 4, 3)}, ("(4, 4, 3)", "(N, H, W, 3)")),
     ],
 )
@@ -145,6 +154,8 @@ def test_a_legend_says_what_the_ends_of_the_colours_mean(trace):
     assert scale(trace, "motion", [2]) == Scale("motion weight", "0.60", "1.00")
     trace.settings["motion_source"] = "residual"
     assert scale(trace, "motion", [2]) == Scale("rate of change", "0.00", "1.00")
+    trace.settings["policy"] = "answer"
+    assert scale(trace, "motion", [2]) == Scale("change of the model's answer", "0.00", "1.00")
     assert scale(trace, "staleness", [0, 3, 1]).high == "3"
     assert scale(trace, "staleness", [0]).high == "1"
     for view in VIEWS:

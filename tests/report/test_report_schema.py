@@ -11,6 +11,7 @@ from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
+from motioncache_pack.tests.engine.test_answer_session import Host, Model
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,15 @@ def test_the_report_of_a_run_is_valid(check, how):
     check(found)
     totals = found["totals"]
     assert totals["evaluations"] == totals["dense"] + totals["partial"] + totals["reuse"]
+
+
+def test_the_report_of_foretold_evaluations_is_valid(check):
+    host = Host()
+    host.sample(Model())
+    found = json.loads(as_json(host.trace))
+    check(found)
+    assert found["distance"] == "" and found["memory"]["answer_bytes"] > 0
+    assert found["totals"]["compute_share"] == 0.4 == found["totals"]["flops_share"]
 
 
 def test_reports_of_runs_without_an_evaluation_are_valid(check):

@@ -12,7 +12,7 @@ from motioncache_pack.motioncache_core.report.trace import (
     EvaluationRecord,
     Trace,
 )
-from motioncache_pack.motioncache_core.settings import MotionCacheSettings
+from motioncache_pack.motioncache_core.settings import PRESETS, MotionCacheSettings
 
 TOKENS = 20
 
@@ -114,6 +114,22 @@ def test_the_text_says_what_the_host_keeps(trace):
     trace.kv_host_bytes = 3 * 2**19
     assert "keys and values 2.0 MiB and 1.5 MiB on the cpu (2 MiB" in text(trace)
     assert json.loads(as_json(trace))["memory"]["kv_host_bytes"] == 3 * 2**19
+
+
+def test_the_text_says_what_is_kept_of_answers(trace):
+    """Beside residuals, keys and values where chunks are told apart; instead of them where not."""
+    trace.answer_bytes = 3 * 2**20
+    kept = "keys and values 2.0 MiB (2 MiB on the model's device)"
+    assert f"Memory: answers 3.0 MiB, residuals 3.0 MiB, {kept}" in text(trace)
+    trace.residual_bytes, trace.kv_bytes, trace.kv_reason, trace.distance = 0, 0, "", ""
+    trace.blocks, trace.preset = 0, "balanced"
+    trace.settings = PRESETS["balanced"].as_dict()
+    lines = text(trace).splitlines()
+    assert "Model: Wan, 5x2x2 tokens in 1 chunk(s)" in lines
+    assert "Memory: answers 3.0 MiB" in lines
+    assert "Preset: balanced (warmup_steps 1, compute_budget 0.4, forecast 1)" in lines
+    assert not any(line.startswith("Distance") for line in lines)
+    assert json.loads(as_json(trace))["memory"]["answer_bytes"] == 3 * 2**20
 
 
 def test_the_line_and_the_text_say_what_was_saved(trace):

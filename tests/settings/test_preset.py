@@ -5,7 +5,7 @@ import json
 
 import pytest
 from motioncache_pack.motioncache_core import PRESETS, settings_for_run
-from motioncache_pack.motioncache_core.settings import FEW_STEPS, TUNED_STEPS
+from motioncache_pack.motioncache_core.sampling.run_settings import FEW_STEPS, TUNED_STEPS
 
 
 @pytest.mark.parametrize("steps", [0, 1, FEW_STEPS, TUNED_STEPS, 30, 1000])
@@ -18,7 +18,7 @@ def test_no_short_run_has_the_preset_as_it_is_written(steps):
 
 @pytest.mark.parametrize(
     ("name", "steps", "warm_up"),
-    [("balanced", 9, 1), ("quality", 12, 1), ("fast", 13, 2), ("fast", 20, 2)],
+    [("motion", 9, 1), ("motion", 12, 1), ("motion", 13, 2), ("motion", 20, 2), ("balanced", 9, 1)],
 )
 def test_a_short_run_warms_up_for_the_same_share(name, steps, warm_up):
     chosen = settings_for_run(name, steps)
@@ -43,11 +43,9 @@ def test_the_measured_runs_are_those_of_this_rule(root):
     data = json.loads((root / "tests/bench/results/short_runs.json").read_text("utf-8"))
     pairs = {}
     for row in data["rows"]:
-        written, resolved = (
-            PRESETS[row["preset"]],
-            settings_for_run(row["preset"], row["steps"]).settings,
-        )
-        wanted = written if row["settings"] == "written" else resolved
+        # what was called quality, balanced and fast then warmed up as motion does
+        resolved = settings_for_run("motion", row["steps"]).settings
+        wanted = PRESETS["motion"] if row["settings"] == "written" else resolved
         assert row["warmup_steps"] == wanted.warmup_steps
         pairs.setdefault((row["preset"], row["steps"]), {})[row["settings"]] = row
     # at 10, 11 and 12 steps

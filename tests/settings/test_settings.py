@@ -26,6 +26,7 @@ WRONG = {
 ENDLESS = 10**400
 # fields that have to fit others: what makes their whole range fit, but for an overlap of all
 BESIDE = {
+    "policy": {"compute_budget": 0.4},
     "window_frames": {"chunk_frames": 1},
     "overlap_frames": {"chunk_frames": 1, "window_frames": 4096},
 }
@@ -97,10 +98,32 @@ def test_a_preset_keeps_the_rest_when_a_field_is_changed():
         assert MotionCacheSettings.preset(name) == preset
 
 
-def test_presets_are_the_documented_four_from_safe_to_fast():
-    assert list(PRESETS) == ["quality", "balanced", "fast", "paper"]
+def test_presets_are_the_documented_six_from_safe_to_fast():
+    assert list(PRESETS) == ["off", "quality", "balanced", "fast", "motion", "paper"]
+    assert PRESETS["off"].reuse_threshold == 0
     budgets = [PRESETS[n].compute_budget for n in ("quality", "balanced", "fast")]
     assert 1 > budgets[0] > budgets[1] > budgets[2] > 0 == PRESETS["paper"].compute_budget
+    for name in ("quality", "fast"):
+        of_balanced = dataclasses.replace(PRESETS[name], compute_budget=budgets[1])
+        assert of_balanced == PRESETS["balanced"]
+    answers = [name for name, preset in PRESETS.items() if preset.traits.answers]
+    assert answers == ["quality", "balanced", "fast"]
+
+
+def test_balanced_with_policy_motion_is_preset_motion_but_for_its_warm_up():
+    """Who changes the policy alone, as in the settings node, has what was tuned for it."""
+    motion = PRESETS["motion"]
+    changed = MotionCacheSettings.preset(
+        "balanced", policy="motion", warmup_steps=motion.warmup_steps
+    )
+    assert changed == motion
+
+
+def test_whole_evaluations_go_by_a_budget():
+    with pytest.raises(SettingsError, match=r"policy is 'answer'.*Set compute_budget"):
+        MotionCacheSettings(policy="answer")
+    # nothing is computed less often, so nothing has to say how often
+    assert MotionCacheSettings(policy="answer", reuse_threshold=0.0).compute_budget == 0
 
 
 def test_the_paper_preset_is_the_published_script():

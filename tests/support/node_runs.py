@@ -19,6 +19,7 @@ import torch
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.motioncache_core.cache.branches import BranchTable
 from motioncache_pack.motioncache_core.cache.kv_store import KVStore
+from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support import fake_comfy
 
@@ -89,6 +90,15 @@ class Pack:
 def marks(trace):
     """One letter an evaluation: D dense, p partial, . reuse."""
     return "".join({"dense": "D", "partial": "p", "reuse": "."}[e.kind] for e in trace.evaluations)
+
+
+def foretold(trace):
+    """Why a run that was to tell tokens apart foretold whole evaluations instead, and how many it
+    computed."""
+    (why,) = [remark for remark in trace.remarks if code_of(remark) == "tokens_unknown"]
+    assert trace.reason == "" and set(marks(trace)) == {"D", "."}
+    assert {call.kind for call in trace.calls()} == {"dense", "reuse"}
+    return why, marks(trace).count("D")
 
 
 def decisions(trace):

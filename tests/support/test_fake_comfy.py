@@ -1,6 +1,7 @@
 """The stand-in on its own: wrapper order, batching, clone rules, life cycle, node schemas."""
 
 import sys
+from itertools import pairwise
 
 import pytest
 import torch
@@ -144,6 +145,23 @@ def test_euler_is_exact_for_a_constant_velocity(host):
     noise = host.sample.prepare_noise(host.latent(), 7)
     out = run(host, host.patcher(Constant()), steps=4)
     torch.testing.assert_close(out, latent_format.process_out(noise - 1.0))
+
+
+def test_an_ancestral_step_keeps_the_noise_level(host):
+    """Latents of pure noise are the noise level times normal numbers after every step."""
+    sample = host.samplers.k_diffusion_sampling.sample_euler_ancestral
+    noise, sigmas, seen = torch.randn(1, 40_000), torch.tensor([1.0, 0.7, 0.4, 0.2, 0.0]), []
+
+    def clean(x, sigma, **_):
+        seen.append(float(x.std() / sigma))
+        return torch.zeros_like(x)
+
+    out = sample(clean, noise, sigmas, {"seed": 1})
+    assert seen == pytest.approx([1.0] * 4, abs=0.02) and not out.any()
+    # whoever gives the noise is asked for it once a step that ends above 0
+    drawn = []
+    sample(clean, noise, sigmas, noise_sampler=lambda *at: drawn.append(at) or noise)
+    assert drawn == list(pairwise(sigmas))[:-1]
 
 
 def test_heun_evaluates_twice_but_for_the_last_step(host):

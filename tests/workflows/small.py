@@ -86,7 +86,7 @@ def check_reports(prompt: Prompt, shown: dict[str, Any], wanted: list[tuple[int,
     told = [shown[n]["text"][0] for n, kind in kinds.items() if kind == "MotionCacheReport"]
     assert len(told) == len(wanted)
     for (count, frames), words in zip(wanted, told, strict=True):
-        assert f" {count} evaluations" in words and f" blocks, {frames}x" in words
+        assert f" {count} evaluations" in words and f", {frames}x" in words
         assert "nothing was reused" not in words
     for number, kind in kinds.items():
         if kind in ("MotionCacheReport", "MotionCacheMotionMap", "SaveAnimatedWEBP"):

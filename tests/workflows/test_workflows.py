@@ -209,7 +209,7 @@ def test_what_cannot_be_refreshed_is_left_alone(tmp_path):
     known = signatures.known()
     for change, words in (
         (lambda w: values(w, "MotionCacheSettings") or w["nodes"][1]["widgets_values"].pop(),
-         "has 17 values; write one for each"),
+         "has 18 values; write one for each"),
         (lambda w: w["nodes"][1].update(type="Strange"), "neither ours nor recorded"),
     ):  # fmt: skip
         workflow = read("wan22_14b_t2v_motioncache")

@@ -43,9 +43,9 @@ _ZERO = (
 def pass_through(model: DemoWan) -> None:
     """Start with an output near the noisy input, most of a velocity at high noise.
 
-    The patch embedding gets orthogonal columns, apart for the noise and the given latents, the
-    head the transpose of the noise's, and blocks add nothing at first: a small network need not
-    learn to carry 64 numbers of noise through every token.
+    The patch embedding gets orthogonal columns, apart for the noise and the given latents if there
+    are any, the head the transpose of the noise's, and blocks add nothing at first: a small network
+    need not learn to carry 64 numbers of noise through every token.
     """
     embedding, head = model.patch_embedding, model.head.head
     size = (model.out_dim, *model.patch_size)
@@ -55,7 +55,8 @@ def pass_through(model: DemoWan) -> None:
     columns = nn.init.orthogonal_(torch.empty(model.dim, 2 * side)).split(side, dim=1)
     noise, given = (c.unflatten(1, size) for c in columns)
     embedding.weight[:, : model.out_dim] = noise * gain
-    embedding.weight[:, -model.out_dim :] = given * gain
+    if model.in_dim > model.out_dim:
+        embedding.weight[:, -model.out_dim :] = given * gain
     head.weight.copy_(noise.permute(2, 3, 4, 1, 0).reshape(side, model.dim) / gain)
     for name, p in model.named_parameters():
         if name.endswith(_ZERO):
@@ -65,6 +66,8 @@ def pass_through(model: DemoWan) -> None:
 class Run:
     """Model, optimizers, averages and random state: all that a checkpoint holds."""
 
+    in_dim = codec.CHANNELS + conditions.CHANNELS
+
     def __init__(self, args: argparse.Namespace) -> None:
         torch.manual_seed(args.seed)
         self.args = args
@@ -73,7 +76,7 @@ class Run:
             dim=args.dim,
             ffn_dim=args.ffn_dim,
             num_layers=args.layers,
-            in_dim=codec.CHANNELS + conditions.CHANNELS,
+            in_dim=self.in_dim,
             text_dim=scenes.TEXT_AXES,
         ).to(args.device)
         pass_through(self.model)
@@ -151,9 +154,9 @@ class Run:
         return sigma.to(device), error
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, kind: type[Run] = Run) -> None:
     Path(args.run).mkdir(parents=True, exist_ok=True)
-    run = Run(args)
+    run = kind(args)
     losses = batches.BinnedLoss()
     first = run.step
     last = first + args.cooldown if args.cooldown else args.steps or 1 << 60
@@ -181,7 +184,7 @@ def train(args: argparse.Namespace) -> None:
         run.export(Path(args.run) / "demo_wan.safetensors", torch.float16)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--run", default="out/train", help="folder of state, weights and loss")
     parser.add_argument("--steps", type=int, default=0, help="stop here; 0 goes on until stopped")
@@ -196,13 +199,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--save-every", type=float, default=240.0, help="seconds between states")
-    args = parser.parse_args()
+    return parser
+
+
+def start(args: argparse.Namespace, kind: type[Run] = Run) -> None:
+    """Train a `kind` in this process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(args.threads)
     # decayed momenta turn denormal, which is many times slower on some processors
     torch.set_flush_denormal(True)
-    train(args)
+    train(args, kind)
 
 
 if __name__ == "__main__":
-    main()
+    start(parser().parse_args())

@@ -30,8 +30,11 @@ _ROUNDING = 1e-3
 
 
 class AnswerSession:
-    """State of one run. Make one per run, call `close` in a `finally`. Calls may come from one
-    thread for each device.
+    """State of one run. Make one per run, call `close` in a `finally`.
+
+    The calls of one evaluation may come from several threads, one for each device: what they share
+    is behind a lock, and a pass belongs to its device's thread. A call that outlasts the run runs
+    on and leaves nothing.
 
     Args:
         plan: which evaluations are computed; None computes all of them.
@@ -53,7 +56,8 @@ class AnswerSession:
         self._index, self._sigma, self._reuse = -1, 0.0, False
         self._last_computed = -1
         self._record: EvaluationRecord | None = None
-        self._mapped: EvaluationRecord | None = None
+        # the pass whose change is drawn
+        self._shown: Hashable = None
         self._lost: Reason | None = None
         self._lock = threading.Lock()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
@@ -61,21 +65,22 @@ class AnswerSession:
 
     def begin(self, sigma: float) -> None:
         """The sampler asks for its next evaluation, at this noise level."""
-        self._index, self._sigma = self._index + 1, sigma
-        self._seen.clear()
-        self._record = None
-        plan = self._plan
-        if (
-            plan is not None
-            and self._lost is None
-            and not plan.expects(self._index, sigma, _ROUNDING)
-        ):
-            self._lose(because("steps_differ", evaluation=self._index, sigma=sigma))
-        follows = plan is not None and self._lost is None
-        self._reuse = follows and plan is not None and self._index not in plan.computed
-        if not self._reuse:
-            self._let_go()
-            self._last_computed = self._index
+        with self._lock:
+            self._index, self._sigma = self._index + 1, sigma
+            self._seen.clear()
+            self._record = None
+            plan = self._plan
+            if (
+                plan is not None
+                and self._lost is None
+                and not plan.expects(self._index, sigma, _ROUNDING)
+            ):
+                self._lose(because("steps_differ", evaluation=self._index, sigma=sigma))
+            follows = plan is not None and self._lost is None
+            self._reuse = follows and plan is not None and self._index not in plan.computed
+            if not self._reuse:
+                self._let_go()
+                self._last_computed = self._index
 
     def evaluate(self, call: AnswerCall) -> Tensor:
         """Clean latents for the call: from the model, or foretold.
@@ -85,9 +90,17 @@ class AnswerSession:
         """
         uneven = len(call.x) % len(call.passes) != 0
         with self._lock:
-            record = self._evaluation(call)
-            names = [] if uneven else [self._name(key, call) for key in call.passes]
-            states = [self._state(name, call) for name in names]
+            over = self._closed
+            if not over and self._index < 0:
+                # nothing can be reused, as nobody says where an evaluation begins
+                self._recorder.decline(because("guider_unknown"))
+            if not over:
+                record = self._evaluation(call)
+                names = [] if uneven else [self._name(key, call) for key in call.passes]
+                states = [self._state(name, call) for name in names]
+        if over:
+            # another thread's error has ended the run, and nobody reads this result
+            return call.run()
         parts = () if uneven else call.x.split(call.samples)
         watch = Stopwatch(call.x.device)
         if self._reuse and states and all(s is not None and s.ledger.knows for s in states):
@@ -102,10 +115,14 @@ class AnswerSession:
         x0 = call.run()
         watch.stop()
         self._called(record, call, DENSE, watch, because("new_pass") if self._reuse else "")
-        ours = self._plan is not None and self._lost is None and not self._closed
-        if not ours or uneven or self._sigma <= 0:
+        if self._plan is None or not self._keeps or uneven or self._sigma <= 0:
             return x0
         return self._stored(call, names, states, x0, record)
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether answers are kept: not once the run is over or lost."""
+        return self._lost is None and not self._closed
 
     def _stored(
         self,
@@ -118,18 +135,11 @@ class AnswerSession:
         """What the sampler is given for clean latents from the model, which are remembered."""
         given, told = x0.split(call.samples), []
         parts = call.x.split(call.samples)
-        try:
-            for name, state, x, clean in zip(names, states, parts, given, strict=True):
-                mine = self._new(name, call, x) if state is None else state
-                mine.last_seen = self._index
-                told.append(mine.store(self._index, x, clean, self._sigma, self._ops))
-        except torch.OutOfMemoryError:
-            told = []
-        if not told:
-            # only now, as the traceback held what had been made
-            self._lose(SPENT)
-            return x0
-        self._observe(call, record)
+        for name, state, x, clean in zip(names, states, parts, given, strict=True):
+            mine = self._new(name, call, x) if state is None else state
+            mine.last_seen = self._index
+            told.append(mine.store(self._index, x, clean, self._sigma, self._ops))
+        self._observe(call, names, record)
         if all(t is g for t, g in zip(told, given, strict=True)):
             return x0
         return told[0] if len(told) == 1 else torch.cat(told)
@@ -138,7 +148,7 @@ class AnswerSession:
         """Freeze the trace and drop every tensor."""
         with self._lock:
             self._closed = True
-        self._passes.clear()
+            self._passes.clear()
         self._recorder.freeze()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
@@ -168,18 +178,24 @@ class AnswerSession:
         assert plan is not None
         state = PassState(call.network, x, plan.ledger(), plan.clean)
         with self._lock:
-            self._passes[name] = state
+            if self._keeps:
+                self._passes[name] = state
         return state
 
     def _let_go(self) -> None:
         """Passes that were not asked for at the last computed evaluation are over."""
         before = self._last_computed
         self._passes = {k: s for k, s in self._passes.items() if s.last_seen >= before}
+        # threads may have come in any order
+        self._shown = min(self._passes, key=repr, default=None)
 
     def _lose(self, reason: Reason) -> None:
         """From now on every evaluation is computed, and nothing is kept."""
         self._lost = reason
         self._passes.clear()
+        self._remark(reason)
+
+    def _remark(self, reason: Reason) -> None:
         self._recorder.remark(reason)
         log.warning("MotionCache - %s.", reason)
 
@@ -199,14 +215,19 @@ class AnswerSession:
             self._recorder.evaluation(self._record, None, None)
         return self._record
 
-    def _observe(self, call: AnswerCall, record: EvaluationRecord) -> None:
+    def _observe(self, call: AnswerCall, names: list[Hashable], record: EvaluationRecord) -> None:
+        """What a computed call leaves in the report."""
         with self._lock:
-            sizes = sum(s.nbytes() for s in self._passes.values())
-            self._recorder.answers(sizes)
-            first = next(iter(self._passes.values()))
-            change = None if self._mapped is record else first.change(call)
+            if not self._keeps:
+                return
+            self._recorder.answers(sum(s.nbytes() for s in self._passes.values()))
+            if SPENT not in self._recorder.trace.remarks and any(
+                s.on_host for s in self._passes.values()
+            ):
+                self._remark(SPENT)
+            shown = self._passes.get(self._shown) if self._shown in names else None
+            change = None if shown is None else shown.change(call.video, call.patch)
             if change is not None:
-                self._mapped = record
                 self._recorder.weighed(record, change)
 
     def _called(
@@ -223,6 +244,8 @@ class AnswerSession:
             kind, len(call.passes), call.x.shape[0], computed, note=note, window=tokens
         )
         with self._lock:
+            if self._closed:
+                return
             self.reached = True
             record.calls.append(made)
             self._watches.append((made, watch))

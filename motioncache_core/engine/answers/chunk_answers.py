@@ -10,9 +10,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ...common.protocols import TokenOps
+from ...common.token_layout import TokenLayout
+from ...models.adapter import ModelFacts
 from ...policy.answer_plan import AnswerPlan, answer_plan
 from ...policy.compute_budget import BudgetSteps
 from ...sampling.forcing_call import ForcingCall
@@ -47,6 +50,7 @@ def by_chunks(settings: MotionCacheSettings, run: RunFacts) -> tuple[MotionCache
         policy="chunk",
         compute_budget=0.0,
         forecast=0.0,
+        correction=0.0,
         max_stale_steps=0,
         uniform_updates=0,
     )
@@ -64,6 +68,10 @@ class ChunkAnswers:
         self._settings, self._run, self._ops = settings, run, ops
         self._plan: AnswerPlan | None = None
         self._states: dict[Name, PassState] = {}
+        # those that the last call has computed, of one branch
+        self._fresh: dict[Name, PassState] = {}
+        # of each window and chunk that was computed twice, see `change`
+        self._changes: dict[tuple[int, int], Tensor] = {}
 
     def finish(
         self, call: ModelCall, forcing: ForcingCall, computed: Sequence[bool], velocity: Tensor
@@ -78,6 +86,7 @@ class ChunkAnswers:
         first = forcing.first_chunk
         at_work = {(it.window, first + i) for i, c in enumerate(it.steps) if c.role == ACTIVE}
         self._states = {n: s for n, s in self._states.items() if n[1:] in at_work}
+        self._fresh = {}
         for i, (frames, chunk) in enumerate(zip(it.chunk_frames(), it.steps, strict=True)):
             if chunk.role != ACTIVE:
                 continue
@@ -86,6 +95,8 @@ class ChunkAnswers:
                 part = velocity[rows, :, frames].contiguous()
                 name = (key, it.window, first + i)
                 told = self._told(name, plan, call.network, chunk.step, part, computed[i])
+                if computed[i] and row == 0:
+                    self._fresh[name] = self._states[name]
                 if told is not part:
                     out = out.clone() if out is velocity else out
                     out[rows, :, frames] = told.to(out.dtype)
@@ -126,9 +137,27 @@ class ChunkAnswers:
             self._plan = answer_plan(self._settings, self._run, rehearse(sample, sigmas))
         return self._plan
 
+    def change(self, forcing: ForcingCall, layout: TokenLayout, facts: ModelFacts) -> Tensor | None:
+        """How much each token's answer changed when its chunk was last computed, 1 where most of
+        the chunk, 0 where it was not computed twice: `(L,)` fp32; None where nothing is new."""
+        window, first = forcing.iteration.window, forcing.first_chunk
+        found = {n[1:]: state.video_change(facts.patch) for n, state in self._fresh.items()}
+        new = {place: change for place, change in found.items() if change is not None}
+        if not new:
+            return None
+        old = {p: c for p, c in self._changes.items() if p[0] == window and p[1] >= first}
+        self._changes = old | new
+        still = next(iter(new.values())).new_zeros
+        parts = (
+            self._changes.get((window, first + i), still(frames * layout.spatial))
+            for i, frames in enumerate(layout.chunks)
+        )
+        return torch.cat(tuple(parts))
+
     def drop(self) -> None:
         """Keep nothing."""
         self._states.clear()
+        self._fresh, self._changes = {}, {}
 
     def nbytes(self) -> int:
         """Bytes of the answers."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ...common.protocols import TokenOps
 from ...policy.answer_ledger import KEPT, AnswerLedger
 from ...policy.motion_weights import token_patches
-from ...sampling.answer_call import AnswerCall
 
 
 class PassState:
     """The answers `d = (x - x0) / sigma` of one pass, fp32; or its clean latents, which are what
     they are seen from latents of 0 at noise level 1, but for their sign.
+
+    Where their device has no room they go on in the host's memory: several devices or processes
+    that share a run go by one plan, and none of them may leave it.
 
     Args:
         network: whose answers these are.
@@ -26,46 +30,82 @@ class PassState:
         self.network, self.ledger, self._clean = network, ledger, clean
         # number of the evaluation that it was last computed in
         self.last_seen = -1
-        self._answers = torch.empty((KEPT, *x.shape), dtype=torch.float32, device=x.device)
+        self.on_host, self._device = False, x.device
+        self._answers = torch.empty(0)
+        self._answers = self._with_room(
+            lambda place: torch.empty((KEPT, *x.shape), dtype=torch.float32, device=place)
+        )
         # slots from old to new
         self._order: list[int] = []
 
     def is_like(self, x: Tensor) -> bool:
         """Whether the answers have the shape and the place of these latents."""
-        return self._answers.shape[1:] == x.shape and self._answers.device == x.device
+        return self._answers.shape[1:] == x.shape and self._device == x.device
 
     def reuse(self, evaluation: int, x: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """Clean latents that the model was not asked for, fp32 of x's shape."""
-        x, sigma = self._seen_from(x, sigma)
-        return ops.reuse_answer(x, self._answers, self.ledger.reuse(evaluation), sigma)
+        weights = self.ledger.reuse(evaluation)
+
+        def made(place: torch.device) -> Tensor:
+            seen, level = self._seen_from(x.to(place), sigma)
+            return ops.reuse_answer(seen, self._answers, weights, level)
+
+        return self._with_room(made).to(x.device)
 
     def store(self, evaluation: int, x: Tensor, x0: Tensor, sigma: float, ops: TokenOps) -> Tensor:
         """The clean latents to give for those that the model gave, which are remembered."""
         taken = self.ledger.store(evaluation)
-        x, sigma = self._seen_from(x, sigma)
-        told = ops.store_answer(
-            x, x0.contiguous(), self._answers, taken.weights, taken.own, sigma, taken.slot
-        )
+
+        def made(place: torch.device) -> Tensor:
+            seen, level = self._seen_from(x.to(place), sigma)
+            clean = x0.to(place).contiguous()
+            return ops.store_answer(
+                seen, clean, self._answers, taken.weights, taken.own, level, taken.slot
+            )
+
+        told = self._with_room(made)
         self._order = [s for s in self._order if s != taken.slot] + [taken.slot]
         # nothing to pay: what the model gave, to the bit
-        return told if taken.pays else x0
+        return told.to(x.device) if taken.pays else x0
 
     def _seen_from(self, x: Tensor, sigma: float) -> tuple[Tensor, float]:
         return (torch.zeros_like(x), 1.0) if self._clean else (x.contiguous(), sigma)
 
-    def change(self, call: AnswerCall) -> Tensor | None:
+    def _with_room(self, make: Callable[[torch.device], Tensor]) -> Tensor:
+        """What is made beside the answers, with them in the host's memory where it must be."""
+        if not self.on_host:
+            try:
+                return make(self._device)
+            except torch.OutOfMemoryError:
+                self.on_host = True
+            # only now, as the traceback held what had been made
+            self._answers = self._answers.cpu()
+        return make(torch.device("cpu"))
+
+    def change(
+        self, size: tuple[int, int, int, int] | None, patch: tuple[int, int, int]
+    ) -> Tensor | None:
         """How much each token's answer changed between the last two that were computed, 1 where
-        most: `(L,)` fp32; None where there are no two, or no grid."""
-        if len(self._order) < 2 or call.video is None:
+        most: `(L,)` fp32; None where there are no two, or no grid.
+
+        Args:
+            size, patch: `video` and `patch` of a call, see `AnswerCall`.
+        """
+        if len(self._order) < 2 or size is None:
             return None
         before, now = (self._answers[s] for s in self._order[-2:])
         # the samples of a batch are one picture
         moved = (now - before).abs().flatten(1).amax(dim=0)
-        c, f, h, w = call.video
+        c, f, h, w = size
         video = moved[: c * f * h * w].view(1, c, f, h, w)
-        change = token_patches(video, call.patch)[0].mean(dim=-1).flatten()
+        change = token_patches(video, patch)[0].mean(dim=-1).flatten()
         found: Tensor = change / change.amax().clamp_min(1e-30)
         return found
+
+    def video_change(self, patch: tuple[int, int, int]) -> Tensor | None:
+        """The same where the latents are videos `(b, C, F, H, W)`."""
+        c, f, h, w = self._answers.shape[2:]
+        return self.change((c, f, h, w), patch)
 
     def nbytes(self) -> int:
         """Bytes of the answers."""

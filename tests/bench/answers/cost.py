@@ -17,18 +17,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import common  # noqa: E402
-import torch  # noqa: E402
-from motioncache_pack import kernels  # noqa: E402
-from motioncache_pack.motioncache_core import (  # noqa: E402
+import common
+import torch
+from motioncache_pack import kernels
+from motioncache_pack.motioncache_core import (
     PRESETS,
     AnswerCall,
     RunFacts,
     Trace,
     answer_session,
 )
-from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
-from motioncache_pack.motioncache_core.sampling.sampler_response import euler  # noqa: E402
+from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 
 WIDTH, LAYERS, STEPS = 512, 8, 50
 # 768 tokens

@@ -16,6 +16,10 @@ from own_model.workflow import Graph, Infos, WorkflowError, ancestors, consumers
 
 NONE, AGAIN, OWN = "none", "none, again", "workflow"
 OURS = "balanced"
+# ours with tokens: what the policies below differ from
+TOKENS = "motion"
+# the uncached runs are there without it
+COMPARED = tuple(name for name in PRESETS if name != "off")
 # the published rivals: what was reused is reused as it was, and the distance alone says when. Five
 # evaluations to warm up, no limit to waiting, and the threshold of their slower setting. The last
 # evaluation is computed, as FlowCache does and TeaCache without its warm-up of five.
@@ -29,13 +33,13 @@ _PUBLISHED: dict[str, Any] = {
     "kv_forecast": 0.0,
     "correction": 0.0,
 }
-# settings by policy that no preset is: what differs from OURS
+# settings by policy that no preset is: what differs from TOKENS
 CHANGED: dict[str, dict[str, Any]] = {
-    # whole evaluations with OURS' forecast and budget: stands for Spectrum (arXiv 2603.01623)
+    # whole evaluations with TOKENS' forecast and budget: stands for Spectrum (arXiv 2603.01623)
     # and TaylorSeer (arXiv 2503.06923), which forecast too
     "step": {"policy": "step"},
     "chunk": {"policy": "chunk"},
-    # as many tokens in every evaluation as OURS, but random ones
+    # as many tokens in every evaluation as TOKENS, but random ones
     "random": {"policy": "random"},
     # TeaCache (arXiv 2411.19108)
     "teacache": {"policy": "step", **_PUBLISHED},
@@ -43,11 +47,11 @@ CHANGED: dict[str, dict[str, Any]] = {
     "flowcache": {"policy": "chunk", **_PUBLISHED},
 }
 PEERS = ("EasyCache", "LazyCache")
-DEFAULT = (*PRESETS, "step", "teacache", "random", *PEERS)
-ALLOWED = (*PRESETS, *CHANGED, *PEERS, OWN)
+DEFAULT = (*COMPARED, "step", "teacache", "random", *PEERS)
+ALLOWED = (*COMPARED, *CHANGED, *PEERS, OWN)
 # policies without partial evaluations
 WHOLE = (
-    *(name for name, preset in PRESETS.items() if preset.policy in ("step", "chunk")),
+    *(name for name, preset in PRESETS.items() if not preset.traits.per_token),
     *(name for name, changes in CHANGED.items() if changes["policy"] in ("step", "chunk")),
 )
 BUDGET, THRESHOLD = "compute_budget", "reuse_threshold"
@@ -81,12 +85,12 @@ class Job:
 
 
 def swept_over(policy: str) -> str | None:
-    """The setting that says how often a policy computes; None for what has no sweep: "fast" is
-    OURS at another budget and "quality" is "chunk" at one, "paper" does what the settings node has
-    no widgets for, and the workflow's own settings are the server's."""
+    """The setting that says how often a policy computes; None for what has no sweep: "quality" and
+    "fast" are OURS at other budgets, "paper" does what the settings node has no widgets for, and
+    the workflow's own settings are the server's."""
     if policy in PEERS:
         return THRESHOLD
-    if policy != OURS and policy not in CHANGED:
+    if policy not in (OURS, TOKENS, *CHANGED):
         return None
     return BUDGET if settings(Job(policy)).compute_budget > 0 else THRESHOLD
 
@@ -226,7 +230,7 @@ def settings(job: Job) -> MotionCacheSettings:
     Raises:
         ValueError: the job has a value, and its policy no sweep.
     """
-    chosen = PRESETS.get(job.policy) or replace(PRESETS[OURS], **CHANGED[job.policy])
+    chosen = PRESETS.get(job.policy) or replace(PRESETS[TOKENS], **CHANGED[job.policy])
     if job.value is None:
         return chosen
     name = swept_over(job.policy)

@@ -7,8 +7,9 @@ Run it with the Python that runs ComfyUI, from this pack's folder, while ComfyUI
 nothing else to do. Nothing needs to be installed.
 
 1. In ComfyUI, build a workflow that makes a video with MotionCache: one MotionCache node for each
-   model, a sampler, a VAE decoder. Its preset does not matter. Any model that MotionCache supports
-   will do, with any sampler, text or image to video, one expert or two.
+   model, a sampler, a VAE decoder. Its preset does not matter. Any model will do, with any
+   sampler, text or image to video, one expert or two; motion, paper and what differs from motion
+   need one whose tokens can be told apart (Wan), and are balanced on others.
 2. Write {prompt} where the text of the prompt is, and save with Workflow > Export (API).
 3. Write your prompts into a file, one a line. Six clips (prompts times seeds) or more give
    intervals.
@@ -17,11 +18,12 @@ nothing else to do. Nothing needs to be installed.
 
 says what would be run. Every clip is sampled without a cache, twice, and with each of --policies:
 
-    quality, balanced, fast, paper   MotionCache's presets
-    step, chunk                      balanced, but by whole evaluations, or by chunks of frames;
+    quality, balanced, fast, motion, paper
+                                     MotionCache's presets
+    step, chunk                      motion, but by whole evaluations, or by chunks of frames;
                                      with its forecast and budget: stands for rivals that
                                      forecast (Spectrum, TaylorSeer)
-    random                           as many tokens as balanced, but random ones
+    random                           as many tokens as motion, but random ones
     teacache                         whole evaluations as TeaCache reuses them: no forecast, and a
                                      threshold of the change of the model's answer says when
     flowcache                        the same for each chunk of frames, as FlowCache does; differs
@@ -33,15 +35,15 @@ teacache and flowcache are this pack's own code with those methods' rule and usu
 MotionCache Diffusion Forcing sampler refuses step and teacache; name chunk and flowcache there.
 
 --sweep also runs them at other values, for tables at equal compute and equal speed-up: balanced,
-step, chunk and random at --budgets (compute_budget, the share of the tokens that is computed),
+motion, step, chunk and random at --budgets (compute_budget, the share of the run that is computed),
 teacache and flowcache at --thresholds, ComfyUI's nodes at --peer-thresholds. quality and fast are
 balanced at other budgets, and have no sweep of their own; nor have paper and workflow.
 
     python tests/bench/own_model/run.py --workflow my_api.json --prompts prompts.txt --seeds 3 \\
         --policies balanced step teacache random EasyCache --sweep --out out/my_model
 
-Use 13 steps or more: below, a preset's warm-up shrinks with the steps, and that of the others does
-not.
+Use 13 steps or more: below, the warm-up of motion shrinks with the steps, and that of what differs
+from it does not.
 
 Every run that has ended is kept: stop it with Ctrl-C, and start it again to go on. The folder gets
 table.md, real_model.json and a contact sheet of every clip after each clip. Frames come by
@@ -112,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
                        metavar="POLICY", help=f"see above; {', '.join(DEFAULT)}")  # fmt: skip
     given.add_argument("--sweep", action="store_true", help="other values as well")
     for option, kind, values, whose in (
-        ("--budgets", budget, BUDGETS, "balanced, step, chunk and random"),
+        ("--budgets", budget, BUDGETS, "balanced, motion, step, chunk and random"),
         ("--thresholds", threshold, THRESHOLDS, "teacache and flowcache"),
         ("--peer-thresholds", threshold, PEER_THRESHOLDS, "EasyCache and LazyCache"),
     ):

@@ -36,7 +36,7 @@ def test_without_a_cache_the_node_is_gone(change, policy):
     assert graph == wanted
 
 
-@pytest.mark.parametrize("policy", PRESETS)
+@pytest.mark.parametrize("policy", [name for name in PRESETS if name != "off"])
 def test_a_preset_replaces_the_settings(change, policy):
     graph = change(two_experts(), policy)
     for key, source in (("10", ["1", 0]), ("11", ["2", 0])):
@@ -61,16 +61,17 @@ PUBLISHED = {
         ("step", None, {"policy": "step"}),
         ("chunk", 0.7, {"policy": "chunk", "compute_budget": 0.7}),
         ("random", 0.3, {"policy": "random", "compute_budget": 0.3}),
-        ("balanced", 0.35, {"compute_budget": 0.35}),
+        ("motion", 0.35, {"compute_budget": 0.35}),
+        ("balanced", 0.35, {"policy": "answer", "warmup_steps": 1, "compute_budget": 0.35}),
         ("teacache", None, {"policy": "step", **PUBLISHED}),
         ("flowcache", 0.3, {"policy": "chunk", **PUBLISHED, "reuse_threshold": 0.3}),
     ],
 )
-def test_other_policies_differ_from_balanced_in_what_they_say(change, policy, value, changed):
+def test_other_policies_differ_from_motion_in_what_they_say(change, policy, value, changed):
     graph = change(one_model(), policy, value)
     (key,) = [k for k, n in graph.items() if n["class_type"] == "MotionCacheSettings"]
     assert graph["4"]["inputs"]["settings"] == [key, 0]
-    ours = PRESETS["balanced"].as_dict()
+    ours = PRESETS["motion"].as_dict()
     given = graph[key]["inputs"]
     assert given == {name: changed.get(name, ours[name]) for name in given}
     assert given.keys() == infos()["MotionCacheSettings"]["input"]["required"].keys()
@@ -88,15 +89,16 @@ def test_a_swept_run_that_is_a_preset_is_made_as_one(change, bench):
     assert len(keys) == 3 * 6 and len(set(keys)) == 3 * 5
 
 
-def test_quality_and_fast_are_other_policies_at_other_budgets(bench):
-    """What the docstring says of their sweep, and of the steps from which on they are that."""
+def test_what_the_docstring_says_of_presets(bench):
+    """Which have no sweep of their own, and from which number of steps on they are as written."""
     policies = bench("own_model.policies")
-    ours = PRESETS["balanced"]
-    for name, same in (("quality", replace(ours, policy="chunk")), ("fast", ours)):
-        assert replace(PRESETS[name], compute_budget=ours.compute_budget) == same
-        assert (name in policies.WHOLE) == (same.policy == "chunk")
-        assert settings_for_run(name, 13).settings == PRESETS[name]
-        assert settings_for_run(name, 12).settings != PRESETS[name]
+    ours = PRESETS[policies.OURS]
+    for name in ("quality", "fast"):
+        assert replace(PRESETS[name], compute_budget=ours.compute_budget) == ours
+        assert settings_for_run(name, 9).settings == PRESETS[name] and name in policies.WHOLE
+    assert policies.TOKENS not in policies.WHOLE and "off" not in policies.ALLOWED
+    assert settings_for_run(policies.TOKENS, 13).settings == PRESETS[policies.TOKENS]
+    assert settings_for_run(policies.TOKENS, 12).settings != PRESETS[policies.TOKENS]
 
 
 @pytest.mark.parametrize(("value", "given"), [(None, 0.2), (0.05, 0.05)])
@@ -163,4 +165,5 @@ def test_jobs_of_a_sweep(bench):
     for policy in ("paper", "fast"):
         with pytest.raises(ValueError, match=f"{policy} has no sweep"):
             policies.settings(policies.Job(policy, 0.3))
-    assert set(policies.DEFAULT) == {*PRESETS, "step", "teacache", "random", *policies.PEERS}
+    others = {"step", "teacache", "random", *policies.PEERS}
+    assert set(policies.DEFAULT) == {*PRESETS, *others} - {"off"}

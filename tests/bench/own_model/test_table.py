@@ -115,11 +115,12 @@ def test_shares_of_two_patchers_are_weighed_by_their_tokens(bench):
 @pytest.mark.parametrize(
     ("policy", "partial", "reuse", "said"),
     [
-        ("fast", 0, 3, True),
-        ("fast", 1, 3, False),
-        ("fast", 0, 0, False),
+        ("motion", 0, 3, True),
+        ("motion", 1, 3, False),
+        ("motion", 0, 0, False),
         ("random", 0, 3, True),
         ("quality", 0, 3, False),
+        ("step", 0, 3, False),
         ("flowcache", 0, 3, False),
     ],
 )

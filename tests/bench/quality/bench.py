@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, environment, save
-from motioncache_pack.motioncache_core.settings import FEW_STEPS
+from motioncache_pack.motioncache_core.sampling.run_settings import FEW_STEPS
 from quality.analysis import Sweep
 from quality.cases import (
     FORCING,

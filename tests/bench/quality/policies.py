@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
 from quality.cases import BIDIRECTIONAL, ORDINARY, Case
 
-OURS = PRESETS["balanced"]
+OURS = PRESETS["motion"]
 NONE, CACHED, RANDOM = "none", "cached", "random"
 EASY, LAZY = "EasyCache", "LazyCache"
 MOTION, PAPER = "motion (ours)", "motion (paper)"

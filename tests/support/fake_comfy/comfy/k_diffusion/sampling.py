@@ -39,3 +39,29 @@ def sample_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
             slope = (slope + second) / 2
         x = x + slope * (following - sigma)
     return x
+
+
+@torch.no_grad()
+def sample_euler_ancestral(
+    model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None
+):
+    """As the host does it for flow models."""
+    extra_args, ones = extra_args or {}, x.new_ones([x.shape[0]])
+    if noise_sampler is None:
+        own = torch.Generator(device=x.device).manual_seed((extra_args.get("seed") or 0) + 1)
+
+        def noise_sampler(*_):
+            return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=own)
+
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        denoised = model(x, sigma * ones, **extra_args)
+        _report(callback, i, x, sigma, denoised)
+        if following == 0:
+            x = denoised
+            continue
+        down = following * following / sigma
+        x = x * down / sigma + denoised * (1 - down / sigma)
+        kept = (1 - following) / (1 - down)
+        added = (following**2 - (down * kept) ** 2) ** 0.5
+        x = kept * x + added * noise_sampler(sigma, following)
+    return x
