@@ -80,7 +80,7 @@ def answer_plan(
         computed = {n - 1 - k for k in mirrored}
     else:
         computed = placed(sigmas, wanted, fixed)
-    # what was measured for every sampler of the host: tests/bench/results/samplers.json
+    # what was measured for every sampler of the host: tests/bench/results/answers.json
     forgets = response.forgets
     return AnswerPlan(
         response,
