@@ -198,9 +198,6 @@ def test_out_of_memory_beside_the_answers(pack, nothing_left, when, monkeypatch)
     assert same(told.got, wanted)
 
 
-@pytest.mark.xfail(
-    raises=ValueError, strict=True, reason="the map is of another call than the report's grid"
-)
 def test_the_report_and_the_map_of_calls_of_other_sizes(pack):
     scene = small(pack)
 
