@@ -1,5 +1,5 @@
-"""Whole evaluations foretold in graphs that only the real ComfyUI has: windows, areas, hooks, control
-nets, guiders of other kinds. `tests/nodes/test_answer_graphs.py` has the others."""
+"""Whole evaluations foretold in graphs that only the real ComfyUI has: windows, areas, hooks,
+control nets, guiders of other kinds. `tests/nodes/test_answer_graphs.py` has the others."""
 
 import importlib
 from dataclasses import replace
