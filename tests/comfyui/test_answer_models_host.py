@@ -115,21 +115,27 @@ def sound(pack):
     return Scene(pack, model, *texts(pack, 128), latent)
 
 
-KINDS = {image: "diffusion_model", sound: "diffusion_model", mochi: "apply_model"}
+# where calls of the network are counted, and how close they come: relative and squared
+KINDS = {
+    image: ("diffusion_model", 5e-4),
+    sound: ("diffusion_model", 5e-5),
+    # nothing makes these weights smooth in time
+    mochi: ("apply_model", 0.05),
+}
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
 def kind(request, pack):
-    return request.param(pack), KINDS[request.param]
+    return request.param(pack), *KINDS[request.param]
 
 
 @pytest.mark.parametrize("preset", ["balanced", "motion"])
 def test_the_share_is_computed_and_the_rest_comes_close(pack, nothing_left, kind, preset):
-    scene, where = kind
+    scene, where, close = kind
     told = watch(pack, scene.model, scene.sample, preset, where=where)
     told.check()
     assert [code_of(r) for r in told.trace.remarks] == ["tokens_unknown"] * (preset == "motion")
-    assert 0 < told.error < 0.02
+    assert 0 < told.error < close
 
 
 def test_perturbed_attention_of_an_image_model(pack, nothing_left):
@@ -150,7 +156,7 @@ def test_without_reuse_nothing_changes(pack, kind):
 
 
 def test_report_and_map(pack, kind):
-    scene, _ = kind
+    scene = kind[0]
     patched, handle = patch(pack, scene.model)
     scene.sample(patched)
     words, picture, data = pack.execute("MotionCacheReport", handle, {})
