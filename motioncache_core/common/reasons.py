@@ -60,6 +60,12 @@ REASONS: Mapping[str, Template] = {
         "to say",
         "Sample in one process",
     ),
+    "answers_apart": Template(
+        "the sampler takes the guided and the unguided answer apart (CFG++), and small errors grow "
+        "large in between: given the last answers",
+        "Use the sampler of the same name without cfg_pp, which is much closer to its uncached "
+        "video",
+    ),
     "noise_added": Template(
         "the sampler adds noise at every step, and what the noise will do cannot be foretold: "
         "{how}",

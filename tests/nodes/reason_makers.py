@@ -1,5 +1,6 @@
 """How each reason in the table is reached: runs whose report names it, or the sentence itself."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -82,16 +83,18 @@ def unknown_sampler(pack, _):
     return handle.latest
 
 
-def by_answers(later=None, video=(1, 1, 2, 2), until=20, told=True):
+def by_answers(later=None, video=(1, 1, 2, 2), until=20, told=True, **sampler):
     """The trace of twenty steps of a model, of which eight are computed.
 
     Args:
         later: what the sampler asks for from the tenth evaluation on: noise level and passes.
         told: whether the session is told where an evaluation begins.
+        sampler: what its response is besides that of Euler's method.
     """
     sigmas = tuple(1 - k / 20 for k in range(21))
     trace, facts = Trace(PRESETS["balanced"].as_dict()), RunFacts(sigmas=sigmas)
-    session = answer_session(PRESETS["balanced"], kernels, facts, trace, euler(sigmas))
+    response = dataclasses.replace(euler(sigmas), **sampler)
+    session = answer_session(PRESETS["balanced"], kernels, facts, trace, response)
     for k, sigma in enumerate(sigmas[:until]):
         level, passes = later(sigma) if later and k >= 10 else (sigma, ("a",))
         x = torch.randn(len(passes), 1, 1, 2, 2)
@@ -237,6 +240,7 @@ MAKERS = {
     },
     "answers": {
         "guider_unknown": lambda *_: by_answers(told=False),
+        "answers_apart": lambda *_: by_answers(one_answer=False),
         "sampler_unknown": unknown_sampler,
         "noise_added": lambda pack, _: by_preset(pack, "balanced", sampler="euler_ancestral"),
         "new_pass": lambda *_: by_answers(lambda sigma: (sigma, ("a", "b"))),
