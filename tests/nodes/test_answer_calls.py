@@ -128,7 +128,7 @@ def test_a_model_that_is_compiled_as_a_whole(pack, nothing_left, order):  # noqa
 class Unknown(DemoWan):
     """A network of a name that no family has, and that runs no wrapper of its own."""
 
-    runs_wrappers = True
+    runs_wrappers, dtype = True, torch.float32
 
     def forward(self, x, timestep, context=None, clip_fea=None, time_dim_concat=None,
                 transformer_options=None, **kwargs):  # fmt: skip
