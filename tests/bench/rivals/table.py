@@ -1,0 +1,154 @@
+"""From the runs of a contestant to what is told of it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quality.stats import bootstrap, paired
+from quality.tables import cell, table
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one clip.
+
+    Attributes:
+        setting: number of the settings that were tried.
+        evaluations: of the network, as counted.
+        psnr: to the uncached video.
+    """
+
+    setting: int
+    evaluations: float
+    psnr: float
+
+
+def at(runs: Sequence[Sequence[Run]], wanted: float) -> list[Run | None]:
+    """For each clip the run with the fewest evaluations that are not below what is wanted; of
+    several, that with the settings that ran on the most clips and have the best mean there, which
+    is to the contestant's favour.
+
+    Args:
+        runs: of each clip.
+    """
+    quality: dict[int, list[float]] = defaultdict(list)
+    for clip in runs:
+        for run in clip:
+            quality[run.setting].append(run.psnr)
+    rank = {
+        setting: (len(found), _known(sum(found) / len(found)), -setting)
+        for setting, found in quality.items()
+    }
+    chosen: list[Run | None] = []
+    for clip in runs:
+        enough = [r for r in clip if r.evaluations >= wanted and math.isfinite(r.psnr)]
+        least = min((r.evaluations for r in enough), default=None)
+        tied = [r for r in enough if r.evaluations == least]
+        chosen.append(max(tied, key=lambda r: rank[r.setting], default=None))
+    return chosen
+
+
+def promising(runs: Sequence[Run], wanted: Sequence[float], count: int, beside: int) -> list[int]:
+    """Settings that are worth a run on the other clips, going by one clip.
+
+    Args:
+        wanted: evaluations.
+        count: how many to keep for each of these, the best.
+        beside: of those kept also this many that were tried before and after them, where the count
+            differs from clip to clip.
+    """
+    kept: set[int] = set()
+    numbers = [r.setting for r in runs]
+    for n in wanted:
+        enough = [r for r in runs if r.evaluations >= n and math.isfinite(r.psnr)]
+        least = min((r.evaluations for r in enough), default=None)
+        tied = sorted((r for r in enough if r.evaluations == least), key=lambda r: -r.psnr)
+        for run in tied[:count]:
+            place = numbers.index(run.setting)
+            kept.update(numbers[max(0, place - beside) : place + beside + 1])
+    return sorted(kept)
+
+
+def _known(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
+def told(runs: Sequence[Run | None], settings: Sequence[Any]) -> dict[str, Any] | None:
+    """What a result file keeps of the chosen runs; None where there is none."""
+    found = [r for r in runs if r is not None]
+    if not found:
+        return None
+    used = list(dict.fromkeys(r.setting for r in found))
+    return {
+        "psnr": [None if r is None else round(r.psnr, 3) for r in runs],
+        "evaluations": [None if r is None else round(r.evaluations, 3) for r in runs],
+        "settings": [settings[i] for i in used],
+        "mean": bootstrap([None if r is None else r.psnr for r in runs]),
+    }
+
+
+def ahead(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> Any:
+    """Mean difference and its interval, clip by clip; None where one has no numbers."""
+    if ours is None or theirs is None:
+        return None
+    return paired(ours["psnr"], theirs["psnr"])
+
+
+def model_table(data: dict[str, Any], model: str) -> str:
+    """One model's table: contestants by evaluations."""
+    found, clips = data["models"][model], len(data["seeds"])
+    counts = [str(n) for n in data["evaluations"]]
+    head = [f"{model}: evaluations of {data['steps']}", *counts]
+    rows = []
+    for name, entry in found["contestants"].items():
+        if "at" not in entry:
+            rows.append([name, *["-"] * len(counts)])
+            continue
+        rows.append([name, *(_figure(entry["at"][n], n, clips) for n in counts)])
+    for name, difference in found["ahead"].items():
+        rows.append([name, *(cell(difference[n], clips, 1, sign=True) for n in counts)])
+    return table(head, rows)
+
+
+def page(data: dict[str, Any]) -> str:
+    """All tables, with what has to be known of them."""
+    env = data["environment"]
+    note = (
+        f"PSNR in dB to the uncached video, mean of {len(data['seeds'])} clips of "
+        f"{data['frames']} latent frames; ComfyUI {data['comfyui']}, {data['steps']} Euler steps, "
+        f"two prompts; {env['device']}, torch {env['torch']}. Brackets hold 95 % intervals over "
+        "clips, *at* is the count where the wanted one cannot be had. Of all settings that were "
+        "tried a rival is shown with those that suit it best; the result file names them."
+    )
+    tables = [model_table(data, model) for model in data["models"]]
+    return "\n\n".join((*tables, note, "\n".join(remarks(data))))
+
+
+def _figure(entry: dict[str, Any] | None, wanted: str, clips: int) -> str:
+    """A mean, and where the count is another one than wanted, that one."""
+    if entry is None:
+        return "-"
+    counts = [n for n in entry["evaluations"] if n is not None]
+    mean = sum(counts) / len(counts)
+    said = f"{entry['mean']['mean']:.1f}"
+    if abs(mean - float(wanted)) > 0.05:
+        said += f" (at {mean:.1f})"
+    return said if len(counts) == clips else f"{said} ({len(counts)} clips)"
+
+
+def remarks(data: dict[str, Any]) -> list[str]:
+    """How each contestant was loaded, and why one has no numbers."""
+    lines = []
+    for name, how in data["loaded"].items():
+        lines.append(f"- {name}: {how['how']}; {how['version']}.")
+    for model, found in data["models"].items():
+        for name, entry in found["contestants"].items():
+            if "why" in entry:
+                lines.append(f"- {name} on {model}: no number, {entry['why']}.")
+            elif entry.get("after"):
+                lines.append(f"- {name} on {model}: {entry['after']}.")
+    return lines

@@ -1,0 +1,240 @@
+"""Choosing, counting and telling of the rivals' bench, without a rival and without ComfyUI."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+
+PACK = """
+from {module} import gone
+from .part import NODE_CLASS_MAPPINGS
+"""
+PART = """
+class Node:
+    FUNCTION = "go"
+
+    def go(self, model, strength):
+        return (f"{model} at {strength}",)
+
+
+NODE_CLASS_MAPPINGS = {"Node": Node}
+"""
+
+
+@pytest.fixture
+def pack(tmp_path):
+    """Writes a node pack that imports `gone` from a module."""
+
+    def made(name, module):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "__init__.py").write_text(PACK.format(module=module), "utf-8")
+        (folder / "part.py").write_text(PART, "utf-8")
+        return folder
+
+    return made
+
+
+def runs(bench, *clips):
+    run = bench("rivals.table").Run
+    return [[run(*values) for values in clip] for clip in clips]
+
+
+def test_a_run_is_the_nearest_count_at_or_above(bench):
+    table = bench("rivals.table")
+    found = runs(bench, [(0, 6, 99.0), (1, 9, 30.0), (2, 11, 50.0)], [(0, 8, 40.0), (1, 7, 20.0)])
+    first, second = table.at(found, 8)
+    assert (first.setting, first.evaluations) == (1, 9)
+    assert (second.setting, second.evaluations) == (0, 8)
+    assert table.at(found, 10)[1] is None
+
+
+def test_of_equal_counts_the_settings_that_are_best_over_all_clips(bench):
+    found = runs(bench, [(0, 8, 40.0), (1, 8, 41.0)], [(0, 8, 40.0), (1, 8, 30.0)])
+    assert [r.setting for r in bench("rivals.table").at(found, 8)] == [0, 0]
+
+
+def test_settings_of_one_lucky_clip_do_not_win(bench):
+    found = runs(bench, [(0, 8, 40.0), (1, 8, 60.0)], [(0, 8, 40.0)])
+    assert [r.setting for r in bench("rivals.table").at(found, 8)] == [0, 0]
+
+
+def test_a_run_that_went_wrong_is_none(bench):
+    found = runs(bench, [(0, 8, math.nan), (1, 9, 20.0)], [(0, 8, math.nan)])
+    first, second = bench("rivals.table").at(found, 8)
+    assert first.setting == 1 and second is None
+
+
+def test_the_best_of_a_clip_go_on_with_their_neighbours(bench):
+    table = bench("rivals.table")
+    (clip,) = runs(bench, [(i, 12 - i, 50.0 + i) for i in range(6)] + [(6, 10, 80.0)])
+    assert table.promising(clip, [8, 10], count=1, beside=0) == [4, 6]
+    assert table.promising(clip, [10], count=2, beside=0) == [2, 6]
+    assert table.promising(clip, [8], count=1, beside=1) == [3, 4, 5]
+
+
+def test_rows_make_evaluations(bench):
+    rows = bench("rivals.counting").Rows
+    assert rows(240).evaluations(24) == 10
+    # a part of the tokens of one
+    assert rows(252).evaluations(24) == 10.5
+
+
+def test_calls_are_counted_however_a_block_is_called(bench):
+    counted = bench("rivals.counting").counted
+
+    class Block(torch.nn.Module):
+        def forward(self, x, scale):
+            return x * scale
+
+    blocks = [Block(), Block()]
+    x = torch.ones(2, 5, 3)
+    with counted(blocks) as rows:
+        assert blocks[0](x, 2.0).sum() == 60
+        blocks[1].forward(x=x, scale=1.0)
+    assert rows.seen == 2 * 2 * 5
+    with counted(blocks, dry=True) as rows:
+        assert blocks[0](x, 2.0) is x
+    assert rows.seen == 10
+    blocks[0](x, 1.0)
+    assert rows.seen == 10
+
+
+@pytest.fixture
+def data(bench):
+    """A result of two clips, or of as many as are given."""
+    table = bench("rivals.table")
+
+    def made(ours, theirs):
+        settings = [{"knob": 1}]
+
+        def entry(values):
+            return {"at": {"8": table.told([table.Run(0, 8.5, v) for v in values], settings)}}
+
+        found = {"ours": entry(ours), "rival": entry(theirs), "broken": {"why": "it crashes"}}
+        apart = table.ahead(found["ours"]["at"]["8"], found["rival"]["at"]["8"])
+        model = {"contestants": found, "ahead": {"ours - rival": {"8": apart}}}
+        return {
+            "steps": 24,
+            "evaluations": [8],
+            "seeds": list(range(len(ours))),
+            "models": {"demo": model},
+            "loaded": {"rival": {"how": "as ComfyUI does", "version": "abc"}},
+        }
+
+    return made
+
+
+def test_the_table_tells_means_counts_and_the_difference(bench, data):
+    table = bench("rivals.table")
+    rows = table.model_table(data([60.0, 50.0], [50.0, 46.0]), "demo").splitlines()
+    assert rows[0] == "| demo: evaluations of 24 | 8 |"
+    assert "| ours | 55.0 (at 8.5) |" in rows
+    assert "| broken | - |" in rows
+    # two clips give no interval
+    assert rows[-1] == "| ours - rival | +7.0 |"
+
+
+def test_six_clips_give_an_interval_that_holds_the_mean(bench, data):
+    ours = [50.0 + i for i in range(6)]
+    made = data(ours, [x - 2 - i % 2 for i, x in enumerate(ours)])
+    apart = made["models"]["demo"]["ahead"]["ours - rival"]["8"]
+    assert apart["low"] < apart["mean"] == 2.5 < apart["high"]
+    assert "+2.5 [+" in bench("rivals.table").model_table(made, "demo")
+
+
+def test_what_has_no_number_says_why(bench, data):
+    lines = bench("rivals.table").remarks(data([1.0], [2.0]))
+    assert lines == ["- rival: as ComfyUI does; abc.", "- broken on demo: no number, it crashes."]
+
+
+def test_nothing_chosen_is_nothing_told(bench):
+    table = bench("rivals.table")
+    assert table.told([None, None], []) is None
+    assert table.ahead(None, {"psnr": [1.0]}) is None
+
+
+def test_a_missing_name_is_lent_while_a_pack_is_loaded(bench, pack, monkeypatch):
+    packs = bench("rivals.packs")
+    module = type(sys)("module_without_it")
+    monkeypatch.setitem(sys.modules, "module_without_it", module)
+    folder = pack("Pack", "module_without_it")
+    monkeypatch.setattr(packs, "SHIMS", (packs.Shim("module_without_it", "gone"),))
+    loaded = packs.load(folder, "part")
+    # the file of the node does not need the name
+    assert loaded.how.startswith("part.py alone (as it is: ImportError: cannot import name 'gone'")
+    assert str(folder) not in loaded.how and loaded.version.startswith("code ")
+    with packs.shimmed(packs.SHIMS) as used:
+        assert used == ["module_without_it.gone"]
+        with pytest.raises(NotImplementedError, match="is not in this ComfyUI"):
+            module.gone()
+    assert not hasattr(module, "gone")
+
+
+def test_a_pack_that_cannot_be_had_says_so(bench, pack, tmp_path, monkeypatch):
+    packs = bench("rivals.packs")
+    with pytest.raises(packs.NotLoadedError, match="no folder Absent"):
+        packs.load(tmp_path / "Absent", "nodes")
+    folder = pack("Pack", "os")
+    (folder / "part.py").write_text("import no_such_module", "utf-8")
+    monkeypatch.setattr(packs, "SHIMS", ())
+    with pytest.raises(packs.NotLoadedError, match=r"name 'gone' .*: No module named 'no_such"):
+        packs.load(folder, "part")
+
+
+def test_a_node_is_run_by_the_name_that_it_gives(bench, pack):
+    known = bench("rivals.contestants")
+    loaded = bench("rivals.packs").load(pack("Pack", "__future__"), "part")
+    one = known.Contestant("x", "Pack", "part", "Node", {}, {"strength": 0}, {"strength": (1, 2)})
+    assert [one.put(loaded, "m", s) for s in one.settings(True)] == ["m at 1", "m at 2"]
+    assert one.switched_off(False) == {"strength": 0}
+
+
+def test_contestants_ask_for_what_is_wanted(bench):
+    known = bench("rivals.contestants")
+    ours, *others = known.contestants(24, [7, 12])
+    assert [s["compute_budget"] for s in ours.settings(True)] == [7 / 24, 12 / 24]
+    names = [c.name for c in others]
+    assert known.TAYLOR in names and len(set(names)) == len(names)
+    for one in others:
+        for image in (False, True):
+            tried = list(one.settings(image))
+            off = one.switched_off(image)
+            assert tried and off not in tried and all(set(s) == set(off) for s in tried)
+
+
+def test_text_models_are_measured_where_they_are(bench, tmp_path):
+    clips = bench("rivals.clips")
+    assert clips.models(tmp_path) == ["demo", "confirmation"]
+    (tmp_path / "text.safetensors").touch()
+    assert clips.models(tmp_path) == ["demo", "confirmation", "text"]
+
+
+def test_a_clip_is_the_same_twice_and_has_the_steps_that_were_asked_for(bench):
+    clips = bench("rivals.clips")
+    one, two = (clips.clip("demo", 3, steps, 2) for steps in (6, 6))
+    assert torch.equal(one.noise, two.noise) and len(one.sigmas) == 7 and one.from_image
+    assert one.noise.shape[2] == 2 and one.first_frame().conditions.shape[2] == 1
+
+
+def test_a_comfyui_is_asked_for(bench, monkeypatch):
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    with pytest.raises(SystemExit, match="COMFYUI_PATH is not set"):
+        bench("rivals.host").RivalHost()
+
+
+def test_the_committed_result_makes_tables(bench, root):
+    file = root / "tests" / "bench" / "results" / "rivals.json"
+    if not file.exists():
+        pytest.skip("not measured yet")
+    data = json.loads(file.read_text("utf-8"))
+    known = bench("rivals.contestants").contestants(data["steps"], data["evaluations"])
+    for model, found in data["models"].items():
+        assert {known[0].name, "fewer steps, no cache"} <= set(found["contestants"])
+        assert set(found["contestants"]) - {c.name for c in known} == {"fewer steps, no cache"}
+        assert "ours - " in bench("rivals.table").model_table(data, model)
+    assert "mean of" in bench("rivals.table").page(data)
