@@ -1,7 +1,7 @@
 """Every state that keeps a run from reusing, in words: what happened, and what to change.
 
 Adding one: an entry in `REASONS`, `because(code, ...)` where it happens, and a maker in
-`tests/nodes/test_reasons.py` that gets it from a run.
+`tests/nodes/reason_makers.py` that gets it from a run.
 """
 
 from __future__ import annotations
@@ -59,6 +59,12 @@ REASONS: Mapping[str, Template] = {
         "{ranks} processes compute this run together, and which tokens move is not for one of them "
         "to say",
         "Sample in one process",
+    ),
+    "answers_apart": Template(
+        "the sampler takes the guided and the unguided answer apart (CFG++), and small errors grow "
+        "large in between: given the last answers",
+        "Use the sampler of the same name without cfg_pp, which is much closer to its uncached "
+        "video",
     ),
     "noise_added": Template(
         "the sampler adds noise at every step, and what the noise will do cannot be foretold: "

@@ -80,14 +80,15 @@ def answer_plan(
         computed = {n - 1 - k for k in mirrored}
     else:
         computed = placed(sigmas, wanted, fixed)
-    # what was measured for every sampler of the host: tests/bench/results/samplers.json
+    # what was measured for every sampler of the host: tests/bench/results/answers.json
     forgets = response.forgets
+    held = forgets or not response.one_answer
     return AnswerPlan(
         response,
         frozenset(computed),
         len(fixed),
-        strength=0.0 if forgets else settings.forecast,
-        hindsight=settings.hindsight and response.one_answer and not forgets,
+        strength=0.0 if held else settings.forecast,
+        hindsight=settings.hindsight and not held,
         clean=response.adds_noise,
     )
 

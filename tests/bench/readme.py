@@ -215,9 +215,9 @@ PAGES: dict[str, Blocks] = {
         "demo_model": demo_limits,
         "demo": from_file("demo", demo_table),
         "answers": from_file("answers", answer_summary),
-        "presets": from_file("presets", preset_table),
     },
     "tests/bench/README.md": {
+        "presets": from_file("presets", preset_table),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
         "quality": lambda: quality_tables(RESULTS),

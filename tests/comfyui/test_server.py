@@ -240,7 +240,7 @@ def test_a_map_that_is_not_there_does_not_stop_the_prompt(server):
     assert len(outputs["7"]["images"]) == 1
     assert "reuse_threshold is 0" in outputs["8"]["text"][0]
     (line,) = complaints(server.log)
-    assert "nothing to show: reuse_threshold is 0" in line
+    assert "no motion map was made: reuse_threshold is 0" in line
 
 
 def test_an_error_reaches_the_user(server):

@@ -115,7 +115,7 @@ def test_what_cannot_be_measured_is_told_why():
     with pytest.raises(UnsupportedModelError, match="context windows"):
         call(recorder, network, clip(1), 0.9, options=options)
     vace = class_named("comfy.ldm.wan.model", "VaceWanModel")()
-    with pytest.raises(UnsupportedModelError, match="VaceWanModel is not supported"):
+    with pytest.raises(UnsupportedModelError, match="VaceWanModel is not known block by block"):
         call(recorder, vace, clip(1), 0.9)
 
 

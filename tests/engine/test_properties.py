@@ -26,7 +26,7 @@ from motioncache_pack.tests.support.toy_models import DoublingNet
 
 FIELDS = declared(MotionCacheSettings)
 CHOICES = {n: o.choices for n, o in FIELDS.items() if o.choices}
-SWITCHES = ("verbose", "dense_last", "clamp_distance")
+SWITCHES = ("verbose", "dense_last", "clamp_distance", "hindsight")
 RANGES = {n: o.limits for n, o in FIELDS.items() if n not in (*CHOICES, *SWITCHES)}
 WHOLE = ("warmup_steps", "uniform_updates", "max_stale_steps")
 # where runs are partial, dense and reused; 8 bits and a forecast of keys and values are not what

@@ -102,6 +102,13 @@ def test_what_noise_adds_is_carried_as_clean_latents():
     assert "given the last clean latents" in plan.how
 
 
+def test_answers_that_are_taken_apart_are_held():
+    response = replace(euler(levels(20)), one_answer=False)
+    plan = answer_plan(OURS, RunFacts(sigmas=levels(20)), response)
+    assert plan.strength == 0
+    assert not plan.hindsight
+
+
 def test_a_plan_knows_where_the_sampler_is():
     plan = answer_plan(OURS, RunFacts(sigmas=levels(10)), euler(levels(10)))
     assert plan.expects(3, 0.7, 1e-3)

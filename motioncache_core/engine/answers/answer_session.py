@@ -51,13 +51,15 @@ class AnswerSession:
         on_call: Callable[[Trace], None] | None = None,
     ) -> None:
         self._plan, self._ops, self._recorder, self._on_call = plan, ops, recorder, on_call
-        self._passes: dict[Hashable, PassState] = {}
+        self._passes: dict[tuple[Hashable, ...], PassState] = {}
         self._seen: Counter[Hashable] = Counter()
         self._index, self._sigma, self._reuse = -1, 0.0, False
         self._last_computed = -1
         self._record: EvaluationRecord | None = None
         # the pass whose change is drawn
-        self._shown: Hashable = None
+        self._shown: tuple[Hashable, ...] | None = None
+        # shape of the latents that the report's grid is of
+        self._drawn: torch.Size | None = None
         self._lost: Reason | None = None
         self._lock = threading.Lock()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
@@ -127,7 +129,7 @@ class AnswerSession:
     def _stored(
         self,
         call: AnswerCall,
-        names: list[Hashable],
+        names: list[tuple[Hashable, ...]],
         states: list[PassState | None],
         x0: Tensor,
         record: EvaluationRecord,
@@ -156,13 +158,13 @@ class AnswerSession:
         self._watches.clear()
         self._recorder.finish(time.perf_counter() - self._started)
 
-    def _name(self, key: Hashable, call: AnswerCall) -> Hashable:
+    def _name(self, key: Hashable, call: AnswerCall) -> tuple[Hashable, ...]:
         """What a pass is known by: its place among those of this evaluation that are alike, too."""
         alike = (key, call.x.shape[1:], call.samples, call.x.device)
         self._seen[alike] += 1
         return (self._seen[alike], *alike)
 
-    def _state(self, name: Hashable, call: AnswerCall) -> PassState | None:
+    def _state(self, name: tuple[Hashable, ...], call: AnswerCall) -> PassState | None:
         """The state of a pass that was there at the last computed evaluation."""
         state = self._passes.get(name)
         if state is None:
@@ -173,7 +175,7 @@ class AnswerSession:
             return None
         return state
 
-    def _new(self, name: Hashable, call: AnswerCall, x: Tensor) -> PassState:
+    def _new(self, name: tuple[Hashable, ...], call: AnswerCall, x: Tensor) -> PassState:
         plan = self._plan
         assert plan is not None
         state = PassState(call.network, x, plan.ledger(), plan.clean)
@@ -187,7 +189,8 @@ class AnswerSession:
         before = self._last_computed
         self._passes = {k: s for k, s in self._passes.items() if s.last_seen >= before}
         # threads may have come in any order
-        self._shown = min(self._passes, key=repr, default=None)
+        like_the_grid = [n for n in self._passes if self._drawn in n]
+        self._shown = min(like_the_grid, key=repr, default=None)
 
     def _lose(self, reason: Reason) -> None:
         """From now on every evaluation is computed, and nothing is kept."""
@@ -204,6 +207,7 @@ class AnswerSession:
         if self._record is None:
             trace, grid = self._recorder.trace, call.grid
             if trace.grid is None:
+                self._drawn = call.x.shape[1:]
                 self._recorder.model(call.name, "", None, 0, (1, 0))
                 self._recorder.clip(TokenLayout(*grid))
             kind = REUSE if self._reuse else DENSE
@@ -215,7 +219,9 @@ class AnswerSession:
             self._recorder.evaluation(self._record, None, None)
         return self._record
 
-    def _observe(self, call: AnswerCall, names: list[Hashable], record: EvaluationRecord) -> None:
+    def _observe(
+        self, call: AnswerCall, names: list[tuple[Hashable, ...]], record: EvaluationRecord
+    ) -> None:
         """What a computed call leaves in the report."""
         with self._lock:
             if not self._keeps:
@@ -225,7 +231,9 @@ class AnswerSession:
                 s.on_host for s in self._passes.values()
             ):
                 self._remark(SPENT)
-            shown = self._passes.get(self._shown) if self._shown in names else None
+            shown = None
+            if self._shown is not None and self._shown in names:
+                shown = self._passes.get(self._shown)
             change = None if shown is None else shown.change(call.video, call.patch)
             if change is not None:
                 self._recorder.weighed(record, change)

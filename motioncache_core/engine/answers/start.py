@@ -47,7 +47,9 @@ def _tell(plan: AnswerPlan, settings: MotionCacheSettings, recorder: TraceRecord
     recorder.trace.advise(
         f"{computed} of the sampler's {n} evaluations are computed, the others {how}"
     )
-    if plan.response.adds_noise:
+    if not plan.response.one_answer:
+        recorder.remark(because("answers_apart"))
+    elif plan.response.adds_noise:
         recorder.remark(because("noise_added", how=how))
     if round(settings.compute_budget * n) < plan.protected:
         recorder.remark(
