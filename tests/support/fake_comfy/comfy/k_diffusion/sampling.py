@@ -43,8 +43,9 @@ def sample_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
 
 @torch.no_grad()
 def sample_euler_ancestral(
-    model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None
-):
+    model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=1.0,
+    noise_sampler=None,
+):  # fmt: skip
     """As the host does it for flow models."""
     extra_args, ones = extra_args or {}, x.new_ones([x.shape[0]])
     if noise_sampler is None:
@@ -59,9 +60,9 @@ def sample_euler_ancestral(
         if following == 0:
             x = denoised
             continue
-        down = following * following / sigma
+        down = following * (1 + (following / sigma - 1) * eta)
         x = x * down / sigma + denoised * (1 - down / sigma)
         kept = (1 - following) / (1 - down)
         added = (following**2 - (down * kept) ** 2) ** 0.5
-        x = kept * x + added * noise_sampler(sigma, following)
+        x = kept * x + added * s_noise * noise_sampler(sigma, following)
     return x
