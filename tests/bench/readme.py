@@ -204,6 +204,15 @@ def demo_limits() -> str:
     sys.exit("motioncache_core/demo/checkpoint.py has no LIMITS")
 
 
+def rivals_page() -> str:
+    """The rivals' tables, made by their bench."""
+    # only here, as it brings scipy along
+    from rivals.table import page
+
+    data = json.loads((RESULTS / "rivals.json").read_text(encoding="utf-8"))
+    return page(data)
+
+
 def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
@@ -220,6 +229,7 @@ PAGES: dict[str, Blocks] = {
         "presets": from_file("presets", preset_table),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
+        "rivals": rivals_page,
         "quality": lambda: quality_tables(RESULTS),
         "ablations": lambda: ablation_tables(RESULTS),
         "attention": lambda: attention_tables(RESULTS),
