@@ -14,7 +14,8 @@ from ..settings import MotionCacheSettings
 from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
-# chosen on two of the four models of tests/bench/results/answers.json
+# tuned on two of the four models of tests/bench/results/answers.json; that it is the log of the
+# signal-to-noise ratio which is spread over was decided after a look at a third
 POWER, EDGE = 0.75, 0.01
 
 
