@@ -29,6 +29,8 @@ from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
 
+NOT_HOOKED = "no block was reached: the model did not call its block hooks"
+
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
 Planner = Callable[[BlockStream, int], tuple[CallPlan, BranchRows]]
@@ -80,7 +82,7 @@ class BlockHooks:
     def plan(self) -> CallPlan:
         """The plan; made when the first block is reached."""
         if self._plan is None:
-            raise CacheShapeError("no block was reached: the model did not call its block hooks")
+            raise CacheShapeError(NOT_HOOKED)
         return self._plan
 
     def computed(self, layout: TokenLayout) -> list[bool]:
@@ -175,6 +177,11 @@ class BlockHooks:
             raise CacheShapeError(
                 f"block {index} made {tuple(behind.shape)} of {tuple(before.shape)}"
             )
+
+    @property
+    def reached(self) -> bool:
+        """Whether the first block has been reached."""
+        return self._plan is not None
 
     @property
     def partial(self) -> bool:

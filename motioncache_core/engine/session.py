@@ -27,10 +27,9 @@ from ..sampling.passes import PassNames
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .answers.chunk_answers import ChunkAnswers, by_chunks
-from .block_hooks import BlockHooks
+from .block_hooks import NOT_HOOKED, BlockHooks
 from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
-from .foreign import OVERRIDE, foreign_code, runs_dense
 from .limits import why_off
 from .window_caches import WindowCaches
 
@@ -117,10 +116,8 @@ class Session:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
-        if self._whole is None and self._tells_tokens(call):
-            foreign = foreign_code(call.network, call.options)
-            if foreign is not None:
-                self._lose_tokens(_lost(foreign))
+        if call.foreign is not None and self._whole is None and self._tells_tokens(call):
+            self._lose_tokens(_lost(call.foreign))
         try:
             return self._cached(adapter, self._named(call))
         except torch.OutOfMemoryError:
@@ -186,7 +183,7 @@ class Session:
                 raise
             # its traceback holds what had been made
             return f"{type(error).__name__}: {error}"
-        return hooks.failed or out
+        return hooks.failed or (out if hooks.reached or call.causal else NOT_HOOKED)
 
     def _instead(
         self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
@@ -222,8 +219,8 @@ class Session:
 
     def _look_at(self, call: ModelCall, hooks: BlockHooks, record: CallRecord) -> None:
         """What other nodes' code has done in the call."""
-        if hooks.partial and runs_dense(call.options.get(OVERRIDE)):
-            record.note = record.note or because("attention_dense")
+        if hooks.partial:
+            record.note = record.note or call.partial_note
         replaced = hooks.replaced
         if replaced is None or self._whole is not None or not self._tells_tokens(call):
             return

@@ -17,6 +17,7 @@ from ...motioncache_core import (
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.models.adapter import Adapter
 from .compiled import plain
+from .foreign import foreign_before
 
 
 def adapter_of(model: Any) -> tuple[Adapter | None, Reason | None]:
@@ -39,6 +40,11 @@ def why_no_tokens(guider: Any, model_options: Mapping[str, Any], noise: Tensor) 
     for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
         if patches.get(name):
             return because("block_patch", name=name)
+    foreign = foreign_before(
+        guider.model_patcher, adapter, model_options.get("transformer_options", {})
+    )
+    if foreign is not None:
+        return foreign
     if any("control" in cond for conds in guider.conds.values() for cond in conds or ()):
         return because("control_net")
     return None

@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from ..common.reasons import Reason, because
-from ..models.adapter import Adapter
-from .compiled_blocks import is_compiled
-
-OVERRIDE = "optimized_attention_override"
+from ...motioncache_core.common.reasons import Reason, because
+from ...motioncache_core.engine.compiled_blocks import is_compiled
+from ...motioncache_core.models.adapter import Adapter
+from .passes import OVERRIDE
 
 # packages whose code in a network is the network's own
 _OWN = ("comfy", "torch")
@@ -27,12 +26,14 @@ _BACK_ENDS = "comfy.ldm.modules.attention"
 _SPARSE = "comfy_extras.nodes_sparse_attention"
 # what attention back ends are called, and what shows that a function is more than one
 _PER_ROW = re.compile(r"sage|flash|xformers|pytorch|sdpa|sub_?quad|split")
-_MORE = re.compile(r"spa?rs|sparg|spas_|radial|window|tile|mask|top_?k|vsa|(?<![a-z])nag|guid|perturb|enhanc")
+_MORE = re.compile(
+    r"spa?rs|sparg|spas_|radial|window|tile|mask|top_?k|vsa|(?<![a-z])nag|guid|perturb|enhanc"
+)
 
 
 def foreign_code(network: object, options: Mapping[str, Any]) -> Reason | None:
     """Why single tokens cannot be told apart in a call: another node's code runs in the blocks
-    that is not known to treat rows one by one. Replaced blocks are looked at while they run.
+    that is not known to treat rows one by one. The engine looks at replaced blocks while they run.
 
     Args:
         options: the host's transformer options.
@@ -47,13 +48,38 @@ def foreign_attention(override: object) -> Reason | None:
     return because("attention_replaced", name=_name(override))
 
 
-def runs_dense(override: object) -> bool:
-    """Whether it is the host's sparse attention, which partial evaluations run dense."""
-    return override is not None and _home(override) == _SPARSE
+def note_of_partial(options: Mapping[str, Any]) -> str:
+    """What is said of calls that compute some tokens, where anything is."""
+    override = options.get(OVERRIDE)
+    sparse = override is not None and _home(override) == _SPARSE
+    return because("attention_dense") if sparse else ""
 
 
-def replaced_blocks(adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:
-    """Why single tokens cannot be told apart where blocks are replaced before the run."""
+def foreign_before(patcher: Any, adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:
+    """Why single tokens cannot be told apart in a run, as far as it is known before it starts.
+
+    Args:
+        patcher: of the model that will run.
+        options: its transformer options.
+    """
+    why = foreign_attention(options.get(OVERRIDE)) or _replaced(adapter, options)
+    return why or foreign_patches(getattr(patcher, "object_patches", {}))
+
+
+def foreign_patches(patches: Mapping[str, Any]) -> Reason | None:
+    """Why object patches on a network's blocks may need all tokens; None where there are none."""
+    for name, patch in patches.items():
+        path = name.split(".")
+        inside = path[0] == "diffusion_model" and any(part.isdigit() for part in path)
+        if not inside or not callable(patch):
+            continue
+        code = foreign_module(patch) if isinstance(patch, nn.Module) else patch
+        if code is not None and not _within(_home(code), _OWN):
+            return because("part_replaced", name=".".join(path[1:]), by=_name(code))
+    return None
+
+
+def _replaced(adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:
     replaced = options.get("patches_replace", {}).get("dit", {})
     hooks = {run.hook for run in adapter.runs}
     names = [key for key in replaced if isinstance(key, tuple) and key[0] in hooks]
