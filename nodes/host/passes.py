@@ -29,7 +29,7 @@ _HOSTS = frozenset((
     *_REPLACED, OVERRIDE, "cond_or_uncond", "uuids", "sigmas", "sample_sigmas", "wrappers",
     "callbacks", "block", "block_index", "block_type", "total_blocks", "transformer_index",
     "grid_sizes", "img_slice", "original_shape", "activations_shape", "reference_image_num_tokens",
-    "context_window", "multigpu_thread_device", "prefetch_dynamic_vbars", "running_net_type",
+    "rope_options", "context_window", "multigpu_thread_device", "prefetch_dynamic_vbars", "running_net_type",
 ))  # fmt: skip
 _PACK = Path(__file__).resolve().parents[2]
 # frames of these are the same for all
@@ -91,8 +91,8 @@ def _changed(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
     ]
     if options.get(OVERRIDE) is not None:
         parts.append((OVERRIDE, _kind(options[OVERRIDE])))
-    told = sorted((str(key), key) for key in options if key not in _HOSTS)
-    return (*parts, *((name, _plain(options[key])) for name, key in told))
+    told = {str(key): _plain(value) for key, value in options.items() if key not in _HOSTS}
+    return (*parts, *sorted(told.items(), key=lambda item: item[0]))
 
 
 def _kinds(found: Any) -> list[Hashable]:
