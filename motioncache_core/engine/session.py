@@ -116,10 +116,11 @@ class Session:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
-        if call.foreign is not None and self._whole is None and self._tells_tokens(call):
-            self._lose_tokens(_lost(call.foreign))
+        foreign, call = self._foreign(call), self._named(call)
+        if foreign is not None and self._whole is None and self._tells_tokens(call):
+            self._lose_tokens(_lost(foreign))
         try:
-            return self._cached(adapter, self._named(call))
+            return self._cached(adapter, call)
         except torch.OutOfMemoryError:
             # block-causal attention is only in the engine
             if call.causal:
@@ -130,13 +131,23 @@ class Session:
         log.warning("MotionCache - %s.", SPENT)
         return self._pass_through(call, SPENT)
 
+    def _foreign(self, call: ModelCall) -> Reason | None:
+        """What other nodes do that needs whole evaluations."""
+        names = self._names
+        if names is not None and any([names.in_two_ways(key) for key in call.branches]):
+            return call.foreign or because("answers_compared")
+        return call.foreign
+
     def _named(self, call: ModelCall) -> ModelCall:
         """The call with passes that are told from all others of its evaluation."""
-        if self._names is None:
+        names = self._names
+        if names is None:
             return call
-        shape, names = call.shape, self._names
-        named = (names.name(key, shape, call.samples, call.device) for key in call.branches)
-        return replace(call, branches=tuple(named))
+        parts = zip(call.branches, call.latents.split(call.samples), strict=True)
+        named = replace(call, branches=tuple(names.name(key, x) for key, x in parts))
+        if names.moved:
+            self._recorder.remark(because("passes_alike"))
+        return named
 
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
@@ -244,6 +255,8 @@ class Session:
 
     def _drop(self) -> None:
         self._clips.drop()
+        if self._names is not None:
+            self._names.drop()
         if self._answers is not None:
             self._answers.drop()
         self._looked_at = self._compiled = None

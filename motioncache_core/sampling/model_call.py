@@ -62,18 +62,14 @@ class ModelCall:
     @property
     def rows(self) -> int:
         """Batch rows B."""
-        return self._first.shape[0]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of a sample."""
-        return self._first.shape[1:]
+        return self.latents.shape[0]
 
     @property
     def device(self) -> torch.device:
         """Where the call runs."""
-        return self._first.device
+        return self.latents.device
 
     @property
-    def _first(self) -> Tensor:
+    def latents(self) -> Tensor:
+        """The video's part of the input."""
         return self.x if isinstance(self.x, Tensor) else self.x[0]
