@@ -211,7 +211,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     velocity = session.evaluate(
         ModelCall(
             network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
-            foreign_code(network, options), note_of_partial(options),
+            foreign_code(adapter, network, options), note_of_partial(options),
         )  # fmt: skip
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
