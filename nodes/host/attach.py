@@ -27,6 +27,7 @@ from ...motioncache_core import (
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.report.shown_run import mark_of
 from . import answers
 from .answers import ANSWERS
 from .compiled import (
@@ -76,11 +77,12 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Raises:
         ConflictError: another cache is on the model already.
     """
-    check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    already = KEY in model.model_options.get("transformer_options", {})
+    check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
     if chosen.preset == "off":
-        handle.runs.append(off(chosen))
+        handle.add(off(chosen))
         LiveText(node_id).show(handle.runs[-1].reason)
         return clone
     options = clone.model_options.setdefault("transformer_options", {})
@@ -146,7 +148,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
         ours = {ANSWERS: session}
     else:
-        profile, note = profile_for(guider.model_patcher, preset, levels)
+        profile, note = profile_for(guider.model_patcher, preset, settings, levels)
         trace.advise(note)
         facts = facts if profile is None else replace(facts, profile=profile)
         session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
@@ -163,7 +165,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         session.close()
     if not trace.calls() and COMPILE_ARGUMENTS in outer:
         trace.decline(WHOLE)
-    config.handle.runs.append(trace)
+    trace.mark = mark_of(result)
+    config.handle.add(trace)
     live.show(progress(trace))
     log.info("MotionCache - %s", line(trace))
     return result

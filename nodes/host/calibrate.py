@@ -38,7 +38,7 @@ def attach_recorder(model: Any, node_id: str | None = None) -> Any:
         raise UnsupportedModelError(
             f"there is nothing to calibrate: {declined}. Remove MotionCache Calibrate."
         )
-    _check(model.model_options)
+    _check(model.model_options, getattr(model, "wrappers", None))
     if CALIBRATE in model.model_options.get("transformer_options", {}):
         raise ConflictError("this model already has MotionCache Calibrate. One node is enough.")
     clone = model.clone()
@@ -49,9 +49,9 @@ def attach_recorder(model: Any, node_id: str | None = None) -> Any:
     return clone
 
 
-def _check(model_options: dict[str, Any]) -> None:
+def _check(model_options: dict[str, Any], wrappers: dict[str, Any] | None = None) -> None:
     """Refuse a cache beside the recording."""
-    name = other_cache(model_options)
+    name = other_cache(model_options, wrappers)
     if KEY in model_options.get("transformer_options", {}):
         name = "MotionCache"
     if name is not None:

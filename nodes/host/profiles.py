@@ -11,6 +11,7 @@ from torch import Tensor
 from ...motioncache_core import (
     CalibratedProfile,
     ModelProfile,
+    MotionCacheSettings,
     ProfileError,
     find_adapter,
     fingerprint,
@@ -75,23 +76,30 @@ def _files(mark: str) -> list[Path]:
 
 
 def profile_for(
-    patcher: Any, preset: str | None, sigmas: Sequence[float]
+    patcher: Any, preset: str | None, settings: MotionCacheSettings, sigmas: Sequence[float]
 ) -> tuple[CalibratedProfile | None, str | None]:
     """The measure to use for a run at these noise levels, where one was recorded, and what to say
-    of it.
+    of it. A run that goes by no measure of its own does not look for one.
+
+    Args:
+        settings: of the run.
 
     Raises:
         ProfileError: the model's file is corrupt, of another version or of another model.
     """
+    if settings.compute_budget > 0 or settings.reuse_threshold == 0:
+        return None, None
     if not any(folder().glob("*.json")):
         return None, None
     mark = identify(patcher)
+    if preset in FIXED:
+        known = sorted(folder().glob(f"*{mark}.json"))
+        used = f"preset {preset} is as published"
+        return None, f"the profile {known[0].name} is not used: {used}" if known else None
     found = _files(mark)
     if not found:
         return None, None
     profile = ModelProfile.load(found[0], mark)
-    if preset in FIXED:
-        return None, f"the profile {profile.name} is not used: preset {preset} is as published"
     beyond = profile.uncovered(sigmas) if sigmas else None
     if beyond:
         return None, f"the profile is not used: {beyond}. Calibrate again with this sampler"
