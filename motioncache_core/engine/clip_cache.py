@@ -18,7 +18,7 @@ from ..common.reasons import because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockStream
-from ..policy.decider import Decider
+from ..policy.decider import Decider, DecisionGroup
 from ..policy.distance import advice
 from ..policy.evaluation_plan import evaluation_plan
 from ..policy.motion_weights import rate_of_change, token_patches
@@ -50,6 +50,7 @@ class ClipCache:
         memory: shared with the other context windows of the run.
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
+        shown: whether reports show this one's grid.
     """
 
     def __init__(
@@ -63,20 +64,27 @@ class ClipCache:
         forcing: ForcingCall | None = None,
         position: int = 0,
         label: str = "",
+        shown: bool = True,
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
         self._context, self._memory = context, memory
         self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
         self._forcing, self._still = forcing, False
+        # of the call that is being made
+        self._groups: list[DecisionGroup] = []
         self._tables: dict[torch.device, BranchTable] = {}
         clamp = context.settings.clamp_distance
         source = context.run.profile or adapter.distance(facts, layout, clamp)
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
         self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
-        if not label or self._recorder.trace.grid is None:
+        if shown and not label or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)
+
+    def begin(self) -> None:
+        """The sampler's next evaluation begins."""
+        self._decider.begin()
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
         """Whether the call goes on with what is stored here."""
@@ -123,6 +131,7 @@ class ClipCache:
             state = self._new_rows(call, x, tiers, around)
             table.put(state)
         groups = self._decider.decide(call, self.layout, x, stream.modulation, self._partial)
+        self._groups = groups
         parts = []
         for g in groups:
             if g.clip.plan is None:
@@ -178,7 +187,7 @@ class ClipCache:
 
     def observe(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
-        groups = self._decider.groups(call, self.layout)
+        groups = self._groups
         plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")

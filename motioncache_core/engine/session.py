@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ..policy.run_context import RunContext
 from ..report.trace import CallRecord, Trace
 from ..report.trace_recorder import TraceRecorder
 from ..sampling.model_call import ModelCall
+from ..sampling.passes import PassNames
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .answers.chunk_answers import ChunkAnswers, by_chunks
@@ -74,6 +76,15 @@ class Session:
             settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
         )
         self._clips = WindowCaches(self._context)
+        self._names: PassNames | None = None
+
+    def begin(self) -> None:
+        """The sampler asks for its next evaluation. Where nobody says so, a branch that comes
+        again begins one."""
+        self._names = self._names or PassNames()
+        self._names.begin()
+        self._recorder.begin()
+        self._clips.begin()
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -88,6 +99,8 @@ class Session:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
         why = self._run.declined or declined or decline_reason(adapter, call)
+        if self._run.announced and self._names is None:
+            why = why or because("guider_unknown")
         if not self._off:
             why = why or self._clips.decline_reason(adapter, call)
         if why and call.causal:
@@ -103,7 +116,7 @@ class Session:
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
         try:
-            return self._cached(adapter, call)
+            return self._cached(adapter, self._named(call))
         except torch.OutOfMemoryError:
             # block-causal attention is only in the engine
             if call.causal:
@@ -113,6 +126,14 @@ class Session:
         self._spent += 1
         log.warning("MotionCache - %s.", SPENT)
         return self._pass_through(call, SPENT)
+
+    def _named(self, call: ModelCall) -> ModelCall:
+        """The call with passes that are told from all others of its evaluation."""
+        if self._names is None:
+            return call
+        shape, names = call.shape, self._names
+        named = (names.name(key, shape, call.samples, call.device) for key in call.branches)
+        return replace(call, branches=tuple(named))
 
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)

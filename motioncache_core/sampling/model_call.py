@@ -25,7 +25,8 @@ class ModelCall:
         x: model input `(B, C, F, H, W)`, the noisy latent first in C; a list where a family has
             more than video.
         timestep: `(B,)` or one per latent frame `(B, F)`.
-        branches: conditioning branches in batch order; B is a multiple of their number.
+        branches: conditioning branches in batch order; B is a multiple of their number. Other
+            passes of the same evaluation have other keys.
         options: the host's transformer options.
         arguments: the call's other arguments by name.
         forcing: where the sampler denoises chunks at noise levels of their own.
@@ -56,6 +57,11 @@ class ModelCall:
     def rows(self) -> int:
         """Batch rows B."""
         return self._first.shape[0]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of a sample."""
+        return self._first.shape[1:]
 
     @property
     def device(self) -> torch.device:

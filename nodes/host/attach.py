@@ -29,7 +29,6 @@ from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
 from ...motioncache_core.report.shown_run import mark_of
 from . import answers
-from .answers import ANSWERS
 from .compiled import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -43,6 +42,7 @@ from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
 from .engine_choice import for_evaluations, why_no_tokens
 from .live_text import LiveText
+from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
@@ -51,7 +51,6 @@ from .run_facts import for_answers, run_facts, window_of
 log = logging.getLogger(__name__)
 
 KEY = "motioncache"
-SESSION = "motioncache_session"
 FORCING = "motioncache_forcing"
 PROFILE = "motioncache_profile"
 
@@ -88,7 +87,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
-    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
@@ -193,6 +192,10 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         # called outside of a sampler that was wrapped
         out: Tensor = executor(x, timestep, *args, **kwargs)
         return out
+    passes = passes_of(options, len(x if isinstance(x, Tensor) else x[0]))
+    if not passes:
+        untouched: Tensor = executor(x, timestep, *args, **kwargs)
+        return untouched
     network = executor.class_obj
     adapter, _ = find_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
@@ -207,10 +210,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         return result
 
     arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
-    branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
     velocity = session.evaluate(
         ModelCall(
-            network, run, x, timestep, branches, options, arguments, forcing, window_of(options)
+            network, run, x, timestep, passes, options, arguments, forcing, window_of(options)
         )
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)

@@ -12,10 +12,11 @@ from torch import Tensor
 from ...motioncache_core import ConflictError, ModelProfile, Recorder, UnsupportedModelError
 from ...motioncache_core.models.registry import find_adapter
 from ...motioncache_core.policy.model_profile import MIN_LEVELS
-from .attach import KEY, SESSION, compiled_reason, evaluate
+from .attach import KEY, compiled_reason, evaluate
 from .compiled import plain
 from .conflicts import CALIBRATE, other_cache
 from .live_text import LiveText
+from .passes import SESSION
 from .profiles import describe, identify, place_of
 
 log = logging.getLogger(__name__)

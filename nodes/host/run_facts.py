@@ -46,6 +46,7 @@ def run_facts(
         part=schedule_part(sampling, sigmas),
         windows=windows,
         declined=declined or moving,
+        announced=True,
     )
 
 

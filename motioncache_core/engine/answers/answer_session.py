@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable
 
 import torch
@@ -20,6 +20,7 @@ from ...policy.answer_plan import AnswerPlan
 from ...report.trace import CallRecord, ChunkRecord, EvaluationRecord, Trace
 from ...report.trace_recorder import TraceRecorder
 from ...sampling.answer_call import AnswerCall
+from ...sampling.passes import PassNames
 from .pass_state import PassState
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class AnswerSession:
     ) -> None:
         self._plan, self._ops, self._recorder, self._on_call = plan, ops, recorder, on_call
         self._passes: dict[tuple[Hashable, ...], PassState] = {}
-        self._seen: Counter[Hashable] = Counter()
+        self._names = PassNames()
         self._index, self._sigma, self._reuse = -1, 0.0, False
         self._last_computed = -1
         self._record: EvaluationRecord | None = None
@@ -69,7 +70,7 @@ class AnswerSession:
         """The sampler asks for its next evaluation, at this noise level."""
         with self._lock:
             self._index, self._sigma = self._index + 1, sigma
-            self._seen.clear()
+            self._names.begin()
             self._record = None
             plan = self._plan
             if (
@@ -159,10 +160,9 @@ class AnswerSession:
         self._recorder.finish(time.perf_counter() - self._started)
 
     def _name(self, key: Hashable, call: AnswerCall) -> tuple[Hashable, ...]:
-        """What a pass is known by: its place among those of this evaluation that are alike, too."""
-        alike = (key, call.x.shape[1:], call.samples, call.x.device)
-        self._seen[alike] += 1
-        return (self._seen[alike], *alike)
+        """What a pass is known by."""
+        shape, device = call.x.shape[1:], call.x.device
+        return (self._names.name(key, shape, call.samples, device), shape, call.samples, device)
 
     def _state(self, name: tuple[Hashable, ...], call: AnswerCall) -> PassState | None:
         """The state of a pass that was there at the last computed evaluation."""
