@@ -107,7 +107,7 @@ class Recorder:
         tokens, modulation, residual = probe.tokens, probe.modulation, probe.residual
         if tokens is None or residual is None:
             return
-        levels = call.timestep.float() / adapter.timestep_scale
+        level = call.levels(adapter.timestep_scale).amax()
         for i, key in enumerate(call.branches):
             rows = slice(i * call.samples, (i + 1) * call.samples)
             branch = self._branches.setdefault(key, _Branch())
@@ -117,7 +117,7 @@ class Recorder:
                 None if modulation is None else modulation(rows.start).float().clone(),
                 residual[rows].clone(),
             )
-            branch.levels.append(levels[rows].amax())
+            branch.levels.append(level)
             if branch.last is not None:
                 branch.changes.append(_changes(branch.last, now))
             branch.last = now

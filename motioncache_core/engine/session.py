@@ -82,7 +82,8 @@ class Session:
         """The sampler asks for its next evaluation. Where nobody says so, a branch that comes
         again begins one."""
         self._names = self._names or PassNames()
-        self._names.begin()
+        if self._names.begin():
+            self._recorder.reset("passes_new")
         self._recorder.begin()
         self._clips.begin()
 
@@ -92,12 +93,20 @@ class Session:
         Raises:
             CacheShapeError: the latent is not a video, or the model's tokens are not its grid's.
             SettingsError: the settings do not fit a diffusion-forcing run.
-            UnsupportedModelError: no adapter knows the network.
+            UnsupportedModelError: no adapter knows a network that is to denoise chunks.
         """
-        adapter, declined = find_adapter(call.network)
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
+        try:
+            adapter, declined = find_adapter(call.network)
+        except UnsupportedModelError:
+            # another node has put it in the place of the one that the run began with
+            self._clips.drop()
+            swapped = because("network_swapped", name=type(call.network).__name__)
+            if not self._recorder.trace.evaluations:
+                self._recorder.decline(swapped)
+            return self._pass_through(call, swapped)
         why = self._run.declined or declined or decline_reason(adapter, call)
         if self._run.announced and self._names is None:
             why = why or because("guider_unknown")

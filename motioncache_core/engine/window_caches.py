@@ -163,6 +163,7 @@ class WindowCaches:
         if any(network is not call.network for network in served):
             self.drop()
             self._context.recorder.remark(because("network_changed"))
+            self._context.recorder.reset("networks_alternate")
         self._networks.update(dict.fromkeys(call.branches, call.network))
 
     def _layout(self, layout: TokenLayout, call: ModelCall) -> TokenLayout:

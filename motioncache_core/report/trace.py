@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +134,7 @@ class Trace:
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
         why: sentences on what was chosen for this run.
+        resets: evaluations that could not go on with what was stored, by the code of the reason.
         number: of the run among those of its model, from 1.
         mark: by which the latents that it made are known again, see `shown_run.mark_of`.
     """
@@ -164,6 +165,7 @@ class Trace:
     declined_calls: list[CallRecord] = field(default_factory=list)
     part: SchedulePart | None = None
     windows: tuple[ContextWindow, ...] = ()
+    resets: Counter[str] = field(default_factory=Counter)
     finished: bool = False
     number: int = 1
     mark: tuple[float, ...] = ()

@@ -68,6 +68,20 @@ class ModelCall:
         """Where the call runs."""
         return self._first.device
 
+    def levels(self, scale: float) -> Tensor:
+        """Noise levels `(1,)`, or one per latent frame `(F,)`, fp32 on the call's device.
+
+        They are the sampler's own, where it says them: timesteps of a frame that is kept in part
+        are scaled by its mask, and are those of no step.
+
+        Args:
+            scale: timestep at noise level 1.
+        """
+        told = self.options.get("sigmas")
+        if self.forcing is None and isinstance(told, Tensor):
+            return told.reshape(-1)[:1].float().to(self.device)
+        return self.timestep[0].float().reshape(-1) / scale
+
     @property
     def _first(self) -> Tensor:
         return self.x if isinstance(self.x, Tensor) else self.x[0]

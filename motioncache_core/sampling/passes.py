@@ -41,10 +41,19 @@ class PassNames:
 
     def __init__(self) -> None:
         self._seen: Counter[Hashable] = Counter()
+        self._before: frozenset[Hashable] = frozenset()
 
-    def begin(self) -> None:
-        """The next evaluation begins."""
+    def begin(self) -> bool:
+        """The next evaluation begins.
+
+        Returns:
+            whether none of the last one's passes had been there before it.
+        """
+        asked = frozenset(self._seen)
+        strange = bool(asked) and bool(self._before) and not asked & self._before
+        self._before = asked or self._before
         self._seen.clear()
+        return strange
 
     def name(
         self, key: Hashable, shape: torch.Size, samples: int, device: torch.device

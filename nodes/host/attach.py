@@ -21,7 +21,6 @@ from ...motioncache_core import (
     Trace,
     TraceHandle,
     answer_session,
-    find_adapter,
     settings_for_run,
 )
 from ...motioncache_core.common.host_transfer import upload
@@ -40,7 +39,7 @@ from .compiled import (
 )
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
-from .engine_choice import for_evaluations, why_no_tokens
+from .engine_choice import for_evaluations, known_adapter, why_no_tokens
 from .live_text import LiveText
 from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
@@ -127,7 +126,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     # its chunks' rows are told apart, whatever the policy
     by_chunks = getattr(sampler, "denoises_chunks", False)
     if not chosen.settings.traits.answers and not by_chunks:
-        no_tokens = in_the_way or why_no_tokens(guider, outer, noise)
+        no_tokens = in_the_way or why_no_tokens(guider, outer, noise, sigmas)
     settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
         settings, told = for_evaluations(settings), []
@@ -197,9 +196,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         untouched: Tensor = executor(x, timestep, *args, **kwargs)
         return untouched
     network = executor.class_obj
-    adapter, _ = find_adapter(network)
+    adapter = known_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
-    if forcing is not None:
+    if forcing is not None and adapter is not None:
         levels = upload(forcing.sigmas, x.device) * adapter.timestep_scale
         timestep = levels.expand(x.shape[0], -1)
 
@@ -209,7 +208,8 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         result: Tensor = executor(x, timestep, *swapped, **named)
         return result
 
-    arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
+    names = () if adapter is None else adapter.positional
+    arguments = {**dict(zip(names, args, strict=False)), **kwargs}
     velocity = session.evaluate(
         ModelCall(
             network, run, x, timestep, passes, options, arguments, forcing, window_of(options)

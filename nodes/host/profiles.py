@@ -13,11 +13,12 @@ from ...motioncache_core import (
     ModelProfile,
     MotionCacheSettings,
     ProfileError,
-    find_adapter,
+    UnsupportedModelError,
     fingerprint,
 )
 from ...motioncache_core.sampling.run_settings import FIXED
 from .compiled import plain
+from .engine_choice import adapter_of
 
 _NETWORK = "diffusion_model"
 
@@ -61,9 +62,10 @@ def describe(patcher: Any) -> str:
 
 
 def _sized(patcher: Any, between: str) -> str:
-    network = plain(patcher.get_model_object(_NETWORK))
-    adapter, _ = find_adapter(network)
-    facts = adapter.facts(network)
+    adapter, reason = adapter_of(patcher)
+    if adapter is None:
+        raise UnsupportedModelError(f"there is no profile of this model: {reason}")
+    facts = adapter.facts(plain(patcher.get_model_object(_NETWORK)))
     return f"{adapter.name} {facts.width}{between}{sum(facts.blocks)}"
 
 
