@@ -7,26 +7,29 @@ of all rows, and scatters the result back after the last block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..cache import residuals
 from ..cache.branches import BranchRows
-from ..common.decision_kinds import DENSE, REUSE
+from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockRun, BlockStream, RowGather
-from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
+from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
+
+NOT_HOOKED = "no block was reached: the model did not call its block hooks"
 
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
@@ -41,6 +44,12 @@ class BlockHooks:
     Args:
         tokens: video rows L.
         compiled: see `find_compiled`.
+        callers: see `BlockAttention`.
+
+    Attributes:
+        failed: what went wrong in a partial evaluation, whoever has caught it since.
+        output: video rows behind the last block, `(B, L, C)`.
+        block_calls: how often an original block was called.
     """
 
     def __init__(
@@ -51,15 +60,21 @@ class BlockHooks:
         adapter: Adapter,
         facts: ModelFacts,
         compiled: nn.Module | None = None,
+        callers: dict[int, Caller] | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
+        self._callers = callers
         self._attention = BlockAttention(None, copies=False)
+        # blocks that another node has replaced, and those of them that it leaves out
+        self._replaced: set[int] = set()
+        self._left_out: set[int] = set()
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
         self._gather: RowGather | None = None
+        self.failed: str | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
 
@@ -67,7 +82,7 @@ class BlockHooks:
     def plan(self) -> CallPlan:
         """The plan; made when the first block is reached."""
         if self._plan is None:
-            raise CacheShapeError("no block was reached: the model did not call its block hooks")
+            raise CacheShapeError(NOT_HOOKED)
         return self._plan
 
     def computed(self, layout: TokenLayout) -> list[bool]:
@@ -85,13 +100,15 @@ class BlockHooks:
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
         previous = options.get("optimized_attention_override")
-        self._attention = BlockAttention(previous, copies=self._compiled is not None)
+        copies = self._compiled is not None
+        self._attention = BlockAttention(previous, copies, self._callers)
         replaced = dict(options.get("patches_replace", {}))
         patches = dict(replaced.get("dit", {}))
         slot = 0
         keys = [(run.hook, i) for run, i in self._blocks]
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
-        self._copies |= any(key in patches for key in keys)
+        self._replaced = {index for index, key in enumerate(keys) if key in patches}
+        self._copies |= bool(self._replaced)
         for index, (run, i) in enumerate(self._blocks):
             patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
             slot += len(run.keys)
@@ -112,10 +129,11 @@ class BlockHooks:
                 self.block_calls += 1
                 # what a block has written into its input cannot be run again; the whole call can
                 branches = None if run.writes_input else self._state
-                out = retry_with_room(
-                    branches, lambda: self._run_original(run, slot, original, call)
-                )
-                self._attention.check_attended(index)
+                with self._noting():
+                    out = retry_with_room(
+                        branches, lambda: self._run_original(run, slot, original, call)
+                    )
+                    self._attention.check_attended(index)
                 return out
 
             def chained(call: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +141,66 @@ class BlockHooks:
                     return counted(call)
                 return previous(call, {**extra, "original_block": counted})
 
-            return self._run_block(index, run, args, chained)
+            with self._noting():
+                return self._run_block(index, run, args, chained)
 
         return patch
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What goes wrong in a partial evaluation, inside of code that may catch it."""
+        try:
+            yield
+        except Exception as error:
+            if self._gather is not None:
+                self.failed = self.failed or str(error)
+            raise
+
+    def _check(self, index: int, before: Tensor, out: dict[str, Any]) -> None:
+        """A block has given this answer.
+
+        Args:
+            before: the tokens that it was given.
+
+        Raises:
+            CacheShapeError: in a partial evaluation, it was replaced or has made other rows.
+        """
+        run, _ = self._blocks[index]
+        behind = run.tokens(out)
+        if index in self._replaced and behind is before:
+            self._left_out.add(index)
+        elif self._gather is None:
+            return
+        elif index in self._replaced:
+            raise CacheShapeError(f"block {index} is replaced by another node")
+        elif behind.shape != before.shape:
+            raise CacheShapeError(
+                f"block {index} made {tuple(behind.shape)} of {tuple(before.shape)}"
+            )
+
+    @property
+    def reached(self) -> bool:
+        """Whether the first block has been reached."""
+        return self._plan is not None
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some rows run."""
+        return self._plan is not None and self._plan.kind == PARTIAL
+
+    @property
+    def replaced(self) -> tuple[str, int] | None:
+        """A block that another node has replaced and does not just leave out, as far as the call
+        has shown; None if there is none."""
+        if self._plan is None or self._plan.kind == REUSE:
+            return None
+        blocks = sorted(self._replaced - self._left_out)
+        return (self._blocks[blocks[0]][0].hook, self._blocks[blocks[0]][1]) if blocks else None
+
+    def _slots(self, blocks: set[int]) -> set[int]:
+        """The key sites of blocks."""
+        ends = list(accumulate(len(run.keys) for run, _ in self._blocks))
+        return {s for i in blocks for s in range(ends[i] - len(self._blocks[i][0].keys), ends[i])}
 
     def _run_original(
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
@@ -151,7 +226,9 @@ class BlockHooks:
         if self._gather is not None:
             hand_over = run.enter if index == 0 else run.take
             args = retry_with_room(self._state, partial(hand_over, args, self._gather))
+        entering = run.stream(args).tokens
         out = block(args)
+        self._check(index, entering, out)
         if index == len(self._blocks) - 1:
             stream = replace(run.stream(args), tokens=run.tokens(out))
             out = self._finish(run, plan, stream, out)
@@ -186,6 +263,8 @@ class BlockHooks:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True
             self.output = y
+            if state.kv is not None:
+                state.kv.passed_over = self._slots(self._left_out) - state.kv.fresh
             if state.kv is not None and self.block_calls and not self._attention.attended:
                 plan.note = plan.note or BYPASSED
             self._input = None

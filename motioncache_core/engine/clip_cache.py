@@ -14,7 +14,7 @@ from ..cache.memory_plan import MemoryPlan, still
 from ..cache.residual_placement import new_residuals, residual_tensors
 from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
-from ..common.reasons import because
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockStream
@@ -27,6 +27,7 @@ from ..report.trace import CallRecord
 from ..sampling.forcing_call import ForcingCall
 from ..sampling.model_call import BranchKey, ModelCall
 from ..sampling.schedule import UNSTARTED
+from .attention import Caller
 from .block_hooks import BlockHooks
 from .call_plan import (
     CallPlan,
@@ -74,6 +75,10 @@ class ClipCache:
         self._groups: list[DecisionGroup] = []
         # branches of the evaluation that goes on
         self._asked: set[BranchKey] = set()
+        # why single tokens are not told apart any more
+        self._whole: Reason | None = None
+        # who calls the attention of each key site
+        self.callers: dict[int, Caller] = {}
         self._tables: dict[torch.device, BranchTable] = {}
         clamp = context.settings.clamp_distance
         source = context.run.profile or adapter.distance(facts, layout, clamp)
@@ -111,6 +116,17 @@ class ClipCache:
             table.slide(rows, layout.tokens, forcing.options.kv_keep > 0)
         self.layout = layout
         self._recorder.clip(layout)
+
+    def lose_tokens(self, why: Reason) -> None:
+        """Evaluations are whole from now on, and no keys and values are kept."""
+        self._whole = why
+        for table in self._tables.values():
+            table.forget_kv()
+
+    def again(self) -> None:
+        """The call that was planned last comes once more."""
+        for g in self._groups:
+            g.clip.served.difference_update(g.keys)
 
     def plan(
         self, call: ModelCall, stream: BlockStream, around: int
@@ -157,7 +173,7 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x)
+            plan = call_plan(parts, state, x, self._whole)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -234,7 +250,8 @@ class ClipCache:
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        return self._memory.stored and not self._still and self._settings.kv_cache != "off"
+        kept = self._memory.stored and self._settings.kv_cache != "off"
+        return kept and not self._still and self._whole is None
 
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
@@ -258,7 +275,7 @@ class ClipCache:
         return token_patches(x0, self.facts.patch).contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
-        keeps = tiers.tiers and not tiers.lost and not self._still
+        keeps = tiers.tiers and not tiers.lost and not self._still and self._whole is None
         kv = KVStore(self._key_sites, tiers) if keeps else None
         # rows of chunks that have not started are read before they are written
         count, place = residual_tensors(self._settings), self._memory.residuals.place

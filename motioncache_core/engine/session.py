@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..common.errors import UnsupportedModelError
+from ..common.errors import SettingsError, UnsupportedModelError
 from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
@@ -27,7 +27,8 @@ from ..sampling.passes import PassNames
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .answers.chunk_answers import ChunkAnswers, by_chunks
-from .block_hooks import BlockHooks
+from .block_hooks import NOT_HOOKED, BlockHooks
+from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
 from .limits import why_off
 from .window_caches import WindowCaches
@@ -124,6 +125,8 @@ class Session:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
+        if call.foreign is not None and self._whole is None and self._tells_tokens(call):
+            self._lose_tokens(_lost(call.foreign))
         try:
             return self._cached(adapter, self._named(call))
         except torch.OutOfMemoryError:
@@ -153,17 +156,21 @@ class Session:
             adapter,
             clip.facts,
             self._compiled_part(call.network),
+            clip.callers,
         )
-        options = hooks.options(call.options)
         watch = Stopwatch(call.device)
-        out = call.run(options)
+        out = self._run_with(hooks, call)
         watch.stop()
+        if isinstance(out, str):
+            return self._instead(adapter, call, clip, hooks.partial, out)
         if self._closed:
             # another device's error has ended the run in the meantime
             self._drop()
             return out
         self._clips.observe_memory()
-        self._called(clip.observe(call, hooks, out), watch)
+        record = clip.observe(call, hooks, out)
+        self._called(record, watch)
+        self._look_at(call, hooks, record)
         if self._answers is None or call.forcing is None:
             return out
         told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
@@ -172,6 +179,62 @@ class Session:
         if change is not None:
             self._recorder.weighed(self._recorder.trace.evaluations[-1], change)
         return told
+
+    def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
+        """What the network gives with the hooks in it, or what went wrong."""
+        try:
+            out = call.run(hooks.options(call.options))
+        except (torch.OutOfMemoryError, SettingsError, *self._run.stops):
+            raise
+        except Exception as error:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+            # its traceback holds what had been made
+            return f"{type(error).__name__}: {error}"
+        return hooks.failed or (out if hooks.reached or call.causal else NOT_HOOKED)
+
+    def _instead(
+        self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
+    ) -> Tensor:
+        """A call that went wrong with the hooks in the network: in full, or without them."""
+        if partial and self._whole is None:
+            self._lose_tokens(because("partial_failed", error=error))
+            clip.again()
+            return self._cached(adapter, call)
+        why = because("hooks_failed", error=error)
+        # where it fails without us, it does so in its own words
+        out = self._pass_through(call, why)
+        self._off = why
+        self._recorder.decline(why)
+        self._clips.drop()
+        log.warning("MotionCache - %s.", why)
+        return out
+
+    @property
+    def _whole(self) -> Reason | None:
+        """Why single tokens are not told apart any more."""
+        return self._clips.whole
+
+    def _tells_tokens(self, call: ModelCall) -> bool:
+        """Whether a call may compute some of its rows, and can do without."""
+        per_token = self._context.settings.traits.per_token or call.forcing is not None
+        return per_token and not call.causal and self._context.reuse
+
+    def _lose_tokens(self, why: Reason) -> None:
+        self._clips.lose_tokens(why)
+        self._recorder.remark(why)
+        log.warning("MotionCache - %s.", why)
+
+    def _look_at(self, call: ModelCall, hooks: BlockHooks, record: CallRecord) -> None:
+        """What other nodes' code has done in the call."""
+        if hooks.partial:
+            record.note = record.note or call.partial_note
+        replaced = hooks.replaced
+        if replaced is None or self._whole is not None or not self._tells_tokens(call):
+            return
+        hook, number = replaced
+        self._lose_tokens(_lost(because("block_replaced", name=f"{hook} {number}")))
 
     @property
     def reached(self) -> bool:
@@ -220,6 +283,11 @@ class Session:
             done, stopped = self._watches.popleft()
             done.seconds = stopped.seconds()
         self._on_call(self._recorder.trace)
+
+
+def _lost(why: Reason) -> Reason:
+    action = why.action[0].lower() + why.action[1:]
+    return because("tokens_lost", why=why.happened, action=action)
 
 
 def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:

@@ -44,6 +44,14 @@ class WindowCaches:
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
         self.latest: ClipCache | None = None
+        # why single tokens are not told apart any more
+        self.whole: Reason | None = None
+
+    def lose_tokens(self, why: Reason) -> None:
+        """Evaluations are whole from now on, and no keys and values are kept."""
+        self.whole = why
+        for clip in self._clips.values():
+            clip.lose_tokens(why)
 
     def begin(self) -> None:
         """The next evaluation begins: clips that the last one did not ask for are over."""
@@ -125,6 +133,8 @@ class WindowCaches:
         )  # fmt: skip
         if self._called is not None:
             clip.begin()
+        if self.whole is not None:
+            clip.lose_tokens(self.whole)
         return clip
 
     def drop(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.reasons import Reason
 from .forcing_call import ForcingCall
 from .run_facts import ContextWindow
 
@@ -31,6 +32,9 @@ class ModelCall:
         arguments: the call's other arguments by name.
         forcing: where the sampler denoises chunks at noise levels of their own.
         window: where the host cuts the clip into context windows.
+        foreign: why single tokens cannot be told apart, where code of other nodes runs in the
+            network that may need all of them.
+        partial_note: what is said of the call where only some tokens are computed.
     """
 
     network: object
@@ -42,6 +46,8 @@ class ModelCall:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     forcing: ForcingCall | None = None
     window: ContextWindow | None = None
+    foreign: Reason | None = None
+    partial_note: str = ""
 
     @property
     def causal(self) -> bool:

@@ -68,6 +68,7 @@ class RunFacts:
         windows: the context windows of every step; none where the clip is not cut.
         declined: why the run passes through untouched, where it has to.
         announced: whether the host says where an evaluation begins.
+        stops: exceptions by which the user ends a run.
     """
 
     sigmas: Sequence[float] = ()
@@ -82,6 +83,7 @@ class RunFacts:
     windows: tuple[ContextWindow, ...] = ()
     declined: Reason | None = None
     announced: bool = False
+    stops: tuple[type[Exception], ...] = ()
 
     @property
     def step_sigmas(self) -> list[float]:

@@ -18,6 +18,7 @@ from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.models.adapter import Adapter
 from ...motioncache_core.models.registry import find_adapter_of_class
 from .compiled import plain
+from .foreign import foreign_before
 
 # of a host's model, and its class, which other nodes patch in the same way
 _NETWORK, _CLASS = "diffusion_model", "diffusion_model.__class__"
@@ -64,6 +65,11 @@ def why_no_tokens(
     for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
         if patches.get(name):
             return because("block_patch", name=name)
+    foreign = foreign_before(
+        guider.model_patcher, adapter, model_options.get("transformer_options", {})
+    )
+    if foreign is not None:
+        return foreign
     if any("control" in cond for conds in guider.conds.values() for cond in conds or ()):
         return because("control_net")
     return None

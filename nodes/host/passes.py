@@ -20,16 +20,16 @@ from ...motioncache_core.sampling.passes import Pass
 
 SESSION = "motioncache_session"
 ANSWERS = "motioncache_answers"
+OVERRIDE = "optimized_attention_override"
 
 # parts of the transformer options that other nodes fill for passes of their own
 _REPLACED = ("patches_replace", "patches")
-_OVERRIDE = "optimized_attention_override"
 # what the host itself or its networks write there
 _HOSTS = frozenset((
-    *_REPLACED, _OVERRIDE, "cond_or_uncond", "uuids", "sigmas", "sample_sigmas", "wrappers",
+    *_REPLACED, OVERRIDE, "cond_or_uncond", "uuids", "sigmas", "sample_sigmas", "wrappers",
     "callbacks", "block", "block_index", "block_type", "total_blocks", "transformer_index",
     "grid_sizes", "img_slice", "original_shape", "activations_shape", "reference_image_num_tokens",
-    "context_window", "multigpu_thread_device", "prefetch_dynamic_vbars", "running_net_type",
+    "rope_options", "context_window", "multigpu_thread_device", "prefetch_dynamic_vbars", "running_net_type",
 ))  # fmt: skip
 _PACK = Path(__file__).resolve().parents[2]
 # frames of these are the same for all
@@ -89,10 +89,10 @@ def _changed(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
         for part, found in sorted(options.get(name, {}).items(), key=lambda item: str(item[0]))
         if found
     ]
-    if options.get(_OVERRIDE) is not None:
-        parts.append((_OVERRIDE, _kind(options[_OVERRIDE])))
-    told = sorted((str(key), key) for key in options if key not in _HOSTS)
-    return (*parts, *((name, _plain(options[key])) for name, key in told))
+    if options.get(OVERRIDE) is not None:
+        parts.append((OVERRIDE, _kind(options[OVERRIDE])))
+    told = {str(key): _plain(value) for key, value in options.items() if key not in _HOSTS}
+    return (*parts, *sorted(told.items(), key=lambda item: item[0]))
 
 
 def _kinds(found: Any) -> list[Hashable]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import comfy.model_management
 from torch import Tensor
 
 from ...motioncache_core import CalibratedProfile, ContextWindow, RunFacts, SchedulePart
@@ -48,6 +49,7 @@ def run_facts(
         windows=windows,
         declined=declined or moving,
         announced=True,
+        stops=(comfy.model_management.InterruptProcessingException,),
     )
 
 

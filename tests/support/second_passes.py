@@ -74,24 +74,20 @@ def perturbed(host, model):
     return _guided(host, model, weak)
 
 
-def perturbed_unmarked(host, model):
-    """The same by other methods of the live network, of which no option tells, and before the pass
-    that it is compared with."""
+def left_out_unmarked(host, model, block=1):
+    """With a block left out by another method of the live network, of which no option tells, and
+    before the pass that it is compared with."""
     clone, batch = model.clone(), host.samplers.calc_cond_batch
 
-    def values(attention):
-        return lambda x, freqs, transformer_options=None: attention.o(attention.v(x))
-
     def both(args):
-        blocks = args["model"].diffusion_model.blocks
+        part = args["model"].diffusion_model
+        part = getattr(part, "network", part).blocks[block]
         rest = args["input"], args["sigma"], args["model_options"]
-        for block in blocks:
-            block.self_attn.forward = values(block.self_attn)
+        part.forward = lambda x, *_, **__: x
         try:
             (weak,) = batch(args["model"], [args["conds"][0]], *rest)
         finally:
-            for block in blocks:
-                del block.self_attn.forward
+            del part.forward
         strong, other = batch(args["model"], args["conds"], *rest)
         return [strong + FACTOR * (strong - weak), other]
 
@@ -193,5 +189,5 @@ def one_by_one(host, model):
 
 
 SECOND_PASSES = [
-    skip_layer, perturbed, perturbed_unmarked, sliding, tiles, frame_runs, mirrored, one_by_one,
+    skip_layer, perturbed, left_out_unmarked, sliding, tiles, frame_runs, mirrored, one_by_one,
 ]  # fmt: skip
