@@ -16,7 +16,7 @@ from ..policy.model_profile import MIN_LEVELS, Changes
 from ..sampling.model_call import BranchKey, ModelCall
 from .block_probe import BlockProbe
 from .devices import THREAD_DEVICE
-from .session import decline_reason
+from .limits import decline_reason
 
 _EPS = 1e-8
 

@@ -73,6 +73,8 @@ class ClipCache:
         self._forcing, self._still = forcing, False
         # of the call that is being made
         self._groups: list[DecisionGroup] = []
+        # rows that the first block was given, where they are not the grid's
+        self.got: int | None = None
         # branches of the evaluation that goes on
         self._asked: set[BranchKey] = set()
         # why single tokens are not told apart any more
@@ -139,6 +141,7 @@ class ClipCache:
         """
         x = stream.video
         if x.shape[1] != self.layout.tokens:
+            self.got = x.shape[1]
             grid = f"{self.layout.frames}x{self.layout.height}x{self.layout.width}"
             raise CacheShapeError(
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "

@@ -17,7 +17,6 @@ from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter, takes_frame_levels
-from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord, Trace
@@ -30,7 +29,7 @@ from .answers.chunk_answers import ChunkAnswers, by_chunks
 from .block_hooks import NOT_HOOKED, BlockHooks
 from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
-from .limits import why_off
+from .limits import check_budget, decline_reason, why_off
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Session:
             self._answers = ChunkAnswers(settings, run, ops)
             settings, run = by_chunks(settings, run)
         if settings.compute_budget > 0 and not self._off:
-            _check_budget(settings, run, self._recorder)
+            check_budget(settings, run, self._recorder)
         self._context = RunContext(
             settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
         )
@@ -198,6 +197,14 @@ class Session:
         self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
     ) -> Tensor:
         """A call that went wrong with the hooks in the network: in full, or without them."""
+        if clip.got is not None and self._clips.reframe(adapter, call, clip.got):
+            who = ", ".join(call.behind) or "another node"
+            frames = clip.got // clip.layout.spatial
+            self._lose_tokens(
+                because("frames_added", who=who, frames=frames, of=clip.layout.frames)
+            )
+            clip.again()
+            return self._cached(adapter, call)
         if partial and self._whole is None:
             self._lose_tokens(because("partial_failed", error=error))
             clip.again()
@@ -288,25 +295,3 @@ class Session:
 def _lost(why: Reason) -> Reason:
     action = why.action[0].lower() + why.action[1:]
     return because("tokens_lost", why=why.happened, action=action)
-
-
-def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
-    """Why a call of a known network has to run untouched; None if it need not."""
-    options = call.options
-    if options.get("context_window") is not None and call.window is None:
-        return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
-    rows, branches = call.rows, len(call.branches)
-    if rows % branches:
-        return because("uneven_batch", rows=rows, branches=branches)
-    return adapter.decline(call.arguments, options)
-
-
-def _check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
-    free, enough = evaluations_left(settings, run)
-    if free > 0 and enough <= 0:
-        steps = len(set(run.step_sigmas))
-        budget = settings.compute_budget
-        recorder.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

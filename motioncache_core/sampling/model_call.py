@@ -35,6 +35,7 @@ class ModelCall:
         foreign: why single tokens cannot be told apart, where code of other nodes runs in the
             network that may need all of them.
         partial_note: what is said of the call where only some tokens are computed.
+        behind: what other nodes' code is called that stands between us and the network.
     """
 
     network: object
@@ -48,6 +49,7 @@ class ModelCall:
     window: ContextWindow | None = None
     foreign: Reason | None = None
     partial_note: str = ""
+    behind: tuple[str, ...] = ()
 
     @property
     def causal(self) -> bool:

@@ -40,7 +40,7 @@ from .compiled import (
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
 from .engine_choice import for_evaluations, known_adapter, why_no_tokens
-from .foreign import foreign_code, note_of_partial
+from .foreign import behind, foreign_code, note_of_partial
 from .live_text import LiveText
 from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
@@ -213,8 +213,18 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
     velocity = session.evaluate(
         ModelCall(
-            network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
-            foreign_code(network, options), note_of_partial(options),
+            network,
+            run,
+            x,
+            timestep,
+            passes,
+            options,
+            arguments,
+            forcing,
+            window_of(options),
+            foreign_code(network, options),
+            note_of_partial(options),
+            behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
         )  # fmt: skip
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)

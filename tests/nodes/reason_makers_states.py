@@ -6,7 +6,7 @@ from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes.reason_makers import by_preset
 from motioncache_pack.tests.nodes.test_answer_graphs import rising
-from motioncache_pack.tests.nodes.test_states import swapped, unlike
+from motioncache_pack.tests.nodes.test_states import swapped, unlike, with_frames
 from motioncache_pack.tests.support.answer_runs import patch, small
 
 
@@ -50,11 +50,19 @@ def unsampled(pack, _):
     return handle.latest
 
 
+def with_a_frame_more(pack, _):
+    scene = small(pack)
+    patched, handle = patch(pack, scene.model, "motion")
+    with_frames(scene, patched, 1)
+    return handle.latest
+
+
 STATES = {
     "states that never fit": {
         "passes_new": with_new_passes,
         "networks_alternate": in_turns,
         "network_swapped": with_a_swapped_class,
+        "frames_added": with_a_frame_more,
     }
 }
 INSIDE_STATES = {"noise_rises": unsampled}

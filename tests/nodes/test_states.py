@@ -196,3 +196,47 @@ def test_a_clone_s_class_keeps_no_other_one_from_being_measured(pack, monkeypatc
     (behind,) = pack.execute("MotionCacheCalibrate", other)
     with pytest.raises(UnsupportedModelError, match=r"nothing to calibrate: Swapped is not known"):
         scene.sample(behind)
+
+
+def with_frames(scene, model, count):
+    """A wrapper behind ours that gives the network the last frame again, and cuts the answer."""
+
+    def again(executor, x, *args, **kwargs):
+        longer = torch.cat([x, x[:, :, -1:].expand(-1, -1, count, -1, -1)], dim=2)
+        return executor(longer, *args, **kwargs)[:, :, : x.shape[2]]
+
+    model = model.clone()
+    kind = scene.host.patcher_extension.WrappersMP.DIFFUSION_MODEL
+    model.add_wrapper_with_key(kind, "again", again)
+    return scene.sample(model)
+
+
+@every
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_wrapper_that_appends_frames_is_named_and_evaluations_are_whole(pack, preset, count):
+    scene, alone = small(pack), plain(pack, preset)
+    told = watch(pack, scene.model, lambda m: with_frames(scene, m, count), preset)
+    assert not told.trace.reason and set(marks(told.trace)) == {"D", "."}
+    assert 0 < told.error < 10 * max(alone.error, 1e-6)
+    if preset in TOKENS:
+        (remark,) = [r for r in told.trace.remarks if code_of(r) == "frames_added"]
+        assert f"with_frames.again makes {3 + count} latent frames of 3" in remark
+        assert told.trace.grid == (3 + count, 4, 4)
+
+
+@pytest.mark.parametrize("preset", TOKENS)
+def test_rows_that_are_no_frames_leave_the_run_as_it_is(pack, preset):
+    scene = small(pack)
+
+    def wider(executor, x, *args, **kwargs):
+        whole = torch.cat([x, x[..., -2:, :]], dim=3)
+        return executor(whole, *args, **kwargs)[..., : x.shape[3], :]
+
+    def sample(model):
+        model = model.clone()
+        kind = scene.host.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        model.add_wrapper_with_key(kind, "wider", wider)
+        return scene.sample(model)
+
+    told = watch(pack, scene.model, sample, preset)
+    assert same(told.got, told.wanted) and told.trace.reason

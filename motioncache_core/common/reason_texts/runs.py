@@ -64,6 +64,11 @@ RUNS: Mapping[str, Template] = {
         "the network changed in mid-run: its state was dropped, and the next one warms up anew",
         "Leave it: that is how two experts share a run",
     ),
+    "frames_added": Template(
+        "between MotionCache and the network, {who} makes {frames} latent frames of {of}, so that "
+        "single tokens are not told apart: whole evaluations are computed or reused",
+        "Leave it, or remove that node",
+    ),
     "network_swapped": Template(
         "another node has put {name} in the network's place after the run began, and that is not "
         "known block by block",
