@@ -68,7 +68,9 @@ class WindowCaches:
         layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
         if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
             return False
+        before = self._layout(layout, call)
         self._added[layout] = rows // layout.spatial - layout.frames
+        self._keep({key for key in self._clips if key[2] != before})
         return True
 
     def begin(self) -> None:

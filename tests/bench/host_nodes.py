@@ -71,26 +71,33 @@ def arguments_of(
         sockets: things to connect, by their type.
     """
     given: dict[str, Any] = {}
-    first = True
     for key, entry in info["input"].get("required", {}).items():
         kind, how = _kind(entry), entry[1] if len(entry) > 1 else {}
-        if kind == "MODEL" and first:
-            first, given[key] = False, None
+        if kind == "MODEL" and None not in given.values():
+            given[key] = None
         elif key in TOLD.get(name, {}):
             given[key] = TOLD[name][key]
-        elif kind in sockets:
+        elif isinstance(kind, str) and kind in sockets:
             given[key] = sockets[kind]
+        elif kind == "COMFY_DYNAMICCOMBO_V3":
+            option = how["options"][0]
+            inner, missing = arguments_of(name, {"input": option["inputs"]}, sockets)
+            if missing is not None:
+                return given, missing
+            given[key] = {key: option["key"], **inner}
         elif isinstance(kind, list) or kind == "COMBO":
             choices = kind if isinstance(kind, list) else how.get("options", [])
             if not choices:
                 return given, "a file"
             given[key] = how.get("default", choices[0])
-        elif kind in ("INT", "FLOAT", "BOOLEAN", "STRING"):
-            nothing = {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": ""}[kind]
-            given[key] = how.get("default", nothing)
+        elif isinstance(kind, str) and kind in _NOTHING:
+            given[key] = how.get("default", _NOTHING[kind])
         else:
             return given, f"{kind}"
     return given, None
+
+
+_NOTHING: dict[Any, Any] = {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False, "STRING": ""}
 
 
 def _kind(entry: Any) -> Any:
@@ -137,7 +144,8 @@ class Sweep:
         """The model behind a node."""
         node = self._classes[name]
         given = {key: model if value is None else value for key, value in arguments.items()}
-        out = getattr(node(), node.FUNCTION)(**given)
+        modern = hasattr(node, "define_schema")
+        out = node.execute(**given) if modern else getattr(node(), node.FUNCTION)(**given)
         return (out.result if hasattr(out, "result") else out)[0]
 
     def cached(self, model: Any, preset: str) -> Any:

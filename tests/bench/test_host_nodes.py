@@ -47,6 +47,10 @@ def test_arguments_are_defaults_choices_and_what_can_be_connected(sweep):
     assert sweep.arguments_of("X", {"input": {"required": needs}}, sockets)[1] == "VAE"
     empty = {"model": ("MODEL",), "lora": ([], {})}
     assert sweep.arguments_of("X", {"input": {"required": empty}}, sockets)[1] == "a file"
+    inner = {"required": {"tau": ("FLOAT", {"default": 1.5})}}
+    nested = ("COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "p", "inputs": inner}]})
+    found = sweep.arguments_of("X", {"input": {"required": {"how": nested}}}, sockets)
+    assert found == ({"how": {"how": "p", "tau": 1.5}}, None)
     modern = {"model": ("MODEL",), "how": ("COMBO", {"options": ["p", "q"], "default": "q"})}
     assert sweep.arguments_of("X", {"input": {"required": modern}}, sockets)[0]["how"] == "q"
 
