@@ -42,6 +42,12 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     return adapter.decline(call.arguments, options)
 
 
+def tokens_lost(why: Reason) -> Reason:
+    """That evaluations are whole from here on, and why."""
+    action = why.action[0].lower() + why.action[1:]
+    return because("tokens_lost", why=why.happened, action=action)
+
+
 def check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
     """Remark that a budget is spent before any of it is free to be placed."""
     free, enough = evaluations_left(settings, run)

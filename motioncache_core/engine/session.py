@@ -29,7 +29,7 @@ from .answers.chunk_answers import ChunkAnswers, by_chunks
 from .block_hooks import NOT_HOOKED, BlockHooks
 from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
-from .limits import check_budget, decline_reason, why_off
+from .limits import check_budget, decline_reason, tokens_lost, why_off
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -124,10 +124,11 @@ class Session:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
-        if call.foreign is not None and self._whole is None and self._tells_tokens(call):
-            self._lose_tokens(_lost(call.foreign))
+        foreign, call = self._foreign(call), self._named(call)
+        if foreign is not None and self._whole is None and self._tells_tokens(call):
+            self._lose_tokens(tokens_lost(foreign))
         try:
-            return self._cached(adapter, self._named(call))
+            return self._cached(adapter, call)
         except torch.OutOfMemoryError:
             # block-causal attention is only in the engine
             if call.causal:
@@ -138,13 +139,23 @@ class Session:
         log.warning("MotionCache - %s.", SPENT)
         return self._pass_through(call, SPENT)
 
+    def _foreign(self, call: ModelCall) -> Reason | None:
+        """What other nodes do that needs whole evaluations."""
+        names = self._names
+        if names is not None and any([names.in_two_ways(key) for key in call.branches]):
+            return call.foreign or because("answers_compared")
+        return call.foreign
+
     def _named(self, call: ModelCall) -> ModelCall:
         """The call with passes that are told from all others of its evaluation."""
-        if self._names is None:
+        names = self._names
+        if names is None:
             return call
-        shape, names = call.shape, self._names
-        named = (names.name(key, shape, call.samples, call.device) for key in call.branches)
-        return replace(call, branches=tuple(named))
+        parts = zip(call.branches, call.latents.split(call.samples), strict=True)
+        named = replace(call, branches=tuple(names.name(key, x) for key, x in parts))
+        if names.moved:
+            self._recorder.remark(because("passes_alike"))
+        return named
 
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
@@ -197,16 +208,11 @@ class Session:
         self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
     ) -> Tensor:
         """A call that went wrong with the hooks in the network: in full, or without them."""
-        if clip.got is not None and self._clips.reframe(adapter, call, clip.got):
-            who = ", ".join(call.behind) or "another node"
-            frames = clip.got // clip.layout.spatial
-            self._lose_tokens(
-                because("frames_added", who=who, frames=frames, of=clip.layout.frames)
-            )
-            clip.again()
-            return self._cached(adapter, call)
-        if partial and self._whole is None:
-            self._lose_tokens(because("partial_failed", error=error))
+        lost = None if clip.got is None else self._clips.reframe(adapter, call, clip.got)
+        if lost is None and partial and self._whole is None:
+            lost = because("partial_failed", error=error)
+        if lost is not None:
+            self._lose_tokens(lost)
             clip.again()
             return self._cached(adapter, call)
         why = because("hooks_failed", error=error)
@@ -241,7 +247,7 @@ class Session:
         if replaced is None or self._whole is not None or not self._tells_tokens(call):
             return
         hook, number = replaced
-        self._lose_tokens(_lost(because("block_replaced", name=f"{hook} {number}")))
+        self._lose_tokens(tokens_lost(because("block_replaced", name=f"{hook} {number}")))
 
     @property
     def reached(self) -> bool:
@@ -260,6 +266,8 @@ class Session:
 
     def _drop(self) -> None:
         self._clips.drop()
+        if self._names is not None:
+            self._names.drop()
         if self._answers is not None:
             self._answers.drop()
         self._looked_at = self._compiled = None
@@ -290,8 +298,3 @@ class Session:
             done, stopped = self._watches.popleft()
             done.seconds = stopped.seconds()
         self._on_call(self._recorder.trace)
-
-
-def _lost(why: Reason) -> Reason:
-    action = why.action[0].lower() + why.action[1:]
-    return because("tokens_lost", why=why.happened, action=action)

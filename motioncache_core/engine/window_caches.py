@@ -55,7 +55,7 @@ class WindowCaches:
         for clip in self._clips.values():
             clip.lose_tokens(why)
 
-    def reframe(self, adapter: Adapter, call: ModelCall, rows: int) -> bool:
+    def reframe(self, adapter: Adapter, call: ModelCall, rows: int) -> Reason | None:
         """Another node's code adds latent frames to the model's input, or takes some: the clip is
         what the blocks are given.
 
@@ -63,15 +63,16 @@ class WindowCaches:
             rows: tokens that the first block was given.
 
         Returns:
-            whether they are whole frames.
+            what is told of it; None where they are no whole frames.
         """
         layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
         if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
-            return False
-        before = self._layout(layout, call)
-        self._added[layout] = rows // layout.spatial - layout.frames
+            return None
+        before, frames = self._layout(layout, call), rows // layout.spatial
+        self._added[layout] = frames - layout.frames
         self._keep({key for key in self._clips if key[2] != before})
-        return True
+        who = ", ".join(call.behind) or "another node"
+        return because("frames_added", who=who, frames=frames, of=layout.frames)
 
     def begin(self) -> None:
         """The next evaluation begins: clips that the last one did not ask for are over."""

@@ -64,17 +64,12 @@ class ModelCall:
     @property
     def rows(self) -> int:
         """Batch rows B."""
-        return self._first.shape[0]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of a sample."""
-        return self._first.shape[1:]
+        return self.latents.shape[0]
 
     @property
     def device(self) -> torch.device:
         """Where the call runs."""
-        return self._first.device
+        return self.latents.device
 
     def levels(self, scale: float) -> Tensor:
         """Noise levels `(1,)`, or one per latent frame `(F,)`, fp32 on the call's device.
@@ -91,5 +86,6 @@ class ModelCall:
         return self.timestep[0].float().reshape(-1) / scale
 
     @property
-    def _first(self) -> Tensor:
+    def latents(self) -> Tensor:
+        """The video's part of the input."""
         return self.x if isinstance(self.x, Tensor) else self.x[0]

@@ -7,6 +7,17 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+
+from ..common.host_transfer import read
+
+# numbers that latents are known by
+_SAMPLE = 4096
+# cosine of latents to those of the evaluation before: they keep their noise from step to step, and
+# other latents have other noise
+_GOES_ON = 0.8
+# evaluations that a pass may stay away
+_AWAY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +29,23 @@ class Pass:
         window: of the clip, where it is cut into windows.
         changed: what other nodes have changed for it, and who of them asks for it.
         place: its number among the passes of this evaluation that are alike in all else, from 1.
+        start: the evaluation from which on its latents go on from one to the next.
     """
 
     prompt: Hashable
     window: Hashable = None
     changed: Hashable = ()
     place: int = 1
+    start: int = 0
+
+
+@dataclass(slots=True)
+class _Met:
+    """Where a pass's latents began, when they were last met, and a thin sample of them."""
+
+    start: int
+    evaluation: int
+    sample: Tensor
 
 
 def prompt_of(key: Hashable) -> Hashable:
@@ -31,17 +53,23 @@ def prompt_of(key: Hashable) -> Hashable:
     return key.prompt if isinstance(key, Pass) else key
 
 
-def is_changed(key: Hashable) -> bool:
-    """Whether another node has changed something for the pass."""
-    return isinstance(key, Pass) and key.changed != ()
-
-
 class PassNames:
-    """Gives every pass of an evaluation a name of its own, the same one in every evaluation."""
+    """Gives every pass of an evaluation a name of its own, the same one in every evaluation.
+
+    Passes that are alike are told apart by their order, as long as each one's latents go on where
+    they were; a tile that moves is another pass each time.
+
+    Attributes:
+        moved: whether latents did not go on.
+    """
 
     def __init__(self) -> None:
+        self.moved = False
+        self._evaluation = -1
         self._seen: Counter[Hashable] = Counter()
-        self._before: frozenset[Hashable] = frozenset()
+        self._before: Counter[Hashable] = Counter()
+        self._ways: dict[Hashable, Hashable] = {}
+        self._met: dict[Hashable, _Met] = {}
 
     def begin(self) -> bool:
         """The next evaluation begins.
@@ -49,22 +77,45 @@ class PassNames:
         Returns:
             whether none of the last one's passes had been there before it.
         """
-        asked = frozenset(self._seen)
-        strange = bool(asked) and bool(self._before) and not asked & self._before
-        self._before = asked or self._before
-        self._seen.clear()
-        return strange
+        self._evaluation += 1
+        before, asked = set(self._before), set(self._seen)
+        self._before, self._seen = self._seen, Counter()
+        self._ways.clear()
+        self._met = {k: m for k, m in self._met.items() if m.evaluation + _AWAY > self._evaluation}
+        return bool(before and asked) and not before & asked
 
-    def name(
-        self, key: Hashable, shape: torch.Size, samples: int, device: torch.device
-    ) -> Hashable:
-        """The name of a pass that is called now.
+    def in_two_ways(self, key: Hashable) -> bool:
+        """Whether this evaluation has asked for the pass's conditioning in another way already, as
+        nodes do that compare two answers."""
+        changed = key.changed if isinstance(key, Pass) else ()
+        return self._ways.setdefault(prompt_of(key), changed) != changed
+
+    def name(self, key: Hashable, x: Tensor) -> Hashable:
+        """The name of a pass that is called now. Waits for the device where passes are alike.
 
         Args:
             key: what its node says of it.
-            shape, samples, device: of its latents: a sample's shape, how many there are, where.
+            x: its noisy latents `(b, ...)`.
         """
-        alike = key, shape, samples, device
+        alike = key, x.shape, x.device
         self._seen[alike] += 1
         place = self._seen[alike]
-        return replace(key, place=place) if isinstance(key, Pass) else (key, place)
+        sample = x.flatten()[:: max(1, x.numel() // _SAMPLE)].float().clone()
+        met, start = self._met.get((alike, place)), 0
+        if met is not None:
+            start = met.start
+            alone = place == 1 and self._before[alike] < 2
+            if not alone and not _goes_on(met.sample, sample):
+                start, self.moved = self._evaluation, True
+        self._met[(alike, place)] = _Met(start, self._evaluation, sample)
+        if isinstance(key, Pass):
+            return replace(key, place=place, start=start)
+        return (key, place, start)
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self._met.clear()
+
+
+def _goes_on(before: Tensor, now: Tensor) -> bool:
+    return read(torch.cosine_similarity(before, now, dim=0).reshape(1))[0] >= _GOES_ON

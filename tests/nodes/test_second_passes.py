@@ -4,35 +4,24 @@ apart from them in every engine."""
 from dataclasses import replace
 
 import pytest
-import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.tests.support import second_passes
-from motioncache_pack.tests.support.answer_runs import STEPS, demo, patch, small, squared
+from motioncache_pack.tests.support.answer_runs import STEPS, small, squared
 from motioncache_pack.tests.support.node_runs import marks
-from motioncache_pack.tests.support.second_passes import SECOND_PASSES
-
-PRESETS = ("quality", "balanced", "motion")
-
-
-def error_of(pack, scene, put, preset, order="before"):
-    """Relative squared error against the uncached run of the same graph, and the trace."""
-    wanted = scene.sample(put(pack.host, scene.model))
-    if order == "before":
-        model, handle = patch(pack, put(pack.host, scene.model), preset)
-    else:
-        model, handle = patch(pack, scene.model, preset)
-        model = put(pack.host, model)
-    return squared(scene.sample(model), wanted), handle.latest
-
-
-def alone(host, model):
-    return model
+from motioncache_pack.tests.support.second_passes import (
+    PRESETS,
+    SECOND_PASSES,
+    error_of,
+    frame_runs,
+    moving_tiles,
+    one_by_one,
+    plain_errors,
+    tiles,
+)
 
 
 @pytest.fixture(scope="module")
 def plain(pack):
-    """The error of a plain run, by preset."""
-    return {preset: error_of(pack, small(pack), alone, preset)[0] for preset in PRESETS}
+    return plain_errors(pack)
 
 
 @pytest.mark.parametrize("order", ["before", "behind"])
@@ -50,4 +39,17 @@ def test_a_second_pass_costs_no_more_than_the_first_one(pack, plain, put, preset
 def test_these_passes_matter(pack, put):
     scene = replace(small(pack), steps=3)
     changed = squared(scene.sample(put(pack.host, scene.model)), scene.sample(scene.model))
-    assert (changed < 1e-9) == (put is second_passes.one_by_one)
+    assert (changed < 1e-9) == (put is one_by_one)
+
+
+@pytest.mark.parametrize("put", [tiles, frame_runs], ids=lambda put: put.__name__)
+def test_each_part_of_a_picture_has_tokens_of_its_own(pack, put):
+    _, trace = error_of(pack, small(pack), put, "motion")
+    assert "p" in marks(trace) and not trace.remarks
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_passes_that_cannot_be_told_apart_are_computed(pack, preset):
+    error, trace = error_of(pack, small(pack), moving_tiles, preset)
+    assert error < 1e-9 and code_of(trace.remarks[-1]) == "passes_alike"
+    assert len(trace.evaluations) == STEPS

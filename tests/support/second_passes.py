@@ -6,6 +6,7 @@ Each takes a host and a model and gives a clone that asks for more passes in eve
 from __future__ import annotations
 
 import torch
+from motioncache_pack.tests.support.answer_runs import patch, small, squared
 
 FACTOR = 0.5
 
@@ -169,6 +170,22 @@ def mirrored(host, model):
     return _wrapped(model, run)
 
 
+def moving_tiles(host, model):
+    """Two tiles of one size whose border is somewhere else in every evaluation."""
+    moved = []
+
+    def run(x, call):
+        width, shift = x.shape[-1], 3 * len(moved)
+        moved.append(shift)
+        told = torch.zeros_like(x)
+        for start in (0, width // 2):
+            columns = (torch.arange(width // 2) + start + shift) % width
+            told[..., columns] = call(lambda x, columns=columns: x[..., columns])
+        return told
+
+    return _wrapped(model, run)
+
+
 def one_by_one(host, model):
     """Every row of a batch in a call of its own, with the options of all of them."""
     clone = model.clone()
@@ -191,3 +208,23 @@ def one_by_one(host, model):
 SECOND_PASSES = [
     skip_layer, perturbed, left_out_unmarked, sliding, tiles, frame_runs, mirrored, one_by_one,
 ]  # fmt: skip
+PRESETS = ("quality", "balanced", "motion")
+
+
+def error_of(pack, scene, put, preset, order="before"):
+    """Relative squared error against the uncached run of the same graph, and the trace."""
+    wanted = scene.sample(put(pack.host, scene.model))
+    if order == "before":
+        model, handle = patch(pack, put(pack.host, scene.model), preset)
+    else:
+        model, handle = patch(pack, scene.model, preset)
+        model = put(pack.host, model)
+    return squared(scene.sample(model), wanted), handle.latest
+
+
+def plain_errors(pack):
+    """The error of a run of the two prompts alone, by preset."""
+    return {
+        preset: error_of(pack, small(pack), lambda host, model: model, preset)[0]
+        for preset in PRESETS
+    }

@@ -19,6 +19,11 @@ FOREIGN: Mapping[str, Template] = {
         "another node runs code of its own in {name} ({by}) and may need all tokens in order",
         "Remove that node",
     ),
+    "answers_compared": Template(
+        "another node compares two answers to one prompt, in whose difference what is not computed "
+        "would weigh more",
+        "Remove that node",
+    ),
     "tokens_lost": Template(
         "single tokens are not told apart from there on, evaluations are computed or reused as a "
         "whole: {why}",

@@ -102,7 +102,7 @@ class AnswerSession:
                 self._recorder.decline(because("guider_unknown"))
             if not over:
                 record = self._evaluation(call)
-                names = [] if uneven else [self._name(key, call) for key in call.passes]
+                names = [] if uneven else self._named(call)
                 states = [self._state(name, call) for name in names]
         if over:
             # another thread's error has ended the run, and nobody reads this result
@@ -155,6 +155,7 @@ class AnswerSession:
         with self._lock:
             self._closed = True
             self._passes.clear()
+            self._names.drop()
         self._recorder.freeze()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
@@ -162,10 +163,18 @@ class AnswerSession:
         self._watches.clear()
         self._recorder.finish(time.perf_counter() - self._started)
 
-    def _name(self, key: Hashable, call: AnswerCall) -> tuple[Hashable, ...]:
-        """What a pass is known by."""
-        shape, device = call.x.shape[1:], call.x.device
-        return (self._names.name(key, shape, call.samples, device), shape, call.samples, device)
+    def _named(self, call: AnswerCall) -> list[tuple[Hashable, ...]]:
+        """What the call's passes are known by."""
+        parts = zip(call.passes, call.x.split(call.samples), strict=True)
+        names = [
+            (self._names.name(key, x), x.shape[1:], call.samples, x.device) for key, x in parts
+        ]
+        if (
+            self._names.moved
+            and (why := because("passes_alike")) not in self._recorder.trace.remarks
+        ):
+            self._remark(why)
+        return names
 
     def _state(self, name: tuple[Hashable, ...], call: AnswerCall) -> PassState | None:
         """The state of a pass that was there at the last computed evaluation."""
