@@ -246,8 +246,7 @@ class Session:
         replaced = hooks.replaced
         if replaced is None or self._whole is not None or not self._tells_tokens(call):
             return
-        hook, number = replaced
-        self._lose_tokens(tokens_lost(because("block_replaced", name=f"{hook} {number}")))
+        self._lose_tokens(tokens_lost(because("block_replaced", name=" ".join(map(str, replaced)))))
 
     @property
     def reached(self) -> bool:
