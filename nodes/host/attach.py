@@ -76,14 +76,14 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Raises:
         ConflictError: another cache is on the model already.
     """
+    if chosen.preset == "off":
+        handle.add(off(chosen))
+        LiveText(node_id).show(handle.runs[-1].reason)
+        return model.clone()
     already = KEY in model.model_options.get("transformer_options", {})
     check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
-    if chosen.preset == "off":
-        handle.add(off(chosen))
-        LiveText(node_id).show(handle.runs[-1].reason)
-        return clone
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)

@@ -148,6 +148,18 @@ def test_a_conflict_names_what_is_there(pack):
         assert other not in str(error.value)
 
 
+def test_off_stands_beside_anything(pack):
+    model = pack.wan()
+    wanted = pack.sample(model)
+    model.model_options["transformer_options"]["easycache"] = object()
+    off, handle = pack.execute("MotionCachePatcher", model, "off")
+    assert options_of(off) == options_of(model) and "off" in handle.latest.reason
+    cached, _ = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
+    again, _ = pack.execute("MotionCachePatcher", cached, "off")
+    assert torch.equal(pack.sample(again), pack.sample(cached))
+    assert not torch.equal(pack.sample(cached), wanted)
+
+
 # profiles of models
 
 
