@@ -41,8 +41,6 @@ TOLD: dict[str, dict[str, Any]] = {
     "WanContextWindowsManual": {"context_length": 5, "context_overlap": 1},
     "ContextWindowsManual": {"context_length": 2, "context_overlap": 1, "dim": 2},
     "ScaleROPE": {"scale_x": 1.5, "scale_y": 1.5},
-    "ModelMergeSimple": {"ratio": 0.8},
-    "ModelMergeBlocks": {"input": 0.8, "middle": 0.8, "out": 0.8},
     "ModelSamplingSD3": {"shift": 3.0},
     "ModelComputeDtype": {"dtype": "fp32"},
 }  # fmt: skip
@@ -92,6 +90,9 @@ def arguments_of(
             given[key] = how.get("default", choices[0])
         elif isinstance(kind, str) and kind in _NOTHING:
             given[key] = how.get("default", _NOTHING[kind])
+            if kind == "FLOAT" and name.startswith("ModelMerge"):
+                # of 1 the first model alone is left
+                given[key] = 0.5
         else:
             return given, f"{kind}"
     return given, None

@@ -60,6 +60,12 @@ def test_a_node_is_told_what_it_needs_to_do_anything(sweep):
     assert sweep.arguments_of("RescaleCFG", info, {})[0]["multiplier"] == 1.0
 
 
+def test_a_merge_takes_half_of_each_model(sweep):
+    inputs = {"model1": ("MODEL",), "blocks.0.": ("FLOAT", {"default": 1.0})}
+    info = {"input": {"required": inputs}}
+    assert sweep.arguments_of("ModelMergeAny", info, {})[0]["blocks.0."] == 0.5
+
+
 def measured(effect, **cells):
     presets = {p: {"before": {"effect": effect}, "behind": {"effect": effect}} for p in PLAIN}
     node = {"effect": effect, "off": {"before": True, "behind": True}, "presets": presets}
