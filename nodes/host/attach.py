@@ -222,7 +222,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
             arguments,
             forcing,
             window_of(options),
-            foreign_code(network, options),
+            None if adapter is None else foreign_code(adapter, network, options),
             note_of_partial(options),
             behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
         )  # fmt: skip
