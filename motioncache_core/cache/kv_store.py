@@ -32,7 +32,6 @@ class KVStore:
     Attributes:
         slopes: per block, change of keys and values per unit of sigma, where they are forecast.
         finished: per block, rows at the front that no longer match the clip's rows one to one.
-        passed_over: blocks that another node leaves out, which have nothing to be kept.
     """
 
     blocks: int
@@ -41,18 +40,17 @@ class KVStore:
     slopes: dict[int, BlockKV] = field(default_factory=dict)
     fresh: set[int] = field(default_factory=set)
     finished: dict[int, Finished] = field(default_factory=dict)
-    passed_over: set[int] = field(default_factory=set)
 
     def begin_dense(self) -> None:
         """A full evaluation starts; blocks it does not reach are not to be read afterwards."""
         # there is nothing to learn a slope from in a block that was passed over
         self.slopes = {i: s for i, s in self.slopes.items() if i in self.fresh}
-        self.fresh, self.passed_over = set(), set()
+        self.fresh = set()
 
     @property
     def complete(self) -> bool:
-        """Whether the last full evaluation stored every block that is not left out."""
-        return len(self.fresh | self.passed_over) == self.blocks
+        """Whether the last full evaluation stored every block."""
+        return len(self.fresh) == self.blocks
 
     def put(self, block: int, k: Tensor, v: Tensor, updates: RowUpdates | None = None) -> None:
         """Keep a block's tensors. On the model's device in its dtype they are kept as they are,
@@ -164,7 +162,6 @@ class KVStore:
             {i: slopes.part(rows) for i, slopes in self.slopes.items()},
             set(self.fresh),
             dict(self.finished),
-            set(self.passed_over),
         )
 
     @classmethod
@@ -183,7 +180,6 @@ class KVStore:
             {i: first.slopes[i] for i in common if all(i in p.slopes for p in parts)},
             set(common),
             {i: done for i, done in first.finished.items() if i in common},
-            set.intersection(*(p.passed_over for p in parts)),
         )
         for i in sorted(common):
             joined._replace(i, partial(joined._joined, i, [p.entries[i] for p in parts[1:]]))

@@ -119,7 +119,7 @@ class BlockAttention:
         }
         q, k, v = (tensors[n] for n in names)
         kept = at.site.flat(k), at.site.flat(v)
-        if not self._is_site(at, kept[0].shape[1], plan, kv):
+        if not self._is_site(at, kept[0].shape[1], plan):
             return self._host(func, q, k, v, *args[3:], **kwargs)
         kept = kept[0].contiguous(), kept[1].contiguous()
         if self._copies:
@@ -146,7 +146,7 @@ class BlockAttention:
         shaped = at.site.shaped(keys, k), at.site.shaped(values, v)
         return attend(q, *shaped, *args[3:], **kwargs)
 
-    def _is_site(self, at: StoredSite, keys: int, plan: CallPlan, kv: KVStore) -> bool:
+    def _is_site(self, at: StoredSite, keys: int, plan: CallPlan) -> bool:
         """Whether the call that is made is the one whose keys are kept.
 
         Raises:
@@ -158,8 +158,7 @@ class BlockAttention:
             found = keys == wanted
             self._callers[at.slot] = caller
         else:
-            known = at.slot not in kv.passed_over
-            found = keys == wanted and known and caller == self._callers.get(at.slot, caller)
+            found = keys == wanted and caller == self._callers.get(at.slot, caller)
             if not found:
                 raise UnsupportedModelError(
                     f"an attention call has {keys} keys where {wanted} were expected, or is made "

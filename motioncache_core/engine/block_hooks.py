@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,9 +66,6 @@ class BlockHooks:
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._callers = callers
         self._attention = BlockAttention(None, copies=False)
-        # blocks that another node has replaced, and those of them that it leaves out
-        self._replaced: set[int] = set()
-        self._left_out: set[int] = set()
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
@@ -107,8 +103,7 @@ class BlockHooks:
         slot = 0
         keys = [(run.hook, i) for run, i in self._blocks]
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
-        self._replaced = {index for index, key in enumerate(keys) if key in patches}
-        self._copies |= bool(self._replaced)
+        self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
             patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
             slot += len(run.keys)
@@ -156,28 +151,6 @@ class BlockHooks:
                 self.failed = self.failed or str(error)
             raise
 
-    def _check(self, index: int, before: Tensor, out: dict[str, Any]) -> None:
-        """A block has given this answer.
-
-        Args:
-            before: the tokens that it was given.
-
-        Raises:
-            CacheShapeError: in a partial evaluation, it was replaced or has made other rows.
-        """
-        run, _ = self._blocks[index]
-        behind = run.tokens(out)
-        if index in self._replaced and behind is before:
-            self._left_out.add(index)
-        elif self._gather is None:
-            return
-        elif index in self._replaced:
-            raise CacheShapeError(f"block {index} is replaced by another node")
-        elif behind.shape != before.shape:
-            raise CacheShapeError(
-                f"block {index} made {tuple(behind.shape)} of {tuple(before.shape)}"
-            )
-
     @property
     def reached(self) -> bool:
         """Whether the first block has been reached."""
@@ -187,20 +160,6 @@ class BlockHooks:
     def partial(self) -> bool:
         """Whether only some rows run."""
         return self._plan is not None and self._plan.kind == PARTIAL
-
-    @property
-    def replaced(self) -> tuple[str, int] | None:
-        """A block that another node has replaced and does not just leave out, as far as the call
-        has shown; None if there is none."""
-        if self._plan is None or self._plan.kind == REUSE:
-            return None
-        blocks = sorted(self._replaced - self._left_out)
-        return (self._blocks[blocks[0]][0].hook, self._blocks[blocks[0]][1]) if blocks else None
-
-    def _slots(self, blocks: set[int]) -> set[int]:
-        """The key sites of blocks."""
-        ends = list(accumulate(len(run.keys) for run, _ in self._blocks))
-        return {s for i in blocks for s in range(ends[i] - len(self._blocks[i][0].keys), ends[i])}
 
     def _run_original(
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
@@ -226,9 +185,11 @@ class BlockHooks:
         if self._gather is not None:
             hand_over = run.enter if index == 0 else run.take
             args = retry_with_room(self._state, partial(hand_over, args, self._gather))
-        entering = run.stream(args).tokens
+        entering = run.stream(args).tokens.shape
         out = block(args)
-        self._check(index, entering, out)
+        made = run.tokens(out).shape
+        if self._gather is not None and made != entering:
+            raise CacheShapeError(f"block {index} made {tuple(made)} of {tuple(entering)}")
         if index == len(self._blocks) - 1:
             stream = replace(run.stream(args), tokens=run.tokens(out))
             out = self._finish(run, plan, stream, out)
@@ -263,8 +224,6 @@ class BlockHooks:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True
             self.output = y
-            if state.kv is not None:
-                state.kv.passed_over = self._slots(self._left_out) - state.kv.fresh
             if state.kv is not None and self.block_calls and not self._attention.attended:
                 plan.note = plan.note or BYPASSED
             self._input = None

@@ -142,7 +142,7 @@ class Session:
     def _foreign(self, call: ModelCall) -> Reason | None:
         """What other nodes do that needs whole evaluations."""
         names = self._names
-        if names is not None and any([names.in_two_ways(key) for key in call.branches]):
+        if names is not None and names.differ(call.branches):
             return call.foreign or because("answers_compared")
         return call.foreign
 
@@ -179,8 +179,9 @@ class Session:
             return out
         self._clips.observe_memory()
         record = clip.observe(call, hooks, out)
+        if hooks.partial:
+            record.note = record.note or call.partial_note
         self._called(record, watch)
-        self._look_at(call, hooks, record)
         if self._answers is None or call.forcing is None:
             return out
         told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
@@ -238,15 +239,6 @@ class Session:
         self._clips.lose_tokens(why)
         self._recorder.remark(why)
         log.warning("MotionCache - %s.", why)
-
-    def _look_at(self, call: ModelCall, hooks: BlockHooks, record: CallRecord) -> None:
-        """What other nodes' code has done in the call."""
-        if hooks.partial:
-            record.note = record.note or call.partial_note
-        replaced = hooks.replaced
-        if replaced is None or self._whole is not None or not self._tells_tokens(call):
-            return
-        self._lose_tokens(tokens_lost(because("block_replaced", name=" ".join(map(str, replaced)))))
 
     @property
     def reached(self) -> bool:

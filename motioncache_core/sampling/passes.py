@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,7 +68,7 @@ class PassNames:
         self._evaluation = -1
         self._seen: Counter[Hashable] = Counter()
         self._before: Counter[Hashable] = Counter()
-        self._ways: dict[Hashable, Hashable] = {}
+        self._ways: set[Hashable] = set()
         self._met: dict[Hashable, _Met] = {}
 
     def begin(self) -> bool:
@@ -80,15 +80,16 @@ class PassNames:
         self._evaluation += 1
         before, asked = set(self._before), set(self._seen)
         self._before, self._seen = self._seen, Counter()
-        self._ways.clear()
+        self._ways = set()
         self._met = {k: m for k, m in self._met.items() if m.evaluation + _AWAY > self._evaluation}
         return bool(before and asked) and not before & asked
 
-    def in_two_ways(self, key: Hashable) -> bool:
-        """Whether this evaluation has asked for the pass's conditioning in another way already, as
-        nodes do that compare two answers."""
-        changed = key.changed if isinstance(key, Pass) else ()
-        return self._ways.setdefault(prompt_of(key), changed) != changed
+    def differ(self, keys: Sequence[Hashable]) -> bool:
+        """Whether another node has changed these passes in another way than others of this
+        evaluation, as nodes do that compare their answers."""
+        ways = {key.changed for key in keys if isinstance(key, Pass)}
+        self._ways |= ways
+        return len(self._ways) > 1
 
     def name(self, key: Hashable, x: Tensor) -> Hashable:
         """The name of a pass that is called now. Waits for the device where passes are alike.

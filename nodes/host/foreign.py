@@ -31,14 +31,16 @@ _MORE = re.compile(
 )
 
 
-def foreign_code(network: object, options: Mapping[str, Any]) -> Reason | None:
+def foreign_code(
+    adapter: Adapter, network: object, options: Mapping[str, Any]
+) -> Reason | None:
     """Why single tokens cannot be told apart in a call: another node's code runs in the blocks
-    that is not known to treat rows one by one. The engine looks at replaced blocks while they run.
+    that is not known to treat rows one by one.
 
     Args:
         options: the host's transformer options.
     """
-    return foreign_attention(options.get(OVERRIDE)) or foreign_part(network)
+    return _foreign_options(adapter, options) or foreign_part(network)
 
 
 def foreign_attention(override: object) -> Reason | None:
@@ -75,7 +77,7 @@ def foreign_before(patcher: Any, adapter: Adapter, options: Mapping[str, Any]) -
         patcher: of the model that will run.
         options: its transformer options.
     """
-    why = foreign_attention(options.get(OVERRIDE)) or _replaced(adapter, options)
+    why = _foreign_options(adapter, options)
     return why or foreign_patches(getattr(patcher, "object_patches", {}))
 
 
@@ -92,7 +94,10 @@ def foreign_patches(patches: Mapping[str, Any]) -> Reason | None:
     return None
 
 
-def _replaced(adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:
+def _foreign_options(adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:
+    why = foreign_attention(options.get(OVERRIDE))
+    if why is not None:
+        return why
     replaced = options.get("patches_replace", {}).get("dit", {})
     hooks = {run.hook for run in adapter.runs}
     names = [key for key in replaced if isinstance(key, tuple) and key[0] in hooks]

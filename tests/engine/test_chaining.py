@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -51,19 +50,20 @@ def test_an_attention_override_sees_every_call_with_all_keys(monkeypatch):
     assert run.kinds == ["dense", "partial", "reuse"]
 
 
-def test_a_block_replacer_is_called_around_all_rows(monkeypatch):
+def test_a_block_replacer_is_called_around_the_active_rows(monkeypatch):
     calls = []
     replace = {("double_block", i): counting_block(calls, i) for i in range(3)}
-    options = {"patches_replace": {"dit": replace}}
-    run, _ = run_with(options, monkeypatch, "dense", ROWS, "reuse")
-    assert calls == [(i, CASE.tokens) for i in range(3)] * 2
-    assert run.kinds == ["dense", "dense", "reuse"]
-    assert code_of(run.trace.remarks[0]) == "tokens_lost"
+    run, _ = run_with({"patches_replace": {"dit": replace}}, monkeypatch, "dense", ROWS, "reuse")
+    assert calls == [(i, CASE.tokens) for i in range(3)] + [(i, 3) for i in range(3)]
+    assert run.kinds == ["dense", "partial", "reuse"]
 
 
 def test_hooks_that_change_nothing_change_nothing(monkeypatch):
     _, wanted = run_with({}, monkeypatch, "dense", ROWS, "reuse")
-    hooks = {"optimized_attention_override": counting_attention([])}
+    hooks = {
+        "optimized_attention_override": counting_attention([]),
+        "patches_replace": {"dit": {("double_block", 1): counting_block([], 1)}},
+    }
     _, got = run_with(hooks, monkeypatch, "dense", ROWS, "reuse")
     for a, b in zip(wanted, got, strict=True):
         assert_same("output", a, b)
@@ -83,8 +83,8 @@ def test_a_replacers_change_reaches_the_result(monkeypatch):
 
     # block 0: sum 3, (5, 7) doubled is (10, 14); block 1: sum 24, gives (44, 52)
     assert numbers(run.call(x, 1000, options=options)) == [44, 52]
+    # row 0 alone, nothing has changed; row 1 reuses 50
     assert numbers(run.call(x, 900, options=options)) == [44, 52]
-    # the blocks added 43 and 50
     assert numbers(run.call(0 * x, 800, options=options)) == [43, 50]
 
 
@@ -121,52 +121,38 @@ def test_the_network_gets_the_hosts_other_options(monkeypatch):
     assert [o["own"] for o in seen] == ["word", "word"]
 
 
-def skip(args, extra):
-    return args
+def test_a_replacer_that_skips_a_block_makes_every_evaluation_full(monkeypatch):
+    def skip(args, extra):
+        return args
 
-
-SKIPPING = {"patches_replace": {"dit": {("double_block", 1): skip}}}
-
-
-def test_a_block_that_is_left_out_has_no_keys_to_wait_for(monkeypatch):
-    run, out = run_with(SKIPPING, monkeypatch, "dense", ROWS, "reuse", "dense")
-    assert run.kinds == ["dense", "partial", "reuse", "dense"]
-    assert [c.blocks for c in run.trace.calls()] == [2, 2, 0, 2]
-    assert not run.trace.remarks
-    for seed in (0, 3):
-        x, t, context, _ = CASE.inputs(seed)
-        wanted = CASE.network()(x, t, context, transformer_options=copy.deepcopy(SKIPPING))
-        assert_close(f"evaluation {seed}", wanted, out[seed])
-
-
-def test_active_rows_go_past_a_block_that_is_left_out(monkeypatch):
-    network, (x, t, context, _) = CASE.network(), CASE.inputs(0)
-    dictate(monkeypatch, "dense", ROWS)
-    run = Run(network)
-    first = run.call(x, t, context, options=SKIPPING)
-    # nothing has changed, so that rows computed anew are what they were
-    assert_close("again", first, run.call(x, t, context, options=SKIPPING))
-    assert run.kinds == ["dense", "partial"]
-
-
-@pytest.mark.parametrize("before", [True, False], ids=["comes back", "goes"])
-def test_a_block_that_is_left_out_for_once_makes_evaluations_whole(monkeypatch, before):
-    skipping = [before]
-
-    def sometimes(args, extra):
-        return args if skipping[0] else extra["original_block"](args)
-
-    options = {"patches_replace": {"dit": {("double_block", 1): sometimes}}}
-    dictate(monkeypatch, "dense", ROWS, "dense", ROWS)
-    run = Run(CASE.network())
-    for seed in range(4):
-        skipping[0] = before == (seed < 1)
+    options = {"patches_replace": {"dit": {("double_block", 1): skip}}}
+    run, out = run_with(options, monkeypatch, "dense", ROWS, "reuse", ROWS)
+    assert run.kinds == ["dense", "dense", "reuse", "dense"]
+    assert run.decided == ["dense", "partial", "reuse", "partial"]
+    notes = [c.note for c in run.trace.calls()]
+    assert [code_of(note) for note in notes] == ["", "kv_incomplete", "", "kv_incomplete"]
+    for seed in (0, 1, 3):
         x, t, context, _ = CASE.inputs(seed)
         wanted = CASE.network()(x, t, context, transformer_options=copy.deepcopy(options))
-        assert_close(f"evaluation {seed}", wanted, run.call(x, t, context, options=options))
-    assert run.kinds == ["dense"] * 4
-    (lost,) = run.trace.remarks
-    assert code_of(lost) == ("partial_failed" if before else "tokens_lost")
+        assert_close(f"evaluation {seed}", wanted, out[seed])
+    assert [c.blocks for c in run.trace.calls()] == [2, 2, 0, 2]
+
+
+def test_a_block_that_is_skipped_for_once_is_read_again_after_the_next_full_evaluation(monkeypatch):
+    skipping = []
+
+    def sometimes(args, extra):
+        return args if skipping else extra["original_block"](args)
+
+    dictate(monkeypatch, "dense", ROWS, "dense", ROWS, "dense", ROWS)
+    run = Run(CASE.network())
+    for seed, skip in enumerate([False, False, True, False, False, False]):
+        skipping[:] = [1] if skip else []
+        x, t, context, _ = CASE.inputs(seed)
+        run.call(
+            x, t, context, options={"patches_replace": {"dit": {("double_block", 1): sometimes}}}
+        )
+    assert run.kinds == ["dense", "partial", "dense", "dense", "dense", "partial"]
 
 
 def test_keys_and_values_given_by_name_are_stored_too(monkeypatch):

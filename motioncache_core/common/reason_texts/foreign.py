@@ -20,8 +20,8 @@ FOREIGN: Mapping[str, Template] = {
         "Remove that node",
     ),
     "answers_compared": Template(
-        "another node compares two answers to one prompt, in whose difference what is not computed "
-        "would weigh more",
+        "another node asks for answers that it compares (with blocks or attention changed, or of "
+        "parts of the picture), in whose difference what is not computed would weigh more",
         "Remove that node",
     ),
     "tokens_lost": Template(
