@@ -210,6 +210,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         return result
 
     names = () if adapter is None else adapter.positional
+    foreign = None if adapter is None else foreign_code(adapter, network, options)
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
     velocity = session.evaluate(
         ModelCall(
@@ -222,7 +223,7 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
             arguments,
             forcing,
             window_of(options),
-            None if adapter is None else foreign_code(adapter, network, options),
+            foreign,
             note_of_partial(options),
             behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
         )  # fmt: skip
