@@ -212,22 +212,11 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     names = () if adapter is None else adapter.positional
     foreign = None if adapter is None else foreign_code(adapter, network, options)
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-    velocity = session.evaluate(
-        ModelCall(
-            network,
-            run,
-            x,
-            timestep,
-            passes,
-            options,
-            arguments,
-            forcing,
-            window_of(options),
-            foreign,
-            note_of_partial(options),
-            behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
-        )  # fmt: skip
-    )
+    call = ModelCall(
+        network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
+        foreign, note_of_partial(options), behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
+    )  # fmt: skip
+    velocity = session.evaluate(call)
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 
 
