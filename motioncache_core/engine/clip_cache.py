@@ -25,7 +25,7 @@ from ..policy.motion_weights import rate_of_change, token_patches
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord
 from ..sampling.forcing_call import ForcingCall
-from ..sampling.model_call import ModelCall
+from ..sampling.model_call import BranchKey, ModelCall
 from ..sampling.schedule import UNSTARTED
 from .attention import Caller
 from .block_hooks import BlockHooks
@@ -73,6 +73,10 @@ class ClipCache:
         self._forcing, self._still = forcing, False
         # of the call that is being made
         self._groups: list[DecisionGroup] = []
+        # rows that the first block was given, where they are not the grid's
+        self.got: int | None = None
+        # branches of the evaluation that goes on
+        self._asked: set[BranchKey] = set()
         # why single tokens are not told apart any more
         self._whole: Reason | None = None
         # who calls the attention of each key site
@@ -83,13 +87,18 @@ class ClipCache:
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
         self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
-        if shown and not label or self._recorder.trace.grid is None:
+        if (shown and not label) or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)
 
     def begin(self) -> None:
-        """The sampler's next evaluation begins."""
-        self._decider.begin()
+        """The sampler's next evaluation begins: branches that the last one did not ask for are
+        over."""
+        if self._asked:
+            for table in self._tables.values():
+                table.keep(self._asked)
+        self._decider.begin(self._asked)
+        self._asked = set()
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
         """Whether the call goes on with what is stored here."""
@@ -132,6 +141,7 @@ class ClipCache:
         """
         x = stream.video
         if x.shape[1] != self.layout.tokens:
+            self.got = x.shape[1]
             grid = f"{self.layout.frames}x{self.layout.height}x{self.layout.width}"
             raise CacheShapeError(
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
@@ -142,8 +152,11 @@ class ClipCache:
         self._still = not call.causal and still(self._settings, self.layout.frames)
         if tiers.lost:
             table.forget_kv()
+        self._asked.update(call.branches)
         state = table.find(call.branches, x, around)
         if state is None:
+            # before the new ones take room
+            table.forget(call.branches)
             state = self._new_rows(call, x, tiers, around)
             table.put(state)
         groups = self._decider.decide(call, self.layout, x, stream.modulation, self._partial)
@@ -259,8 +272,7 @@ class ClipCache:
         if self._settings.motion_source == "features" and hooks.output is not None:
             shape = (call.rows, self.layout.frames, self.layout.spatial, -1)
             return hooks.output.reshape(shape).contiguous()
-        sigma = call.timestep.float() / self.adapter.timestep_scale
-        sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
+        sigma = call.levels(self.adapter.timestep_scale).reshape(1, 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
         return token_patches(x0, self.facts.patch).contiguous()

@@ -17,7 +17,6 @@ from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter, takes_frame_levels
-from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord, Trace
@@ -30,7 +29,7 @@ from .answers.chunk_answers import ChunkAnswers, by_chunks
 from .block_hooks import NOT_HOOKED, BlockHooks
 from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
-from .limits import why_off
+from .limits import check_budget, decline_reason, tokens_lost, why_off
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,7 @@ class Session:
             self._answers = ChunkAnswers(settings, run, ops)
             settings, run = by_chunks(settings, run)
         if settings.compute_budget > 0 and not self._off:
-            _check_budget(settings, run, self._recorder)
+            check_budget(settings, run, self._recorder)
         self._context = RunContext(
             settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
         )
@@ -83,7 +82,8 @@ class Session:
         """The sampler asks for its next evaluation. Where nobody says so, a branch that comes
         again begins one."""
         self._names = self._names or PassNames()
-        self._names.begin()
+        if self._names.begin():
+            self._recorder.reset("passes_new")
         self._recorder.begin()
         self._clips.begin()
 
@@ -93,12 +93,20 @@ class Session:
         Raises:
             CacheShapeError: the latent is not a video, or the model's tokens are not its grid's.
             SettingsError: the settings do not fit a diffusion-forcing run.
-            UnsupportedModelError: no adapter knows the network.
+            UnsupportedModelError: no adapter knows a network that is to denoise chunks.
         """
-        adapter, declined = find_adapter(call.network)
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
+        try:
+            adapter, declined = find_adapter(call.network)
+        except UnsupportedModelError:
+            # another node has put it in the place of the one that the run began with
+            self._clips.drop()
+            swapped = because("network_swapped", name=type(call.network).__name__)
+            if not self._recorder.trace.evaluations:
+                self._recorder.decline(swapped)
+            return self._pass_through(call, swapped)
         why = self._run.declined or declined or decline_reason(adapter, call)
         if self._run.announced and self._names is None:
             why = why or because("guider_unknown")
@@ -118,7 +126,7 @@ class Session:
             return self._pass_through(call, SPENT)
         foreign, call = self._foreign(call), self._named(call)
         if foreign is not None and self._whole is None and self._tells_tokens(call):
-            self._lose_tokens(_lost(foreign))
+            self._lose_tokens(tokens_lost(foreign))
         try:
             return self._cached(adapter, call)
         except torch.OutOfMemoryError:
@@ -201,8 +209,11 @@ class Session:
         self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
     ) -> Tensor:
         """A call that went wrong with the hooks in the network: in full, or without them."""
-        if partial and self._whole is None:
-            self._lose_tokens(because("partial_failed", error=error))
+        lost = None if clip.got is None else self._clips.reframe(adapter, call, clip.got)
+        if lost is None and partial and self._whole is None:
+            lost = because("partial_failed", error=error)
+        if lost is not None:
+            self._lose_tokens(lost)
             clip.again()
             return self._cached(adapter, call)
         why = because("hooks_failed", error=error)
@@ -278,30 +289,3 @@ class Session:
             done, stopped = self._watches.popleft()
             done.seconds = stopped.seconds()
         self._on_call(self._recorder.trace)
-
-
-def _lost(why: Reason) -> Reason:
-    action = why.action[0].lower() + why.action[1:]
-    return because("tokens_lost", why=why.happened, action=action)
-
-
-def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
-    """Why a call of a known network has to run untouched; None if it need not."""
-    options = call.options
-    if options.get("context_window") is not None and call.window is None:
-        return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
-    rows, branches = call.rows, len(call.branches)
-    if rows % branches:
-        return because("uneven_batch", rows=rows, branches=branches)
-    return adapter.decline(call.arguments, options)
-
-
-def _check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
-    free, enough = evaluations_left(settings, run)
-    if free > 0 and enough <= 0:
-        steps = len(set(run.step_sigmas))
-        budget = settings.compute_budget
-        recorder.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

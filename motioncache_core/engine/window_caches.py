@@ -43,6 +43,8 @@ class WindowCaches:
         self._memory: dict[tuple[ModelFacts, TokenLayout | None], MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
+        # frames that another node's code adds to a clip of this layout
+        self._added: dict[TokenLayout, int] = {}
         self.latest: ClipCache | None = None
         # why single tokens are not told apart any more
         self.whole: Reason | None = None
@@ -52,6 +54,25 @@ class WindowCaches:
         self.whole = why
         for clip in self._clips.values():
             clip.lose_tokens(why)
+
+    def reframe(self, adapter: Adapter, call: ModelCall, rows: int) -> Reason | None:
+        """Another node's code adds latent frames to the model's input, or takes some: the clip is
+        what the blocks are given.
+
+        Args:
+            rows: tokens that the first block was given.
+
+        Returns:
+            what is told of it; None where they are no whole frames.
+        """
+        layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
+        if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
+            return None
+        before, frames = self._layout(layout, call), rows // layout.spatial
+        self._added[layout] = frames - layout.frames
+        self._keep({key for key in self._clips if key[2] != before})
+        who = ", ".join(call.behind) or "another node"
+        return because("frames_added", who=who, frames=frames, of=layout.frames)
 
     def begin(self) -> None:
         """The next evaluation begins: clips that the last one did not ask for are over."""
@@ -173,10 +194,14 @@ class WindowCaches:
         if any(network is not call.network for network in served):
             self.drop()
             self._context.recorder.remark(because("network_changed"))
+            self._context.recorder.reset("networks_alternate")
         self._networks.update(dict.fromkeys(call.branches, call.network))
 
     def _layout(self, layout: TokenLayout, call: ModelCall) -> TokenLayout:
         forcing = call.forcing
+        if layout in self._added:
+            frames = layout.frames + self._added[layout]
+            return TokenLayout(frames, layout.height, layout.width)
         chunks = self._context.run.chunks if forcing is None else forcing.iteration.chunks
         if chunks is not None:
             layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)

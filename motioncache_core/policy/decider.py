@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,10 +64,17 @@ class Decider:
         exchange, self._shared = context.exchange, context.settings.cfg_mask == "shared"
         self._maps = exchange.device_maps() if exchange is not None and self._shared else None
 
-    def begin(self) -> None:
-        """The sampler's next evaluation begins."""
+    def begin(self, asked: Collection[BranchKey] = ()) -> None:
+        """The sampler's next evaluation begins.
+
+        Args:
+            asked: branches of the last one; none where it had none. Others are over.
+        """
         self._evaluation = 0 if self._evaluation is None else self._evaluation + 1
         self._contents.begin()
+        if asked and not self._shared:
+            prompts = {prompt_of(key) for key in asked}
+            self._clips = {place: c for place, c in self._clips.items() if place[1] in prompts}
 
     def groups(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> list[DecisionGroup]:
         """The call's parts, with the states that decide for them.
@@ -160,7 +167,7 @@ class Decider:
         host."""
         if call.forcing is not None:
             return upload(call.forcing.sigmas, device), call.forcing.sigmas
-        levels = call.timestep[0].float().reshape(-1) / self._scale
+        levels = call.levels(self._scale)
         if len(levels) not in (1, frames):
             raise CacheShapeError(
                 f"{len(levels)} timesteps for {frames} latent frames; give one or one each"

@@ -36,6 +36,14 @@ class TraceRecorder:
         """Something that did not stop the run from reusing; once."""
         self.trace.remark(reason)
 
+    def reset(self, code: str) -> None:
+        """An evaluation could not go on with what was stored.
+
+        Args:
+            code: of the reason that is told if that happens all the time.
+        """
+        self.trace.resets[code] += 1
+
     def model(
         self, name: str, distance: str, advice: str | None, blocks: int, work: tuple[int, int]
     ) -> None:

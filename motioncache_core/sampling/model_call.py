@@ -35,6 +35,7 @@ class ModelCall:
         foreign: why single tokens cannot be told apart, where code of other nodes runs in the
             network that may need all of them.
         partial_note: what is said of the call where only some tokens are computed.
+        behind: what other nodes' code is called that stands between us and the network.
     """
 
     network: object
@@ -48,6 +49,7 @@ class ModelCall:
     window: ContextWindow | None = None
     foreign: Reason | None = None
     partial_note: str = ""
+    behind: tuple[str, ...] = ()
 
     @property
     def causal(self) -> bool:
@@ -68,6 +70,20 @@ class ModelCall:
     def device(self) -> torch.device:
         """Where the call runs."""
         return self.latents.device
+
+    def levels(self, scale: float) -> Tensor:
+        """Noise levels `(1,)`, or one per latent frame `(F,)`, fp32 on the call's device.
+
+        They are the sampler's own, where it says them: timesteps of a frame that is kept in part
+        are scaled by its mask, and are those of no step.
+
+        Args:
+            scale: timestep at noise level 1.
+        """
+        told = self.options.get("sigmas")
+        if self.forcing is None and isinstance(told, Tensor):
+            return told.reshape(-1)[:1].float().to(self.device)
+        return self.timestep[0].float().reshape(-1) / scale
 
     @property
     def latents(self) -> Tensor:

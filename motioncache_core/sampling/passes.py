@@ -71,12 +71,18 @@ class PassNames:
         self._ways: set[Hashable] = set()
         self._met: dict[Hashable, _Met] = {}
 
-    def begin(self) -> None:
-        """The next evaluation begins."""
+    def begin(self) -> bool:
+        """The next evaluation begins.
+
+        Returns:
+            whether none of the last one's passes had been there before it.
+        """
         self._evaluation += 1
+        before, asked = set(self._before), set(self._seen)
         self._before, self._seen = self._seen, Counter()
         self._ways = set()
         self._met = {k: m for k, m in self._met.items() if m.evaluation + _AWAY > self._evaluation}
+        return bool(before and asked) and not before & asked
 
     def differ(self, keys: Sequence[Hashable]) -> bool:
         """Whether another node has changed these passes in another way than others of this

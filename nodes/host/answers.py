@@ -13,6 +13,7 @@ from ...motioncache_core.models.registry import ADAPTERS
 from .compiled import plain
 from .passes import ANSWERS, passes_of
 
+
 def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None,
              control: Any = None, transformer_options: dict[str, Any] | None = None,
              **kwargs: Any) -> Tensor:  # fmt: skip

@@ -31,9 +31,7 @@ _MORE = re.compile(
 )
 
 
-def foreign_code(
-    adapter: Adapter, network: object, options: Mapping[str, Any]
-) -> Reason | None:
+def foreign_code(adapter: Adapter, network: object, options: Mapping[str, Any]) -> Reason | None:
     """Why single tokens cannot be told apart in a call: another node's code runs in the blocks
     that is not known to treat rows one by one.
 
@@ -55,6 +53,19 @@ def note_of_partial(options: Mapping[str, Any]) -> str:
     override = options.get(OVERRIDE)
     sparse = override is not None and _home(override) == _SPARSE
     return because("attention_dense") if sparse else ""
+
+
+def behind(options: Mapping[str, Any], kind: str, key: str) -> tuple[str, ...]:
+    """What wrappers of a kind are called that stand between ours and what they wrap.
+
+    Args:
+        options: the host's transformer options.
+        key: that ours is registered under.
+    """
+    listed = options.get("wrappers", {}).get(kind, {})
+    keys = list(listed)
+    inner = keys[keys.index(key) + 1 :] if key in keys else []
+    return tuple(_name(function) for k in inner for function in listed[k])
 
 
 def foreign_before(patcher: Any, adapter: Adapter, options: Mapping[str, Any]) -> Reason | None:

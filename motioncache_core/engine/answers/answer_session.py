@@ -57,6 +57,8 @@ class AnswerSession:
         self._index, self._sigma, self._reuse = -1, 0.0, False
         self._last_computed = -1
         self._record: EvaluationRecord | None = None
+        # whether another network was met in this evaluation
+        self._alternates = False
         # the pass whose change is drawn
         self._shown: tuple[Hashable, ...] | None = None
         # shape of the latents that the report's grid is of
@@ -69,9 +71,11 @@ class AnswerSession:
     def begin(self, sigma: float) -> None:
         """The sampler asks for its next evaluation, at this noise level."""
         with self._lock:
+            self._let_go()
             self._index, self._sigma = self._index + 1, sigma
-            self._names.begin()
-            self._record = None
+            if self._names.begin():
+                self._recorder.reset("passes_new")
+            self._record, self._alternates = None, False
             plan = self._plan
             if (
                 plan is not None
@@ -82,7 +86,6 @@ class AnswerSession:
             follows = plan is not None and self._lost is None
             self._reuse = follows and plan is not None and self._index not in plan.computed
             if not self._reuse:
-                self._let_go()
                 self._last_computed = self._index
 
     def evaluate(self, call: AnswerCall) -> Tensor:
@@ -166,7 +169,10 @@ class AnswerSession:
         names = [
             (self._names.name(key, x), x.shape[1:], call.samples, x.device) for key, x in parts
         ]
-        if self._names.moved and (why := because("passes_alike")) not in self._recorder.trace.remarks:
+        if (
+            self._names.moved
+            and (why := because("passes_alike")) not in self._recorder.trace.remarks
+        ):
             self._remark(why)
         return names
 
@@ -176,24 +182,36 @@ class AnswerSession:
         if state is None:
             return None
         stale = self._reuse and state.last_seen < self._last_computed
-        if stale or state.network is not call.network:
+        other = not state.is_of(call.network)
+        if other and not self._alternates:
+            self._alternates = True
+            self._recorder.reset("networks_alternate")
+        if stale or other:
             del self._passes[name]
             return None
+        state.last_asked = self._index
         return state
 
     def _new(self, name: tuple[Hashable, ...], call: AnswerCall, x: Tensor) -> PassState:
         plan = self._plan
         assert plan is not None
         state = PassState(call.network, x, plan.ledger(), plan.clean)
+        state.last_asked = self._index
         with self._lock:
             if self._keeps:
                 self._passes[name] = state
         return state
 
     def _let_go(self) -> None:
-        """Passes that were not asked for at the last computed evaluation are over."""
-        before = self._last_computed
-        self._passes = {k: s for k, s in self._passes.items() if s.last_seen >= before}
+        """Passes that the evaluation that ends did not ask for are over, and those that were not
+        there at the last computed one."""
+        before, now = self._last_computed, self._index
+        if any(s.last_asked == now for s in self._passes.values()):
+            self._passes = {
+                k: s
+                for k, s in self._passes.items()
+                if s.last_asked == now and s.last_seen >= before
+            }
         # threads may have come in any order
         like_the_grid = [n for n in self._passes if self._drawn in n]
         self._shown = min(like_the_grid, key=repr, default=None)
