@@ -1,5 +1,5 @@
-"""What only the real ComfyUI has of other nodes' code in the blocks: its own choice of attention, and
-networks that are changed past it."""
+"""What only the real ComfyUI has of other nodes' code in the blocks: its own choice of attention,
+and networks that are changed past it."""
 
 import importlib
 
@@ -49,9 +49,7 @@ def weighed(method):
 
 
 @pytest.mark.parametrize("whole_class", [True, False], ids=["class", "module"])
-def test_a_network_that_is_changed_past_the_host_is_seen_in_the_run(
-    pack, monkeypatch, whole_class
-):
+def test_a_network_that_is_changed_past_the_host_is_seen_in_the_run(pack, monkeypatch, whole_class):
     scene = small(pack)
     model = importlib.import_module("comfy.ldm.wan.model")
     part = scene.model.model.diffusion_model.blocks[0].self_attn

@@ -1,7 +1,7 @@
 """How the reasons are reached that tell of other nodes' code in the blocks, and of their passes."""
 
 from motioncache_pack.tests.core.runs import Run
-from motioncache_pack.tests.engine.test_life_cycle import Longer
+from motioncache_pack.tests.engine.test_life_cycle import Narrow
 from motioncache_pack.tests.nodes.test_foreign import sparse
 from motioncache_pack.tests.support import foreign_nodes, second_passes
 from motioncache_pack.tests.support.answer_runs import patch, small
@@ -17,10 +17,10 @@ def by_put(put, preset="motion", order="before"):
     return make
 
 
-def longer(*_):
-    """A network that gives its blocks more tokens than its input has."""
-    run = Run(Longer())
-    run.call(ones(1, 2, 2, 1, 1), 900)
+def narrow(*_):
+    """A network that gives its blocks fewer tokens than its input has."""
+    run = Run(Narrow())
+    run.call(ones(1, 2, 3, 1, 2), 900)
     run.session.close()
     return run.trace
 
@@ -46,7 +46,7 @@ FOREIGN = {
     "foreign code": {
         "tokens_lost": in_the_run,
         "partial_failed": by_put(foreign_nodes.hooked),
-        "hooks_failed": longer,
+        "hooks_failed": narrow,
         "attention_dense": by_put(lambda host, model: sparse(host, model, [])),
         "passes_alike": by_put(second_passes.moving_tiles, "balanced"),
     }

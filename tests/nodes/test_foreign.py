@@ -1,5 +1,5 @@
-"""Another node that needs all tokens inside a block makes a run's evaluations whole; none ends a run
-that works without us, and plain attention back ends are left where they are."""
+"""Another node that needs all tokens inside a block makes a run's evaluations whole; none ends a
+run that works without us, and plain attention back ends are left where they are."""
 
 from dataclasses import replace
 
