@@ -2,6 +2,8 @@
 and networks that are changed past it."""
 
 import importlib
+import re
+from pathlib import Path
 
 import einops
 import pytest
@@ -65,3 +67,16 @@ def test_a_network_that_is_changed_past_the_host_is_seen_in_the_run(pack, monkey
     assert code_of(told) == "tokens_lost" and "weighed.forward" in told
     assert {"D", "."} == set(marks(handle.latest))
     assert squared(plain, wanted) > 1e-7 and squared(got, wanted) < 4 * plain_error(scene)
+
+
+def test_what_the_host_writes_into_options_is_known(host, current):
+    """Else a pass would seem another one once the network has run with its options."""
+    passes = importlib.import_module("motioncache_pack.nodes.host.passes")
+    root = Path(host.samplers.__file__).parent
+    written = set()
+    for file in root.rglob("*.py"):
+        written |= set(re.findall(r"transformer_options\[\"(\w+)\"\] = ", file.read_text("utf-8")))
+    # of a model's conditions or of a node, and the same in all its passes
+    own = {"a2v_cross_attn", "v2a_cross_attn", "ar_state", "chroma_radiance_options",
+           "stg_self_attn_blocks", "x_ref_attn_map"}  # fmt: skip
+    assert len(written) > 12 and written - own <= passes._HOSTS
