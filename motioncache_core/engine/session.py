@@ -193,9 +193,12 @@ class Session:
 
     def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
         """What the network gives with the hooks in it, or what went wrong."""
+        told: tuple[type[Exception], ...] = (
+            torch.OutOfMemoryError, SettingsError, *self._run.stops,
+        )  # fmt: skip
         try:
             out = call.run(hooks.options(call.options))
-        except (torch.OutOfMemoryError, SettingsError, *self._run.stops):
+        except told:
             raise
         except Exception as error:
             # block-causal attention is only in the engine

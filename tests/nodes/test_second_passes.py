@@ -1,5 +1,5 @@
-"""What other nodes ask a model for beside the two prompts is foretold from its own answers, and told
-apart from them in every engine."""
+"""What other nodes ask a model for beside the two prompts is foretold from its own answers, and
+told apart from theirs in every engine."""
 
 from dataclasses import replace
 
