@@ -139,7 +139,12 @@ class Sweep:
     def sockets(self) -> dict[str, Any]:
         """What can be connected."""
         latent = {"samples": self.host.latent()}
-        return {"MODEL": self.pack.wan(1), "CONDITIONING": self._texts[0], "LATENT": latent}
+        return {
+            "MODEL": self.pack.wan(1),
+            "CONDITIONING": self._texts[0],
+            "LATENT": latent,
+            "LATENT_OPERATION": lambda latent, **_: 1.05 * latent,
+        }
 
     def put(self, name: str, arguments: Mapping[str, Any], model: Any) -> Any:
         """The model behind a node."""
