@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..cache import residuals
@@ -59,6 +60,9 @@ class BlockHooks:
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
+        # rows around the video's in what enters the first block
+        self._beside: Tensor | None = None
+        self._around = (0, 0)
         self._gather: RowGather | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
@@ -76,6 +80,11 @@ class BlockHooks:
         rows = plan.parts[0].plan.chunks
         whole = plan.kind == DENSE
         return [whole or n == s.stop - s.start for n, s in zip(rows, spans, strict=True)]
+
+    @property
+    def rows_around(self) -> int:
+        """Rows around the video's in the keys of the first attention."""
+        return 0 if self._state is None else self._state.around
 
     @property
     def slope(self) -> Tensor | None:
@@ -168,12 +177,23 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            return run.with_tokens(args, stream.with_video(self.output))
+            return run.with_tokens(args, self._reused(stream, state).with_video(self.output))
         self._input = video.clone() if self._copies else video
+        self._around = stream.before, stream.behind
+        # these are few, and of a tensor that blocks may write into
+        self._beside = stream.others(*self._around)
         if plan.rows is not None:
             self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
         self._attention.begin(plan, state.kv, self._gather)
         return args
+
+    def _reused(self, stream: BlockStream, state: BranchRows) -> BlockStream:
+        """The stream, the rows around the video's with what the blocks last added to them."""
+        others = stream.others(stream.before, stream.behind)
+        if others is None or state.beside is None:
+            return stream
+        first, last = (others + state.beside).split((stream.before, stream.behind), dim=1)
+        return replace(stream, tokens=torch.cat((first, stream.video, last), dim=1))
 
     def _finish(
         self, run: BlockRun, plan: CallPlan, stream: BlockStream, out: dict[str, Any]
@@ -181,7 +201,12 @@ class BlockHooks:
         x, state = self._input, self._state
         if x is None or state is None:
             raise CacheShapeError("the last block ran before the first")
-        y = stream.video
+        # rows behind others are no tensor of their own
+        y = stream.video.contiguous()
+        if self._beside is not None:
+            beside = stream.others(*self._around)
+            state.beside = None if beside is None else beside - self._beside
+            self._beside = None
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True

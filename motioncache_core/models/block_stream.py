@@ -13,6 +13,10 @@ from ..common.protocols import TokenOps
 
 Arguments = dict[str, Any]
 
+# under which key of a call's options its blocks find the rows in front of the video's and behind
+# them, where nothing that the host hands over tells them
+ROWS_AROUND = "motioncache_rows_around"
+
 
 @dataclass(frozen=True, slots=True)
 class BlockStream:
@@ -37,6 +41,14 @@ class BlockStream:
     def video(self) -> Tensor:
         """The video rows, a view."""
         return self.tokens[:, self.before : self.tokens.shape[1] - self.behind]
+
+    def others(self, before: int, behind: int) -> Tensor | None:
+        """The rows next to the video's, so many in front of it and behind it; None without."""
+        if not before and not behind:
+            return None
+        end = self.tokens.shape[1] - self.behind
+        first = self.tokens[:, self.before - before : self.before]
+        return torch.cat((first, self.tokens[:, end : end + behind]), dim=1)
 
     def with_video(self, video: Tensor) -> Tensor:
         """The tokens with other video rows, which may be more or fewer."""
@@ -145,6 +157,12 @@ class BlockRun:
     enter: Callable[[Mapping[str, Any], RowGather], Arguments]
     keys: tuple[KeySite, ...]
     writes_input: bool = False
+
+
+def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows in front of the video's and behind them, from a block's arguments."""
+    found: tuple[int, int] = args.get("transformer_options", {}).get(ROWS_AROUND, (0, 0))
+    return found
 
 
 def flat(x: Tensor) -> Tensor:

@@ -5,22 +5,24 @@ from __future__ import annotations
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
+from .hunyuan_video import HUNYUAN_VIDEO
 from .wan import WAN
 
-ADAPTERS: tuple[Adapter, ...] = (WAN,)
+ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO)
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
-    """The adapter of a network, and the reason if its class is known but declined.
+    """The adapter of a network, and the reason if it is known but declined.
 
     Raises:
         UnsupportedModelError: no adapter knows the class; the message lists what is supported.
     """
     name = qualified_name(network)
     short = type(network).__name__
+    known = next((adapter for adapter in ADAPTERS if name in adapter.classes), None)
+    if known is not None:
+        return known, known.unfit(network)
     for adapter in ADAPTERS:
-        if name in adapter.classes:
-            return adapter, None
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")
             return adapter, because("model_variant", name=short, why=why)
