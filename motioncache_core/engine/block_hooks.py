@@ -41,6 +41,7 @@ class BlockHooks:
 
     Args:
         tokens: video rows L.
+        network: has the blocks.
         compiled: see `find_compiled`.
     """
 
@@ -51,10 +52,12 @@ class BlockHooks:
         tokens: int,
         adapter: Adapter,
         facts: ModelFacts,
+        network: object = None,
         compiled: nn.Module | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
+        self._network = network
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
@@ -102,7 +105,9 @@ class BlockHooks:
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
-            patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
+            own = None if run.call is None else partial(run.call, self._network, i)
+            previous = patches.get((run.hook, i))
+            patches[(run.hook, i)] = self._patch(index, run, slot, previous, own)
             slot += len(run.keys)
         replaced["dit"] = patches
         return {
@@ -112,10 +117,15 @@ class BlockHooks:
         }
 
     def _patch(
-        self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
+        self,
+        index: int,
+        run: BlockRun,
+        slot: int,
+        previous: BlockPatch | None,
+        own: BlockFunction | None,
     ) -> BlockPatch:
         def patch(args: dict[str, Any], extra: dict[str, BlockFunction]) -> dict[str, Any]:
-            original = extra["original_block"]
+            original = own or extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
                 self.block_calls += 1

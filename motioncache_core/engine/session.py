@@ -123,6 +123,7 @@ class Session:
             clip.layout.tokens,
             adapter,
             clip.facts,
+            call.network,
             self._compiled_part(call.network),
         )
         around = clip.around.before, clip.around.behind

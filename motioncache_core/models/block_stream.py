@@ -147,6 +147,8 @@ class BlockRun:
         keys: the attention calls whose keys hold video rows.
         writes_input: whether a block writes into the tokens that it is given; the engine then
             keeps a copy of what entered the first one.
+        call: runs a block of the network, by its number, where the host's own function for it
+            cannot.
     """
 
     hook: str
@@ -157,6 +159,7 @@ class BlockRun:
     enter: Callable[[Mapping[str, Any], RowGather], Arguments]
     keys: tuple[KeySite, ...]
     writes_input: bool = False
+    call: Callable[[Any, int, Mapping[str, Any]], Arguments] | None = None
 
 
 def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:

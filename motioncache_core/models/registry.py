@@ -6,9 +6,10 @@ from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .hunyuan_video import HUNYUAN_VIDEO
+from .kandinsky import KANDINSKY
 from .wan import WAN
 
-ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO)
+ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY)
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.registry import find_adapter
-from motioncache_pack.tests.support.families import Family, Oracle
+from motioncache_pack.tests.support.families import Family, Oracle, kandinsky_block
 from torch import Tensor
 
 
@@ -66,6 +66,7 @@ class HostFamily:
     mask: Callable[[], Any] | None = None
     cfg: float = 3.0
     sites: tuple[int, ...] = (1,)
+    own_call: Callable[[Any, int], Any] | None = None
 
     def sample(self, host: Any, model: Any, steps: int = 6, **how: Any) -> Any:
         """What a KSampler makes of it."""
@@ -146,7 +147,7 @@ def host_family(case: HostFamily, network: Any, x: Any) -> Family:
     return Family(
         adapter, network, tokens, lambda *_: None, tuple(case.hooks(network)), last,
         lambda keys, _: keys.transpose(1, 2)[:, -tokens:], sites=case.sites,
-        held=held if case.before else None, name=case.tokens,
+        held=held if case.before else None, name=case.tokens, own_call=case.own_call,
     )  # fmt: skip
 
 
@@ -218,6 +219,37 @@ def newer(positive: Any = None, negative: Any = None, size: tuple[int, ...] = (3
     )  # fmt: skip
 
 
+def kandinsky_model(width: int = 128) -> Callable[[Any], Any]:
+    def make(host: Any) -> Any:
+        from comfy.ldm.kandinsky5.model import Kandinsky5
+
+        empty = Kandinsky5(
+            dtype=torch.float32, device="cpu", operations=host.ops.manual_cast, model_dim=width,
+            ff_dim=256, time_dim=64, num_text_blocks=2, num_visual_blocks=3,
+        )  # fmt: skip
+        weights = filled(empty, ("time_embeddings.out_layer.weight",))
+        return host.sd.load_diffusion_model_state_dict(weights)
+
+    return make
+
+
+def kandinsky(positive: dict[str, Any] | None = None, words: tuple[int, int] = (5, 5),
+              **how: Any) -> HostFamily:  # fmt: skip
+    texts = [
+        [[drawn(1, n, 3584, seed=seed),
+          {"pooled_output": drawn(1, 768, seed=seed + 50), **(positive or {})}]]
+        for seed, n in enumerate(words, 1)
+    ]  # fmt: skip
+    how = {"latent": lambda: torch.zeros(1, 16, 3, 8, 12), **how}
+    return HostFamily(
+        kandinsky_model(), *texts, hooks=lambda n: [("double_block", i) for i in range(3)],
+        tokens="x", own_call=kandinsky_block, **how,
+    )  # fmt: skip
+
+
+REPLACED = {"time_dim_replace": drawn(1, 16, 1, 8, 12, seed=5), **IMAGE}
+REPLACED.pop("concat_latent_image")
+
 HOST_FAMILIES: dict[str, HostFamily] = {
     "hunyuan video": hunyuan(),
     "hunyuan video, texts apart": hunyuan(negative=texts(7, 2)),
@@ -244,6 +276,11 @@ HOST_FAMILIES: dict[str, HostFamily] = {
     ),
     "hunyuan video, two clips": hunyuan(latent=lambda: torch.zeros(2, 16, 3, 8, 12)),
     "hunyuan video, other size": hunyuan(latent=lambda: torch.zeros(1, 16, 5, 6, 4), frames=5),
+    "kandinsky 5": kandinsky(),
+    "kandinsky 5, texts apart": kandinsky(words=(5, 7)),
+    "kandinsky 5, two clips": kandinsky(latent=lambda: torch.zeros(2, 16, 3, 8, 12)),
+    "kandinsky 5, other size": kandinsky(latent=lambda: torch.zeros(1, 16, 5, 6, 4), frames=5),
+    "kandinsky 5, first frame given": kandinsky(REPLACED, before=FRAME, frames=2),
     "hunyuan video 1.5": newer(double=3),
     "hunyuan video 1.5, odd sides": newer(size=(2, 5, 7), single=1),
     "hunyuan video 1.5, glyphs": newer(texts(5, 1, **GLYPHS), byt5=True),

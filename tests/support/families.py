@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from motioncache_pack.motioncache_core.models.adapter import Adapter
 from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
+from motioncache_pack.motioncache_core.models.kandinsky import KANDINSKY
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
-from motioncache_pack.tests.support import toy_hunyuan
+from motioncache_pack.tests.support import toy_hunyuan, toy_kandinsky
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
 from torch import Tensor
 
@@ -49,6 +50,7 @@ class Family:
         held: likewise the rows of conditions that the network's head reads, whose answers are
             reused with the video's.
         name: of the tokens among a block's arguments.
+        own_call: a block by its number, where the host's function for replacements is of no use.
     """
 
     adapter: Adapter
@@ -61,6 +63,14 @@ class Family:
     sites: tuple[int, ...] = (1,)
     held: Callable[[str, Tensor, Call], Tensor] | None = None
     name: str = "img"
+    own_call: Callable[[Any, int], Callable[..., Any]] | None = None
+
+    def original(self, key: tuple[str, int], extra: dict[str, Any]) -> Callable[..., Any]:
+        """A block as the host calls it, where it is given as what `extra` says."""
+        if self.own_call is None:
+            block: Callable[..., Any] = extra["original_block"]
+            return block
+        return self.own_call(self.network, key[1])
 
     def video(self, out: Any) -> Tensor:
         """The video in the network's answer."""
@@ -101,7 +111,7 @@ class Oracle:
                 if key == family.hooks[0]:
                     entered.append(args[family.name].clone())
                     first.append(key[0])
-                out = extra["original_block"](args)
+                out = family.original(key, extra)(args)
                 running[0] = None
                 if key == family.hooks[-1]:
                     y = out[family.name].clone()
@@ -227,6 +237,43 @@ def _hunyuan(
     )  # fmt: skip
 
 
+def kandinsky_block(network: Any, index: int) -> Callable[..., Any]:
+    """A block as the host calls one that is not replaced."""
+
+    def call(args: dict[str, Any]) -> dict[str, Any]:
+        more = {name: args[name] for name in ("freqs", "transformer_options")}
+        block = network.visual_transformer_blocks[index]
+        return {"x": block(args["x"], args["context"], args["time_embed"], **more)}
+
+    return call
+
+
+def _kandinsky(batch: int = 1, given: int = 0) -> Family:
+    """`given`: frames at the start that are images."""
+    network = toy_kandinsky.Kandinsky5()
+    frame = SIZE[1] * SIZE[2] // 4
+    before = given * frame
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, toy_kandinsky.CHANNELS, *SIZE, generator=rng)
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(batch, 5, toy_kandinsky.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if given:
+            shape = (1, toy_kandinsky.CHANNELS, given, *SIZE[1:])
+            more["time_dim_replace"] = torch.randn(shape, generator=fixed)
+        return Call(x, torch.full((batch,), 950.0 - 80 * step), words, more)
+
+    return Family(
+        KANDINSKY, network, SIZE[0] * frame - before, call,
+        tuple(("double_block", i) for i in range(3)), lambda _, tokens, __: tokens[:, before:],
+        lambda keys, _: keys.transpose(1, 2)[:, before:],
+        held=(lambda _, tokens, __: tokens[:, :before]) if given else None,
+        name="x", own_call=kandinsky_block,
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
@@ -241,5 +288,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "hunyuan video, first frame given": lambda: _hunyuan(replaced=True),
     "hunyuan video, more text than a frame": lambda: _hunyuan(text=15, replaced=True),
     "hunyuan video, reference": lambda: _hunyuan(reference=True),
+    "kandinsky 5": _kandinsky,
+    "kandinsky 5, first frame given": lambda: _kandinsky(given=1),
+    "kandinsky 5, two clips": lambda: _kandinsky(batch=2),
     "hunyuan video, two clips": lambda: _hunyuan(replaced=True, batch=2),
 }
