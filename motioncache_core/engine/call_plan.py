@@ -59,8 +59,14 @@ class CallPlan:
     kv_updates: RowUpdates | None = None
 
 
-def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
-    """Every row attends to all rows; what is not stored yet makes the call dense."""
+def call_plan(
+    parts: list[Part], state: BranchRows, x: Tensor, answers_beside: bool = False
+) -> CallPlan:
+    """Every row attends to all rows; what is not stored yet makes the call dense.
+
+    Args:
+        answers_beside: see `Adapter`.
+    """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
     whole = tokens + state.around
@@ -73,7 +79,8 @@ def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
         if state.kv is not None:
             state.kv.begin_dense()
         return CallPlan(DENSE, parts, None, tokens, note, pairs=whole * whole)
-    if kinds == {REUSE}:
+    sound = answers_beside and state.kv is not None and state.kv.complete
+    if kinds == {REUSE} and not sound:
         return CallPlan(REUSE, parts, None, 0)
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]

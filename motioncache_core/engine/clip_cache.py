@@ -141,7 +141,7 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x)
+            plan = call_plan(parts, state, x, self.adapter.answers_beside)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()

@@ -103,6 +103,8 @@ class Adapter:
         unfit: why this network of a supported class is declined; None if it is not.
         patches: further patches of the host that would see gathered rows.
         around: what stands around the video rows, from a grid and a call's keyword arguments.
+        answers_beside: whether the network answers for rows around the video's too, sound for
+            instance. Where keys are kept, those are computed in calls that reuse the whole video.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
         shift_frames: options with the rotary positions moved by latent frames; None where the
@@ -123,6 +125,7 @@ class Adapter:
     unfit: Callable[[Any], Reason | None] = any_instance
     patches: tuple[str, ...] = ("attn1_patch", "attn2_patch")
     around: Callable[[ModelFacts, TokenLayout, Mapping[str, Any]], Around] = nothing_around
+    answers_beside: bool = False
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
@@ -139,6 +142,11 @@ class Adapter:
         """All blocks in the order in which they are called, with their number in their run."""
         runs = zip(self.runs, facts.blocks, strict=True)
         return [(run, i) for run, count in runs for i in range(count)]
+
+    @property
+    def packed(self) -> bool:
+        """Whether the video is a part of what is sampled, which the host packs into one row."""
+        return self.video is not whole
 
     def patched(self, patches: Mapping[str, Any]) -> Reason | None:
         """Why patches of other nodes are in the way; None if none of these is."""

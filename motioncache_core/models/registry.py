@@ -7,9 +7,10 @@ from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .hunyuan_video import HUNYUAN_VIDEO
 from .kandinsky import KANDINSKY
+from .minimax import MINIMAX_H3
 from .wan import WAN
 
-ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY)
+ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY, MINIMAX_H3)
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:

@@ -30,11 +30,14 @@ def adapter_of(model: Any) -> tuple[Adapter | None, Reason | None]:
 
 def why_no_tokens(guider: Any, model_options: Mapping[str, Any], noise: Tensor) -> Reason | None:
     """Why a run cannot tell tokens apart, as far as that is known before it starts."""
-    if noise.ndim != 5:
-        return because("no_video", shape=tuple(noise.shape))
     adapter, why = adapter_of(guider.model_patcher)
+    packed = adapter is not None and why is None and adapter.packed
+    if noise.ndim != (3 if packed else 5):
+        return because("no_video", shape=tuple(noise.shape))
     if adapter is None or why is not None:
         return why
+    if packed and model_options.get("context_handler") is not None:
+        return because("windows_unknown", kind="over video and sound together")
     patches = model_options.get("transformer_options", {}).get("patches", {})
     patched = adapter.patched(patches)
     if patched is not None:

@@ -139,10 +139,12 @@ def host_family(case: HostFamily, network: Any, x: Any) -> Family:
     tokens = case.frames * whole.spatial
 
     def last(_: str, stream: Tensor, __: Any) -> Tensor:
-        return stream[..., -tokens:, :]
+        # some have no dimension for the batch
+        stream = stream if stream.ndim == 3 else stream[None]
+        return stream[:, -tokens:]
 
     def held(_: str, stream: Tensor, __: Any) -> Tensor:
-        return stream[..., -tokens - case.before : stream.shape[-2] - tokens, :]
+        return stream[:, -tokens - case.before : stream.shape[1] - tokens]
 
     return Family(
         adapter, network, tokens, lambda *_: None, tuple(case.hooks(network)), last,
@@ -247,6 +249,64 @@ def kandinsky(positive: dict[str, Any] | None = None, words: tuple[int, int] = (
     )  # fmt: skip
 
 
+def minimax_model(**sizes: Any) -> Callable[[Any], Any]:
+    def make(host: Any) -> Any:
+        from comfy.ldm.minimax.model import MiniMaxH3Model
+
+        given = {
+            "hidden_size": 128, "num_layers": 3, "token_refiner_num_layers": 1,
+            "num_attention_heads": 2, "attention_head_dim": 128, "ffn_hidden_size": 192,
+            "text_dim": 48, "timestep_input_dim": 64, "time_embed_hidden_size": 64,
+            "time_embed_dim": 32, "rope_inv_freq_len": 16, **sizes,
+        }  # fmt: skip
+        empty = MiniMaxH3Model(
+            dtype=torch.float32, device="cpu", operations=host.ops.manual_cast, **given
+        )
+        weights = filled(empty, ("time_embedder.proj_out.weight",))
+        return host.sd.load_diffusion_model_state_dict(weights)
+
+    return make
+
+
+def nested(*tensors: Tensor) -> Any:
+    from comfy.nested_tensor import NestedTensor
+
+    return NestedTensor(tensors)
+
+
+def video_and_sound(height: int = 4, width: int = 6) -> Any:
+    return nested(torch.zeros(1, 24, 7, height, width), torch.zeros(1, 32, 2, 37))
+
+
+def minimax(positive: dict[str, Any] | None = None, model: Any = None, **how: Any) -> HostFamily:
+    texts = [[[drawn(1, n, 48, seed=n), dict(positive or {})]] for n in (5, 6)]
+    how = {"latent": video_and_sound, "frames": 7, **how}
+    return HostFamily(
+        model or minimax_model(), *texts,
+        hooks=lambda n: [("double_block", i) for i in range(3)], **how,
+    )  # fmt: skip
+
+
+def levels_of_mask() -> Any:
+    """Frames that stay, rows at half the noise, and sound that stays."""
+    video, sound = torch.ones(1, 1, 7, 4, 6), torch.ones(1, 32, 2, 37)
+    video[:, :, 0], video[:, :, 1, :2], sound[..., :5] = 0, 0.5, 0
+    return nested(video, sound)
+
+
+KEYFRAMES = [
+    {"resolved_frame_index": 0, "latent": drawn(1, 24, 1, 4, 6, seed=4)},
+    {"resolved_frame_index": 21, "latent": drawn(1, 24, 1, 4, 6, seed=5),
+     "audio_latent": drawn(1, 32, 2, 3, seed=6)},
+]  # fmt: skip
+REFERENCES = [
+    {"kind": "image", "latent_h": 4, "latent_w": 4, "latent": drawn(1, 24, 1, 4, 4, seed=4)},
+    {"kind": "video_audio", "latent_t": 2, "latent_h": 4, "latent_w": 6, "ref_audio_t": 4,
+     "latent": drawn(1, 24, 2, 4, 6, seed=5), "audio_latent": drawn(1, 32, 2, 4, seed=6)},
+    {"kind": "audio", "ref_audio_t": 3, "audio_latent": drawn(1, 32, 2, 3, seed=7)},
+]  # fmt: skip
+CURVES = {"adaln_curve_grid": 33, "time_embed_dim": 8}
+
 REPLACED = {"time_dim_replace": drawn(1, 16, 1, 8, 12, seed=5), **IMAGE}
 REPLACED.pop("concat_latent_image")
 
@@ -281,6 +341,13 @@ HOST_FAMILIES: dict[str, HostFamily] = {
     "kandinsky 5, two clips": kandinsky(latent=lambda: torch.zeros(2, 16, 3, 8, 12)),
     "kandinsky 5, other size": kandinsky(latent=lambda: torch.zeros(1, 16, 5, 6, 4), frames=5),
     "kandinsky 5, first frame given": kandinsky(REPLACED, before=FRAME, frames=2),
+    "minimax h3": minimax(),
+    "minimax h3, odd sides": minimax(latent=lambda: video_and_sound(5, 7)),
+    "minimax h3, keyframes": minimax({"minimax_keyframes": KEYFRAMES}),
+    "minimax h3, references": minimax({"minimax_refs": REFERENCES}),
+    "minimax h3, tags": minimax({"minimax_token_tags": torch.tensor([[1, 1, 0, 0, 1, 1]])}),
+    "minimax h3, masks": minimax(mask=levels_of_mask),
+    "minimax h3, curves": minimax(model=minimax_model(**CURVES)),
     "hunyuan video 1.5": newer(double=3),
     "hunyuan video 1.5, odd sides": newer(size=(2, 5, 7), single=1),
     "hunyuan video 1.5, glyphs": newer(texts(5, 1, **GLYPHS), byt5=True),

@@ -14,9 +14,10 @@ import torch
 from motioncache_pack.motioncache_core.models.adapter import Adapter
 from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
 from motioncache_pack.motioncache_core.models.kandinsky import KANDINSKY
+from motioncache_pack.motioncache_core.models.minimax import MINIMAX_H3
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
-from motioncache_pack.tests.support import toy_hunyuan, toy_kandinsky
+from motioncache_pack.tests.support import toy_hunyuan, toy_kandinsky, toy_minimax
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
 from torch import Tensor
 
@@ -73,8 +74,15 @@ class Family:
         return self.own_call(self.network, key[1])
 
     def video(self, out: Any) -> Tensor:
-        """The video in the network's answer."""
-        return out if isinstance(out, Tensor) else out[0]
+        """All that the network answers, sound behind the video, as one tensor."""
+        if isinstance(out, Tensor):
+            return out
+        return torch.cat([part.flatten() for part in out])
+
+    def kinds(self, *decided: str) -> list[str]:
+        """What calls execute that are decided so: sound is computed when the video is reused."""
+        sound = self.adapter.answers_beside
+        return ["partial" if sound and kind == "reuse" else kind for kind in decided]
 
 
 class Oracle:
@@ -274,6 +282,31 @@ def _kandinsky(batch: int = 1, given: int = 0) -> Family:
     )  # fmt: skip
 
 
+def _minimax(condition: bool = False, levels: bool = False) -> Family:
+    network = toy_minimax.MiniMaxH3Model()
+    tokens = SIZE[0] * SIZE[1] * SIZE[2] // 4
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = [torch.randn(1, toy_minimax.CHANNELS, *SIZE, generator=rng),
+             torch.randn(1, 7, toy_minimax.SOUND, generator=rng)]  # fmt: skip
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(1, 5, toy_minimax.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if condition:
+            shape = (1, toy_minimax.CHANNELS, 1, *SIZE[1:])
+            more["condition"] = torch.randn(shape, generator=fixed)
+        if levels:
+            more["levels"] = (torch.arange(tokens) % 3 == 0).long()
+        return Call(x, torch.tensor([950.0 - 80 * step]), words, more)
+
+    return Family(
+        MINIMAX_H3, network, tokens, call, tuple(("double_block", i) for i in range(3)),
+        lambda _, stream, __: stream[None, -tokens:],
+        lambda keys, _: keys.transpose(1, 2)[:, -tokens:],
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
@@ -291,5 +324,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "kandinsky 5": _kandinsky,
     "kandinsky 5, first frame given": lambda: _kandinsky(given=1),
     "kandinsky 5, two clips": lambda: _kandinsky(batch=2),
+    "minimax h3": _minimax,
+    "minimax h3, condition": lambda: _minimax(condition=True),
+    "minimax h3, rows at levels of their own": lambda: _minimax(levels=True),
     "hunyuan video, two clips": lambda: _hunyuan(replaced=True, batch=2),
 }
