@@ -28,7 +28,8 @@ class BranchRows:
         iteration: number of the last evaluation that the branches took part in.
         around: rows around the video's in the keys.
         device: the model's, where residual and slope are in the host's memory; else None.
-        beside: what the blocks added to the rows around the video's, `(B, P, C)`; None without.
+        beside: what the blocks added to the rows around the video's, `(B, P, C)`, and to tokens of
+            another kind, as far as there are any.
     """
 
     keys: tuple[BranchKey, ...]
@@ -40,7 +41,7 @@ class BranchRows:
     iteration: int = -1
     device: torch.device | None = None
     around: int = 0
-    beside: Tensor | None = None
+    beside: list[Tensor] = field(default_factory=list)
 
     def take_part(self, evaluation: int, least: int) -> None:
         """The branches are called in this evaluation. Ones that were last called before `least`
@@ -128,7 +129,7 @@ class BranchRows:
                     self.iteration,
                     self.device,
                     self.around,
-                    None if self.beside is None else self.beside[rows],
+                    [added[rows] for added in self.beside],
                 )
             )
         return parts
@@ -144,7 +145,7 @@ class BranchRows:
             settle(device)
         slopes = [p.slope for p in parts if p.slope is not None]
         stores = [p.kv for p in parts if p.kv is not None]
-        beside = [p.beside for p in parts if p.beside is not None]
+        beside = zip(*(p.beside for p in parts), strict=True)
         joined = cls(
             tuple(key for p in parts for key in p.keys),
             parts[0].samples,
@@ -155,7 +156,7 @@ class BranchRows:
             min(p.iteration for p in parts),
             device,
             parts[0].around,
-            torch.cat(beside) if len(beside) == len(parts) else None,
+            [torch.cat(added) for added in beside],
         )
         if device is not None:
             joined._hold(moved_to_host(joined._held(), device))

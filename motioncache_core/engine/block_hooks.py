@@ -22,8 +22,8 @@ from ..common.decision_kinds import DENSE, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather
+from ..models.adapter import Adapter, Around, ModelFacts
+from ..models.block_stream import ROWS_AROUND, BlockRun, BlockStream, RowGather
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -42,6 +42,7 @@ class BlockHooks:
     Args:
         tokens: video rows L.
         network: has the blocks.
+        around: what stands around the video rows.
         compiled: see `find_compiled`.
     """
 
@@ -53,18 +54,19 @@ class BlockHooks:
         adapter: Adapter,
         facts: ModelFacts,
         network: object = None,
+        around: Around | None = None,
         compiled: nn.Module | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
-        self._network = network
+        self._network, self._known = network, around or Around()
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
-        # rows around the video's in what enters the first block
-        self._beside: Tensor | None = None
+        # what enters the first block besides the video
+        self._beside: list[Tensor] = []
         self._around = (0, 0)
         self._gather: RowGather | None = None
         self.output: Tensor | None = None
@@ -177,6 +179,7 @@ class BlockHooks:
         return out
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        self._mark(run, args)
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         stream = run.stream(args)
@@ -187,23 +190,46 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            return run.with_tokens(args, self._reused(stream, state).with_video(self.output))
+            args = self._reused(run, args, state)
+            return run.with_tokens(args, run.stream(args).with_video(self.output))
         self._input = video.clone() if self._copies else video
         self._around = stream.before, stream.behind
-        # these are few, and of a tensor that blocks may write into
-        self._beside = stream.others(*self._around)
+        # few rows, and of tensors that blocks may write into
+        self._beside = [t.clone() for t in self._others(run, stream, args)]
         if plan.rows is not None:
             self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
         self._attention.begin(plan, state.kv, self._gather)
         return args
 
-    def _reused(self, stream: BlockStream, state: BranchRows) -> BlockStream:
-        """The stream, the rows around the video's with what the blocks last added to them."""
-        others = stream.others(stream.before, stream.behind)
-        if others is None or state.beside is None:
-            return stream
-        first, last = (others + state.beside).split((stream.before, stream.behind), dim=1)
-        return replace(stream, tokens=torch.cat((first, stream.video, last), dim=1))
+    def _mark(self, run: BlockRun, args: dict[str, Any]) -> None:
+        """Leave what is around the video where all blocks of the call find it."""
+        if self._known == Around():
+            return
+        before, behind = self._known.before, self._known.behind
+        if behind is None:
+            behind = max(0, run.stream(args).tokens.shape[1] - before - self._tokens)
+        args["transformer_options"][ROWS_AROUND] = before, behind
+
+    def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:
+        """What goes through the blocks besides the video."""
+        around = stream.others(*self._around)
+        sound = None if run.beside is None else run.beside(args)
+        return [tokens for tokens in (around, sound) if tokens is not None]
+
+    def _reused(self, run: BlockRun, args: dict[str, Any], state: BranchRows) -> dict[str, Any]:
+        """All besides the video with what the blocks last added to it."""
+        stream = run.stream(args)
+        self._around = stream.before, stream.behind
+        now = self._others(run, stream, args)
+        if not state.beside:
+            return args
+        added = [x + r for x, r in zip(now, state.beside, strict=True)]
+        if run.with_beside is not None:
+            args = run.with_beside(args, added.pop())
+        if added:
+            first, last = added[0].split(self._around, dim=1)
+            args = run.with_tokens(args, torch.cat((first, stream.video, last), dim=1))
+        return args
 
     def _finish(
         self, run: BlockRun, plan: CallPlan, stream: BlockStream, out: dict[str, Any]
@@ -213,10 +239,9 @@ class BlockHooks:
             raise CacheShapeError("the last block ran before the first")
         # rows behind others are no tensor of their own
         y = stream.video.contiguous()
-        if self._beside is not None:
-            beside = stream.others(*self._around)
-            state.beside = None if beside is None else beside - self._beside
-            self._beside = None
+        now = self._others(run, stream, out)
+        state.beside = [y - x for x, y in zip(self._beside, now, strict=True)]
+        self._beside = []
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True

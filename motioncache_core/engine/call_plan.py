@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -79,12 +79,20 @@ def call_plan(
         if state.kv is not None:
             state.kv.begin_dense()
         return CallPlan(DENSE, parts, None, tokens, note, pairs=whole * whole)
-    sound = answers_beside and state.kv is not None and state.kv.complete
-    if kinds == {REUSE} and not sound:
-        return CallPlan(REUSE, parts, None, 0)
+    if kinds == {REUSE}:
+        if not answers_beside or state.kv is None or not state.kv.complete:
+            return CallPlan(REUSE, parts, None, 0)
+        # a network may not run on no row at all
+        parts = [Part(p.rows, _of_one_row(p.plan, tokens, x.device)) for p in parts]
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]
     return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * whole)
+
+
+def _of_one_row(plan: EvaluationPlan, tokens: int, device: torch.device) -> EvaluationPlan:
+    """This plan with the first row computed besides."""
+    rows = torch.arange(tokens, dtype=torch.int32, device=device)
+    return replace(plan, rows=rows[:1], inverse=torch.where(rows == 0, 0, -1).int()[None])
 
 
 def causal_call_plan(

@@ -15,7 +15,6 @@ from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
-from ..models.block_stream import ROWS_AROUND
 from ..models.registry import find_adapter, takes_frame_levels
 from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
@@ -124,12 +123,10 @@ class Session:
             adapter,
             clip.facts,
             call.network,
+            clip.around,
             self._compiled_part(call.network),
         )
-        around = clip.around.before, clip.around.behind
-        options = hooks.options(
-            {**call.options, ROWS_AROUND: around} if any(around) else call.options
-        )
+        options = hooks.options(call.options)
         watch = Stopwatch(call.device)
         out = call.run(options)
         watch.stop()

@@ -47,13 +47,14 @@ class Around:
     """What stands around the video rows in what enters the first block. It is always computed.
 
     Attributes:
-        before, behind: rows in front of the video's and behind them.
+        before, behind: rows in front of the video's and behind them; behind them None for all
+            that are left of what enters the first block.
         first, last: latent frames at the video's start and end that are conditions: their rows
             are among those, and the token grid that is decided on has only the frames between.
     """
 
     before: int = 0
-    behind: int = 0
+    behind: int | None = 0
     first: int = 0
     last: int = 0
 
@@ -104,7 +105,8 @@ class Adapter:
         patches: further patches of the host that would see gathered rows.
         around: what stands around the video rows, from a grid and a call's keyword arguments.
         answers_beside: whether the network answers for rows around the video's too, sound for
-            instance. Where keys are kept, those are computed in calls that reuse the whole video.
+            instance. Where keys are kept, those are computed in calls that reuse the video, with
+            one row of it.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
         shift_frames: options with the rotary positions moved by latent frames; None where the

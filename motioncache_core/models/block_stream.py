@@ -149,6 +149,8 @@ class BlockRun:
             keeps a copy of what entered the first one.
         call: runs a block of the network, by its number, where the host's own function for it
             cannot.
+        beside, with_beside: tokens `(B, A, C)` of another kind that go through the same blocks,
+            sound for instance, in arguments or answer; and those with others.
     """
 
     hook: str
@@ -160,6 +162,8 @@ class BlockRun:
     keys: tuple[KeySite, ...]
     writes_input: bool = False
     call: Callable[[Any, int, Mapping[str, Any]], Arguments] | None = None
+    beside: Callable[[Mapping[str, Any]], Tensor] | None = None
+    with_beside: Callable[[Mapping[str, Any], Tensor], Arguments] | None = None
 
 
 def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:

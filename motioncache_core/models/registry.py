@@ -7,10 +7,12 @@ from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .hunyuan_video import HUNYUAN_VIDEO
 from .kandinsky import KANDINSKY
+from .ltx2 import LTX2
+from .ltxv import LTXV
 from .minimax import MINIMAX_H3
 from .wan import WAN
 
-ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY, MINIMAX_H3)
+ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY, MINIMAX_H3, LTXV, LTX2)
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:

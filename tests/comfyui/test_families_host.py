@@ -6,7 +6,9 @@ import gc
 
 import pytest
 import torch
-from motioncache_pack.tests.comfyui.host_families import HOST_FAMILIES, WithOracle, copied, parts
+from motioncache_pack.motioncache_core.models.registry import find_adapter
+from motioncache_pack.tests.comfyui.host_families import HOST_FAMILIES
+from motioncache_pack.tests.comfyui.host_weights import WithOracle, copied, parts
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
@@ -32,8 +34,6 @@ class Subject:
         self.model = case.model(pack.host)
         network = self.model.model.diffusion_model
         latent = parts(case.latent())[0]
-        from motioncache_pack.motioncache_core.models.registry import find_adapter
-
         self.adapter, declined = find_adapter(network)
         assert declined is None
         self.facts = self.adapter.facts(network)

@@ -20,7 +20,8 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import Steady, dictate, living_tensors
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same, relative_error
-from motioncache_pack.tests.support.families import FAMILIES, Oracle
+from motioncache_pack.tests.support.families import FAMILIES
+from motioncache_pack.tests.support.family import Oracle
 from motioncache_pack.tests.support.toy_joint import DOUBLE, SINGLE, TOY, ToyJoint
 
 SETTINGS = MotionCacheSettings(dense_last=False, max_stale_steps=0)
@@ -175,7 +176,9 @@ def test_what_is_underneath_stays_in_force(family, monkeypatch):
     def block(args, extra):
         met["block"] += 1
         # another pack's replacement may write into the tokens, too
-        args[family.name] *= 1.25
+        tokens = args[family.name]
+        for t in tokens if isinstance(tokens, tuple) else (tokens,):
+            t *= 1.25
         # without us, the host's function may be of no use
         alone = met["block"] == 1
         return (family.original(first, extra) if alone else extra["original_block"])(args)
@@ -228,7 +231,7 @@ def test_a_block_that_ran_out_of_memory_is_not_run_on_what_it_wrote(family, monk
     # the network's own block fails once, behind what it has written
     network, call_next = family.network, family.call(1, 0)
     kind, index = family.hooks[0]
-    names = (f"{kind}s", "visual_transformer_blocks", "blocks")
+    names = (f"{kind}s", "visual_transformer_blocks", "transformer_blocks", "blocks")
     first = next(found for n in names if (found := getattr(network, n, None)) is not None)[index]
     hook = first.register_forward_hook(lambda *_: _fail(left))
     try:
