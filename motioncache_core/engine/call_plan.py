@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cache.branches import BranchRows
 from ..cache.row_update import RowUpdate, RowUpdates
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
-from ..common.reasons import because
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.chunk_decision import Decision
 from ..policy.evaluation_plan import EvaluationPlan
@@ -60,25 +60,30 @@ class CallPlan:
 
 
 def call_plan(
-    parts: list[Part], state: BranchRows, x: Tensor, answers_beside: bool = False
+    parts: list[Part],
+    state: BranchRows,
+    x: Tensor,
+    whole: Reason | None = None,
+    answers_beside: bool = False,
 ) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense.
 
     Args:
+        whole: why keys and values are not stored, where another node is in the way.
         answers_beside: see `Adapter`.
     """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
-    whole = tokens + state.around
+    length = tokens + state.around
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
     elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
-        note = because("kv_incomplete")
+        note = whole or because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()
-        return CallPlan(DENSE, parts, None, tokens, note, pairs=whole * whole)
+        return CallPlan(DENSE, parts, None, tokens, note, pairs=length * length)
     if kinds == {REUSE}:
         if not answers_beside or state.kv is None or not state.kv.complete:
             return CallPlan(REUSE, parts, None, 0)
@@ -86,7 +91,7 @@ def call_plan(
         parts = [Part(p.rows, _of_one_row(p.plan, tokens, x.device)) for p in parts]
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]
-    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * whole)
+    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * length)
 
 
 def _of_one_row(plan: EvaluationPlan, tokens: int, device: torch.device) -> EvaluationPlan:

@@ -122,6 +122,7 @@ class KeySite:
         flat: the host's keys or values as `(B, S, C)`.
         shaped: `(B, S, C)` as the host's form, from it and the host's tensor.
         mask: whether a mask over the keys may come; it stays valid, as all keys are there.
+        several_callers: whether the host's code that makes the call depends on the number of rows.
     """
 
     call: int = 1
@@ -129,6 +130,7 @@ class KeySite:
     flat: Callable[[Tensor], Tensor] = lambda keys: keys
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda keys, host: keys
     mask: bool = False
+    several_callers: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from .adapter import ModelFacts
 from .block_stream import KeySite, RowGather
 
 
-def heads_first(around: Callable[[Mapping[str, Any]], tuple[int, int]], call: int = 1) -> KeySite:
-    """An attention call whose keys come as `(B, H, S, D)`, a mask over them allowed."""
+def heads_first(
+    around: Callable[[Mapping[str, Any]], tuple[int, int]], several_callers: bool = False
+) -> KeySite:
+    """An attention call, a block's first, whose keys come as `(B, H, S, D)`, a mask over them
+    allowed."""
     return KeySite(
-        call=call,
         around=around,
+        several_callers=several_callers,
         flat=lambda keys: keys.transpose(1, 2).flatten(2),
         shaped=lambda keys, host: keys.unflatten(2, (host.shape[1], -1)).transpose(1, 2),
         mask=True,

@@ -107,8 +107,8 @@ KANDINSKY = Adapter(
             with_tokens=_with_tokens,
             take=_take,
             enter=_enter,
-            # behind it, text alone
-            keys=(heads_first(rows_around),),
+            # behind it, text alone; above 8192 rows the host's linear layers take them in parts
+            keys=(heads_first(rows_around, several_callers=True),),
             call=_call,
         ),
     ),

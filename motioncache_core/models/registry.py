@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
-from .adapter import Adapter, qualified_name
+from .adapter import Adapter, qualified_class, qualified_name
 from .hunyuan_video import HUNYUAN_VIDEO
 from .kandinsky import KANDINSKY
 from .ltx2 import LTX2
@@ -21,11 +21,20 @@ def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
     Raises:
         UnsupportedModelError: no adapter knows the class; the message lists what is supported.
     """
-    name = qualified_name(network)
-    short = type(network).__name__
+    adapter, why = find_adapter_of_class(type(network))
+    return adapter, why or adapter.unfit(network)
+
+
+def find_adapter_of_class(kind: type) -> tuple[Adapter, Reason | None]:
+    """The same for the network's class, of which some may still be unfit.
+
+    Raises:
+        UnsupportedModelError: as above.
+    """
+    name, short = qualified_class(kind), kind.__name__
     known = next((adapter for adapter in ADAPTERS if name in adapter.classes), None)
     if known is not None:
-        return known, known.unfit(network)
+        return known, None
     for adapter in ADAPTERS:
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")

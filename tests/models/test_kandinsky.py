@@ -48,8 +48,10 @@ def test_the_hosts_function_for_a_block_cannot_run_it(monkeypatch):
     monkeypatch.setattr(registry, "ADAPTERS", (bare,))
     dictate(monkeypatch, "dense")
     call = family.call(0, 0)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'x'"):
-        Run(family.network).call(call.x, call.t, call.context)
+    run = Run(family.network)
+    assert_same("answer", call.run(family.network, {}), run.call(call.x, call.t, call.context))
+    assert code_of(run.trace.reason) == "hooks_failed"
+    assert "unexpected keyword argument 'x'" in run.trace.reason
 
 
 def test_a_pack_underneath_gets_a_function_that_can(monkeypatch):
