@@ -75,6 +75,8 @@ class BlockAttention:
         self._gather: RowGather | None = None
         self._sites: dict[int, StoredSite] = {}
         self._calls = self._met = 0
+        # keys of the last key site as the host gave them, and keys and values attended to
+        self._last_keys: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
         self.attended = False
 
     def begin(self, plan: CallPlan, kv: KVStore | None, gather: RowGather | None) -> None:
@@ -91,6 +93,7 @@ class BlockAttention:
             yield
         finally:
             _RUNNING.reset(token)
+            self._last_keys = None
 
     def check_attended(self, block: int) -> None:
         """A block that attends to its active rows alone gives a wrong answer.
@@ -109,15 +112,18 @@ class BlockAttention:
         Args:
             func: the host's attention, called with the other arguments.
         """
-        self._calls += 1
-        plan, kv, at = self._plan, self._kv, self._sites.get(self._calls)
-        if at is None or plan is None or kv is None:
-            return self._host(func, *args, **kwargs)
         names = ("q", "k", "v")
         tensors = dict(zip(names, args, strict=False)) | {
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
+        if self._last_keys is not None and k is self._last_keys[0]:
+            # the host has split the queries of one attention
+            return self._host(func, q, *self._last_keys[1], *args[3:], **kwargs)
+        self._calls += 1
+        plan, kv, at = self._plan, self._kv, self._sites.get(self._calls)
+        if at is None or plan is None or kv is None:
+            return self._host(func, q, k, v, *args[3:], **kwargs)
         kept = at.site.flat(k), at.site.flat(v)
         if not self._is_site(at, kept[0].shape[1], plan):
             return self._host(func, q, k, v, *args[3:], **kwargs)
@@ -130,6 +136,7 @@ class BlockAttention:
         gather = self._gather
         if gather is None:
             kv.put(at.slot, *kept, updates)
+            self._last_keys = k, (k, v)
             return self._host(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None and not at.site.mask:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
@@ -144,6 +151,7 @@ class BlockAttention:
         rows = gather.around(at.before, at.behind)
         keys, values = kv.update(at.slot, *kept, rows, length, updates)
         shaped = at.site.shaped(keys, k), at.site.shaped(values, v)
+        self._last_keys = k, shaped
         return attend(q, *shaped, *args[3:], **kwargs)
 
     def _is_site(self, at: StoredSite, keys: int, plan: CallPlan) -> bool:
@@ -152,7 +160,7 @@ class BlockAttention:
         Raises:
             UnsupportedModelError: it is not, in a partial evaluation.
         """
-        caller = () if self._copies else _caller()
+        caller = () if self._copies or at.site.several_callers else _caller()
         wanted = at.before + plan.computed + at.behind
         if self._gather is None:
             found = keys == wanted

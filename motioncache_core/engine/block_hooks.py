@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..cache import residuals
@@ -21,8 +22,8 @@ from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather
+from ..models.adapter import Adapter, Around, ModelFacts
+from ..models.block_stream import ROWS_AROUND, BlockRun, BlockStream, RowGather
 from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -42,6 +43,8 @@ class BlockHooks:
 
     Args:
         tokens: video rows L.
+        network: has the blocks.
+        around: what stands around the video rows.
         compiled: see `find_compiled`.
         callers: see `BlockAttention`.
 
@@ -58,17 +61,23 @@ class BlockHooks:
         tokens: int,
         adapter: Adapter,
         facts: ModelFacts,
+        network: object = None,
+        around: Around | None = None,
         compiled: nn.Module | None = None,
         callers: dict[int, Caller] | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
+        self._network, self._known = network, around or Around()
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._callers = callers
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
+        # what enters the first block besides the video
+        self._beside: list[Tensor] = []
+        self._around = (0, 0)
         self._gather: RowGather | None = None
         self.failed: str | None = None
         self.output: Tensor | None = None
@@ -89,6 +98,11 @@ class BlockHooks:
         return [whole or n == s.stop - s.start for n, s in zip(rows, spans, strict=True)]
 
     @property
+    def rows_around(self) -> int:
+        """Rows around the video's in the keys of the first attention."""
+        return 0 if self._state is None else self._state.around
+
+    @property
     def slope(self) -> Tensor | None:
         """Change of the residual per unit of sigma, `(B, L, C)`, where it is kept."""
         return None if self._state is None else self._state.slope
@@ -105,7 +119,9 @@ class BlockHooks:
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
-            patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
+            own = None if run.call is None else partial(run.call, self._network, i)
+            previous = patches.get((run.hook, i))
+            patches[(run.hook, i)] = self._patch(index, run, slot, previous, own)
             slot += len(run.keys)
         replaced["dit"] = patches
         return {
@@ -115,10 +131,15 @@ class BlockHooks:
         }
 
     def _patch(
-        self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
+        self,
+        index: int,
+        run: BlockRun,
+        slot: int,
+        previous: BlockPatch | None,
+        own: BlockFunction | None,
     ) -> BlockPatch:
         def patch(args: dict[str, Any], extra: dict[str, BlockFunction]) -> dict[str, Any]:
-            original = extra["original_block"]
+            original = own or extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
                 self.block_calls += 1
@@ -196,6 +217,7 @@ class BlockHooks:
         return out
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        self._mark(run, args)
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         stream = run.stream(args)
@@ -206,11 +228,45 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            return run.with_tokens(args, stream.with_video(self.output))
+            args = self._reused(run, args, state)
+            return run.with_tokens(args, run.stream(args).with_video(self.output))
         self._input = video.clone() if self._copies else video
+        self._around = stream.before, stream.behind
+        # few rows, and of tensors that blocks may write into
+        self._beside = [t.clone() for t in self._others(run, stream, args)]
         if plan.rows is not None:
             self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
         self._attention.begin(plan, state.kv, self._gather)
+        return args
+
+    def _mark(self, run: BlockRun, args: dict[str, Any]) -> None:
+        """Leave what is around the video where all blocks of the call find it."""
+        if self._known == Around():
+            return
+        before, behind = self._known.before, self._known.behind
+        if behind is None:
+            behind = max(0, run.stream(args).tokens.shape[1] - before - self._tokens)
+        args["transformer_options"][ROWS_AROUND] = before, behind
+
+    def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:
+        """What goes through the blocks besides the video."""
+        around = stream.others(*self._around)
+        sound = None if run.beside is None else run.beside(args)
+        return [tokens for tokens in (around, sound) if tokens is not None]
+
+    def _reused(self, run: BlockRun, args: dict[str, Any], state: BranchRows) -> dict[str, Any]:
+        """All besides the video with what the blocks last added to it."""
+        stream = run.stream(args)
+        self._around = stream.before, stream.behind
+        now = self._others(run, stream, args)
+        if not state.beside:
+            return args
+        added = [x + r for x, r in zip(now, state.beside, strict=True)]
+        if run.with_beside is not None:
+            args = run.with_beside(args, added.pop())
+        if added:
+            first, last = added[0].split(self._around, dim=1)
+            args = run.with_tokens(args, torch.cat((first, stream.video, last), dim=1))
         return args
 
     def _finish(
@@ -219,7 +275,11 @@ class BlockHooks:
         x, state = self._input, self._state
         if x is None or state is None:
             raise CacheShapeError("the last block ran before the first")
-        y = stream.video
+        # rows behind others are no tensor of their own
+        y = stream.video.contiguous()
+        now = self._others(run, stream, out)
+        state.beside = [y - x for x, y in zip(self._beside, now, strict=True)]
+        self._beside = []
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True

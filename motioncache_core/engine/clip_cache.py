@@ -16,7 +16,7 @@ from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
+from ..models.adapter import Adapter, Around, ModelFacts
 from ..models.block_stream import BlockStream
 from ..policy.decider import Decider, DecisionGroup
 from ..policy.distance import advice
@@ -52,6 +52,9 @@ class ClipCache:
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
         shown: whether reports show this one's grid.
+
+    Attributes:
+        around: what stands around the video rows in the call that is being made.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class ClipCache:
         label: str = "",
         shown: bool = True,
     ) -> None:
-        self.layout, self.adapter, self.facts = layout, adapter, facts
+        self.layout, self.adapter, self.facts, self.around = layout, adapter, facts, Around()
         self._context, self._memory = context, memory
         self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
         self._forcing, self._still = forcing, False
@@ -176,7 +179,7 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x, self._whole)
+            plan = call_plan(parts, state, x, self._whole, self.adapter.answers_beside)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -220,7 +223,7 @@ class ClipCache:
         plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        done = call_record(call, plan, self.layout, hooks.block_calls)
+        done = call_record(call, plan, self.layout, hooks.block_calls, hooks.rows_around)
         record.calls.append(done)
         if not self._partial or not any(g.clip.wants_maps(self._settings) for g in groups):
             return done
@@ -275,7 +278,9 @@ class ClipCache:
         sigma = call.levels(self.adapter.timestep_scale).reshape(1, 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
-        return token_patches(x0, self.facts.patch).contiguous()
+        patches = token_patches(x0, self.facts.patch)
+        first = self.around.first
+        return patches[:, first : first + self.layout.frames].contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
         keeps = tiers.tiers and not tiers.lost and not self._still and self._whole is None

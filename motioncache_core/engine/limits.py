@@ -33,9 +33,9 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     options = call.options
     if options.get("context_window") is not None and call.window is None:
         return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
+    patched = adapter.patched(options.get("patches", {}))
+    if patched is not None:
+        return patched
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)

@@ -165,6 +165,8 @@ class Session:
             clip.layout.tokens,
             adapter,
             clip.facts,
+            call.network,
+            clip.around,
             self._compiled_part(call.network),
             clip.callers,
         )

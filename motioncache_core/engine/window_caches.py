@@ -65,7 +65,9 @@ class WindowCaches:
         Returns:
             what is told of it; None where they are no whole frames.
         """
-        layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
+        facts = adapter.facts(call.network)
+        whole = adapter.layout(facts, adapter.video(call.x))
+        layout = adapter.around(facts, whole, call.arguments).inner(whole)
         if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
             return None
         before, frames = self._layout(layout, call), rows // layout.spatial
@@ -104,7 +106,9 @@ class WindowCaches:
         """
         self._hand_over(call)
         facts = adapter.facts(call.network)
-        layout = self._layout(adapter.layout(facts, adapter.video(call.x)), call)
+        whole = adapter.layout(facts, adapter.video(call.x))
+        around = adapter.around(facts, whole, call.arguments)
+        layout = self._layout(around.inner(whole), call)
         forcing = call.forcing
         key = facts, call.window, None if forcing is not None else layout
         clip = self._clips.get(key)
@@ -125,6 +129,7 @@ class WindowCaches:
             clip = self._clips[key] = self._new(adapter, facts, layout, call, memory)
         if self._called is not None:
             self._called.add(key)
+        clip.around = around
         self.latest = clip
         return clip
 

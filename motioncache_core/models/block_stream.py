@@ -13,6 +13,10 @@ from ..common.protocols import TokenOps
 
 Arguments = dict[str, Any]
 
+# under which key of a call's options its blocks find the rows in front of the video's and behind
+# them, where nothing that the host hands over tells them
+ROWS_AROUND = "motioncache_rows_around"
+
 
 @dataclass(frozen=True, slots=True)
 class BlockStream:
@@ -37,6 +41,14 @@ class BlockStream:
     def video(self) -> Tensor:
         """The video rows, a view."""
         return self.tokens[:, self.before : self.tokens.shape[1] - self.behind]
+
+    def others(self, before: int, behind: int) -> Tensor | None:
+        """The rows next to the video's, so many in front of it and behind it; None without."""
+        if not before and not behind:
+            return None
+        end = self.tokens.shape[1] - self.behind
+        first = self.tokens[:, self.before - before : self.before]
+        return torch.cat((first, self.tokens[:, end : end + behind]), dim=1)
 
     def with_video(self, video: Tensor) -> Tensor:
         """The tokens with other video rows, which may be more or fewer."""
@@ -110,6 +122,7 @@ class KeySite:
         flat: the host's keys or values as `(B, S, C)`.
         shaped: `(B, S, C)` as the host's form, from it and the host's tensor.
         mask: whether a mask over the keys may come; it stays valid, as all keys are there.
+        several_callers: whether the host's code that makes the call depends on the number of rows.
     """
 
     call: int = 1
@@ -117,6 +130,7 @@ class KeySite:
     flat: Callable[[Tensor], Tensor] = lambda keys: keys
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda keys, host: keys
     mask: bool = False
+    several_callers: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,10 @@ class BlockRun:
         keys: the attention calls whose keys hold video rows.
         writes_input: whether a block writes into the tokens that it is given; the engine then
             keeps a copy of what entered the first one.
+        call: runs a block of the network, by its number, where the host's own function for it
+            cannot.
+        beside, with_beside: tokens `(B, A, C)` of another kind that go through the same blocks,
+            sound for instance, in arguments or answer; and those with others.
     """
 
     hook: str
@@ -145,6 +163,15 @@ class BlockRun:
     enter: Callable[[Mapping[str, Any], RowGather], Arguments]
     keys: tuple[KeySite, ...]
     writes_input: bool = False
+    call: Callable[[Any, int, Mapping[str, Any]], Arguments] | None = None
+    beside: Callable[[Mapping[str, Any]], Tensor] | None = None
+    with_beside: Callable[[Mapping[str, Any], Tensor], Arguments] | None = None
+
+
+def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows in front of the video's and behind them, from a block's arguments."""
+    found: tuple[int, int] = args.get("transformer_options", {}).get(ROWS_AROUND, (0, 0))
+    return found
 
 
 def flat(x: Tensor) -> Tensor:
