@@ -62,15 +62,24 @@ class BlockAttention:
         self._plan, self._kv, self._gather = plan, kv, gather
 
     @contextmanager
-    def in_block(self, sites: list[StoredSite]) -> Iterator[None]:
-        """A block with these key sites runs."""
-        self._sites = {s.site.call: s for s in sites}
-        self._last, self._calls = max(self._sites, default=0), 0
+    def in_call(self) -> Iterator[None]:
+        """The network runs. What it attends to outside of its blocks is the host's, and the
+        override's that was there before."""
         token = _RUNNING.set(self)
         try:
             yield
         finally:
             _RUNNING.reset(token)
+
+    @contextmanager
+    def in_block(self, sites: list[StoredSite]) -> Iterator[None]:
+        """A block with these key sites runs."""
+        self._sites = {s.site.call: s for s in sites}
+        self._last, self._calls = max(self._sites, default=0), 0
+        try:
+            yield
+        finally:
+            self._sites = {}
 
     def check_attended(self, block: int) -> None:
         """A block that attends to its active rows alone gives a wrong answer.

@@ -8,7 +8,7 @@ of all rows, and scatters the result back after the last block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather
+from ..models.block_stream import BlockRun, BlockStream, RowGather, mark_rows
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -41,6 +41,7 @@ class BlockHooks:
     Args:
         tokens: video rows L.
         compiled: see `find_compiled`.
+        before: rows in front of them that enter the first block; None where blocks tell.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class BlockHooks:
         adapter: Adapter,
         facts: ModelFacts,
         compiled: nn.Module | None = None,
+        before: int | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
+        self._before = before
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
@@ -102,6 +105,10 @@ class BlockHooks:
             "optimized_attention_override": attention_hook(),
         }
 
+    def running(self) -> AbstractContextManager[None]:
+        """While the network is called with `options`."""
+        return self._attention.in_call()
+
     def _patch(
         self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
     ) -> BlockPatch:
@@ -143,23 +150,40 @@ class BlockHooks:
     def _run_block(
         self, index: int, run: BlockRun, args: dict[str, Any], block: BlockFunction
     ) -> dict[str, Any]:
-        if index == 0:
+        first, last = index == 0, index == len(self._blocks) - 1
+        if first:
             args = self._begin(run, args)
         plan = self.plan
         if plan.kind == REUSE:
-            return args
-        if self._gather is not None:
-            hand_over = run.enter if index == 0 else run.take
-            args = retry_with_room(self._state, partial(hand_over, args, self._gather))
+            # what the host adds between blocks has no place in the answer
+            told = last if run.full_length else first
+            return self._with_output(run, args) if told else args
+        whole, gather = run.stream(args), self._gather
+        if gather is not None:
+            hand_over = run.enter if first or run.full_length else run.take
+            args = retry_with_room(self._state, partial(hand_over, args, gather))
         out = block(args)
-        if index == len(self._blocks) - 1:
+        if last:
             stream = replace(run.stream(args), tokens=run.tokens(out))
-            out = self._finish(run, plan, stream, out)
+            return self._finish(run, plan, stream, out)
+        if gather is not None and run.full_length:
+            around = whole.before, whole.behind
+            tokens = retry_with_room(
+                self._state, lambda: gather.spread(whole.tokens, run.tokens(out), *around)
+            )
+            return run.with_tokens(out, tokens)
         return out
+
+    def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        if self.output is None:
+            raise CacheShapeError("the last block ran before the first")
+        return run.with_tokens(args, run.stream(args).with_video(self.output))
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
+        if self._before is not None:
+            mark_rows(args, self._before, run.stream(args).tokens.shape[1], self._tokens)
         stream = run.stream(args)
         around = sum(run.keys[0].around(args)) if run.keys else 0
         plan, state = self._plan, self._state = self._planner(stream, around)
@@ -168,7 +192,7 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            return run.with_tokens(args, stream.with_video(self.output))
+            return args
         self._input = video.clone() if self._copies else video
         if plan.rows is not None:
             self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
@@ -190,6 +214,8 @@ class BlockHooks:
                 plan.note = plan.note or BYPASSED
             self._input = None
             return out
+        # with rows around, the video's of several batch rows do not follow each other in memory
+        y = y.contiguous()
         # from residuals that are not updated yet
         answers = retry_with_room(
             state, lambda: residuals.answers(self._ops, plan.updates, state, x, y)

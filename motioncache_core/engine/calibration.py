@@ -75,7 +75,9 @@ class Recorder:
                 "sampler such as KSampler, or bypass MotionCache Calibrate"
             )
         facts = adapter.facts(call.network)
-        probe = BlockProbe(adapter, facts)
+        layout = adapter.layout(facts, adapter.video(call.x))
+        before = adapter.rows_before(call.network, call.arguments)
+        probe = BlockProbe(adapter, facts, layout.tokens, before)
         out = call.run(probe.options(call.options))
         self._reached = True
         if probe.residual is not None:

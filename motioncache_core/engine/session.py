@@ -123,10 +123,12 @@ class Session:
             adapter,
             clip.facts,
             self._compiled_part(call.network),
+            adapter.rows_before(call.network, call.arguments),
         )
         options = hooks.options(call.options)
         watch = Stopwatch(call.device)
-        out = call.run(options)
+        with hooks.running():
+            out = call.run(options)
         watch.stop()
         if self._closed:
             # another device's error has ended the run in the meantime
@@ -203,6 +205,10 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)
+    if call.forcing is not None:
+        for name, why in adapter.beside.items():
+            if call.arguments.get(name) is not None:
+                return because("extra_tokens", why=why, name=name)
     return adapter.decline(call.arguments, options)
 
 

@@ -71,6 +71,10 @@ class Adapter:
         decline: why a call with these keyword arguments and options runs unpatched.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
+        before: rows in front of the video's that enter the first block, from the network and the
+            call's arguments; all that are left stand behind. None where a block's arguments tell.
+        beside: arguments that bring rows beside the video's, and what they do. A noise level for
+            each frame does not go together with them.
         shift_frames: options with the rotary positions moved by latent frames; None where the
             model takes no noise level for each frame, and so no diffusion forcing.
     """
@@ -88,6 +92,8 @@ class Adapter:
     declined: Mapping[str, str] = field(default_factory=dict)
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
+    before: Callable[[Any, Mapping[str, Any]], int] | None = None
+    beside: Mapping[str, str] = field(default_factory=dict)
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +112,11 @@ class Adapter:
     def key_sites(self, facts: ModelFacts) -> int:
         """Attention calls of one model call whose keys hold video rows."""
         return sum(len(run.keys) for run, _ in self.blocks(facts))
+
+    def rows_before(self, network: Any, arguments: Mapping[str, Any]) -> int | None:
+        """Rows in front of the video's that enter the first block; None where its own arguments
+        tell what is around."""
+        return None if self.before is None else self.before(network, arguments)
 
     def shifted(self, options: Mapping[str, Any], frames: int) -> dict[str, Any]:
         """The host's options with the rotary positions moved by so many latent frames.

@@ -13,6 +13,10 @@ from ..common.protocols import TokenOps
 
 Arguments = dict[str, Any]
 
+# under which key of a call's options its blocks find the rows in front of the video's and behind
+# them, where nothing that the host hands over tells them
+ROWS_AROUND = "motioncache_rows_around"
+
 
 @dataclass(frozen=True, slots=True)
 class BlockStream:
@@ -98,6 +102,18 @@ class RowGather:
         """`once` is to give this for `x`."""
         self._gathered[id(x)] = x, gathered
 
+    def spread(self, x: Tensor, y: Tensor, before: int = 0, behind: int = 0) -> Tensor:
+        """A copy of `x` `(B, S, C)` whose rows `around` are those of `y` `(B, m, C)`."""
+        rows, length = self.around(before, behind), x.shape[1]
+        if rows.shape[0] == 1:
+            # one list for all batch rows has no padding
+            return x.index_copy(1, self.once(rows, lambda: rows[0].long()), y)
+        places = self.once(rows, lambda: torch.where(rows < 0, length, rows).long()[:, :, None])
+        out = x.new_empty((x.shape[0], length + 1, x.shape[2]))
+        out[:, :length] = x
+        # padding goes to one row more, which is cut off
+        return out.scatter_(1, places.expand_as(y), y)[:, :length]
+
 
 @dataclass(frozen=True)
 class KeySite:
@@ -135,6 +151,9 @@ class BlockRun:
         keys: the attention calls whose keys hold video rows.
         writes_input: whether a block writes into the tokens that it is given; the engine then
             keeps a copy of what entered the first one.
+        full_length: whether the host works on all tokens between the blocks, token by token. Rows
+            are then gathered in front of every block and spread behind it; what the host does to
+            rows that are not active is read by nothing. `enter` is for every block.
     """
 
     hook: str
@@ -145,6 +164,25 @@ class BlockRun:
     enter: Callable[[Mapping[str, Any], RowGather], Arguments]
     keys: tuple[KeySite, ...]
     writes_input: bool = False
+    full_length: bool = False
+
+
+def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows in front of the video's and behind them, from a block's arguments."""
+    found: tuple[int, int] = args.get("transformer_options", {}).get(ROWS_AROUND, (0, 0))
+    return found
+
+
+def mark_rows(args: Mapping[str, Any], before: int, total: int, video: int) -> None:
+    """Leave the same in the options of a call that has reached its first block.
+
+    Args:
+        before: rows in front of the video's.
+        total, video: rows that enter the block, and those of the video among them.
+    """
+    behind = total - before - video
+    if (before or behind) and behind >= 0:
+        args["transformer_options"][ROWS_AROUND] = before, behind
 
 
 def flat(x: Tensor) -> Tensor:

@@ -6,8 +6,11 @@ from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .wan import WAN
+from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL, WAN_VACE
 
-ADAPTERS: tuple[Adapter, ...] = (WAN,)
+ADAPTERS: tuple[Adapter, ...] = (
+    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_DANCER,
+)  # fmt: skip
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
@@ -18,9 +21,10 @@ def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
     """
     name = qualified_name(network)
     short = type(network).__name__
+    known = next((adapter for adapter in ADAPTERS if name in adapter.classes), None)
+    if known is not None:
+        return known, None
     for adapter in ADAPTERS:
-        if name in adapter.classes:
-            return adapter, None
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")
             return adapter, because("model_variant", name=short, why=why)

@@ -173,6 +173,8 @@ def test_what_is_underneath_stays_in_force(family, monkeypatch):
 
     def block(args, extra):
         met["block"] += 1
+        if family.reads_input:
+            args = {**args, "img": args["img"].clone()}
         # another pack's replacement may write into the tokens, too
         args["img"] *= 1.25
         return extra["original_block"](args)

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.adapter import Adapter
+from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
+from motioncache_pack.tests.core.small_wan import TEXT_DIM
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
+from motioncache_pack.tests.support.toy_wan import Faces, Hints, RowsAround, Speech, network
 from torch import Tensor
 
 SIZE = (3, 6, 8)
@@ -44,6 +47,7 @@ class Family:
         video_in: the video rows of the tokens that enter, or leave, a block of this kind.
         video_keys: the video rows of the keys of its attention, as a view in the host's form.
         sites: the attention calls of a block, from 1, whose keys hold video rows.
+        reads_input: whether the host reads what entered the first block again, behind it.
     """
 
     adapter: Adapter
@@ -54,6 +58,7 @@ class Family:
     video_in: Callable[[str, Tensor, Call], Tensor]
     video_keys: Callable[[Tensor, Call], Tensor]
     sites: tuple[int, ...] = (1,)
+    reads_input: bool = False
 
     def video(self, out: Any) -> Tensor:
         """The video in the network's answer."""
@@ -139,6 +144,45 @@ def _wan(name: str) -> Family:
     return Family(WAN, network, case.tokens, call, hooks, lambda _, x, __: x, lambda k, _: k)
 
 
+def _variant(
+    network: RowsAround,
+    before: int = 0,
+    batch: int = 1,
+    framewise: bool = False,
+    **given: tuple[int, ...] | int,
+) -> Family:
+    """A network with rows around the video's, or with something between the blocks.
+
+    Args:
+        given: its further arguments, as shapes behind the batch.
+    """
+    size = (4, 6, 8)
+    tokens = size[0] * 12
+
+    def call(step: int, prompt: int) -> Call:
+        rng, fixed = (torch.Generator().manual_seed(seed) for seed in (step, 40 + prompt))
+        x = torch.randn(batch, 16, *size, generator=rng)
+        t = torch.full((batch,), 1000.0 - 75 * step)
+        if framewise:
+            t = t[:, None] - 90 * torch.arange(size[0])
+        context = torch.randn(batch, 6, TEXT_DIM, generator=fixed)
+        more: dict[str, Any] = {
+            name: shape if isinstance(shape, int) else torch.randn(batch, *shape, generator=fixed)
+            for name, shape in given.items()
+        }
+        if "context_latents" in more:
+            more["context_latents"] = [more["context_latents"]]
+        return Call(x, t, context, more)
+
+    video = slice(before, before + tokens)
+    return Family(
+        find_adapter(network)[0], network, tokens, call,
+        tuple(("double_block", i) for i in range(len(network.blocks))),
+        lambda _, x, __: x[:, video], lambda keys, _: keys[:, video],
+        reads_input=isinstance(network, Hints),
+    )  # fmt: skip
+
+
 def _toy(double: int, single: int, text: int = 5, masked: bool = False) -> Family:
     def call(step: int, prompt: int) -> Call:
         rng = torch.Generator().manual_seed(step)
@@ -168,8 +212,35 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
     "wan, odd sides": lambda: _wan("odd sides"),
+    "reference and context rows": lambda: _variant(
+        network(RowsAround, "model", "WanModel"), 12, batch=2,
+        reference_latent=(16, 6, 8), context_latents=(16, 2, 4, 6),
+    ),
+    "context rows, a timestep per frame": lambda: _variant(
+        network(RowsAround, "model", "WanModel"), framewise=True, context_latents=(16, 2, 4, 6),
+    ),
+    "camera": lambda: _variant(
+        network(RowsAround, "model", "CameraWanModel", flat_modulation=True), batch=2
+    ),
+    "scail": lambda: _variant(
+        network(RowsAround, "model", "SCAILWanModel"), 24,
+        reference_latent=(16, 2, 6, 8), context_latents=(16, 4, 2, 4),
+    ),
+    "vace": lambda: _variant(
+        network(Hints, "model", "VaceWanModel"), vace_context=(16, 4, 6, 8)
+    ),
+    "s2v": lambda: _variant(
+        network(Speech, "model", "WanModel_S2V", timed=True), frames=4,
+        context_latents=(16, 1, 6, 8), words=(4, 5, 256),
+    ),
+    "animate": lambda: _variant(
+        network(Faces, "model_animate", "AnimateWanModel"), words=(4, 5, 256)
+    ),
+    "dancer": lambda: _variant(
+        network(Speech, "model_wandancer", "WanDancerModel"), batch=2, words=(4, 1, 256)
+    ),
     "toy": lambda: _toy(2, 2),
     "toy, masked": lambda: _toy(2, 2, masked=True),
     "toy, one run": lambda: _toy(3, 0),
     "toy, one stream": lambda: _toy(0, 2, text=7),
-}
+}  # fmt: skip

@@ -1,0 +1,205 @@
+"""Small networks of the shapes of Wan's family: rows in front of the video's and behind them, one
+modulation more than there are frames, and what the host adds to all tokens between the blocks.
+
+The blocks and the head are the shipped model's; each network carries the qualified name of the
+ComfyUI class whose shape it has.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from motioncache_pack.motioncache_core.demo.attention import Attention, rotary_table
+from motioncache_pack.motioncache_core.demo.wan import Block, DemoWan
+from motioncache_pack.tests.core.small_wan import TEXT_DIM
+from torch import Tensor, nn
+
+PACKAGE = "comfy.ldm.wan."
+LAYERS = 3
+
+
+class RowsAround(DemoWan):
+    """`reference_latent` `(B, 16, h, w)` or `(B, 16, R, h, w)` becomes rows in front of the
+    video's, `context_latents` (a list of `(B, 16, R, h, w)`) rows behind them.
+
+    Args:
+        flat_modulation: hand over the modulation as `(B, 6, C)`.
+        timed: give the rows behind the video's a timestep of their own.
+    """
+
+    def __init__(self, flat_modulation: bool = False, timed: bool = False) -> None:
+        torch.manual_seed(11)
+        super().__init__(256, 192, LAYERS, text_dim=TEXT_DIM, freq_dim=64)
+        self.flat_modulation, self.timed = flat_modulation, timed
+        self.given: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
+        self.ref_conv: nn.Module | None = nn.Conv2d(16, 256, 2, 2)
+
+    def forward(self, x: Tensor, timestep: Tensor, context: Tensor, **given: Any) -> Tensor:
+        """As the shipped model's."""
+        options = given.pop("transformer_options", None)
+        self.given = given
+        try:
+            return super().forward(x, timestep, context, transformer_options=options)
+        finally:
+            self.given, self.state = {}, {}
+
+    def run_blocks(
+        self,
+        x: Tensor,
+        e: Tensor,
+        table: Tensor,
+        context: Tensor,
+        image_tokens: int | None,
+        options: dict[str, Any],
+    ) -> Tensor:
+        """The blocks on all rows; returns the video's."""
+        first, last = (
+            self.in_front(),
+            [self.embed(c) for c in self.given.get("context_latents", ())],
+        )
+        before, video = sum(p.shape[1] for p in first), x.shape[1]
+        x = torch.cat((*first, x, *last), 1) if first or last else x
+        rows = x.shape[1] - video
+        if rows:
+            more = rotary_table((rows, 1, 1), table.shape[3] * 2, x.device, 50.0)
+            table = torch.cat((more[:, :before], table, more[:, before:]), dim=1)
+        if self.timed:
+            # all frames, and one for as many rows behind them
+            frames = self.given["frames"]
+            e = torch.cat((e.expand(-1, frames, -1, -1), 0.5 * e), dim=1)
+        if self.flat_modulation:
+            e = e[:, 0]
+        x = self.stack(x, e, table, context, options, video)
+        return x[:, before : before + video]
+
+    def stack(
+        self,
+        x: Tensor,
+        e: Tensor,
+        table: Tensor,
+        context: Tensor,
+        options: dict[str, Any],
+        video: int,
+    ) -> Tensor:
+        """Each block through its replacement when there is one, and `between` behind it."""
+        replace = options.get("patches_replace", {}).get("dit", {})
+        self.started(x, e, table, context, options)
+        for i, block in enumerate(self.blocks):
+            options["block_index"] = i
+
+            def original(args: dict[str, Any], block: nn.Module = block) -> dict[str, Tensor]:
+                vec = args["vec"] if args["vec"].ndim == 4 else args["vec"][:, None]
+                return {"img": self.block(block, args["img"], vec, args)}
+
+            call = {"img": x, "txt": context, "vec": e, "pe": table, "transformer_options": options}
+            patch = replace.get(("double_block", i))
+            out = original(call) if patch is None else patch(call, {"original_block": original})
+            x = self.between(i, out["img"], video)
+        return x
+
+    def block(self, block: nn.Module, x: Tensor, vec: Tensor, args: dict[str, Any]) -> Tensor:
+        """One block on whatever rows it is given."""
+        out: Tensor = block(
+            x, e=vec, freqs=args["pe"], context=args["txt"],
+            transformer_options=args["transformer_options"],
+        )  # fmt: skip
+        return out
+
+    def embed(self, latent: Tensor) -> Tensor:
+        """`(B, 16, R, h, w)` as rows."""
+        out: Tensor = self.patch_embedding(latent).flatten(2).transpose(1, 2)
+        return out
+
+    def in_front(self) -> Sequence[Tensor]:
+        """Rows in front of the video's."""
+        latent = self.given.get("reference_latent")
+        if latent is None:
+            return ()
+        if latent.ndim == 5:
+            return (self.embed(latent),)
+        assert self.ref_conv is not None
+        return (self.ref_conv(latent).flatten(2).transpose(1, 2),)
+
+    def started(
+        self, x: Tensor, e: Tensor, table: Tensor, context: Tensor, options: dict[str, Any]
+    ) -> None:
+        """The blocks are about to run."""
+
+    def between(self, index: int, x: Tensor, video: int) -> Tensor:
+        """What the host makes of all tokens behind a block."""
+        return x
+
+
+class Hints(RowsAround):
+    """Blocks of a second kind run on all rows beside the main ones, and what they say is written
+    into the tokens between those."""
+
+    def __init__(self, hinted: Sequence[int] = (0, 2)) -> None:
+        super().__init__(flat_modulation=True)
+        self.hinted = tuple(hinted)
+        self.vace_blocks = nn.ModuleList(Block(256, 192, 2, False) for _ in hinted)
+
+    def started(
+        self, x: Tensor, e: Tensor, table: Tensor, context: Tensor, options: dict[str, Any]
+    ) -> None:
+        """The tokens as they are when the first block runs are read again behind it."""
+        hint = self.embed(self.given["vace_context"])
+        self.state = {"c": hint, "x": x, "args": (e[:, None], table, context), "options": options}
+
+    def between(self, index: int, x: Tensor, video: int) -> Tensor:
+        """In place."""
+        if index not in self.hinted:
+            return x
+        place, (e, table, context) = self.hinted.index(index), self.state["args"]
+        c = self.state["c"] + self.state["x"] if place == 0 else self.state["c"]
+        self.state["c"] = self.vace_blocks[place](
+            c, e, table, context, transformer_options=self.state["options"]
+        )
+        x += 0.5 * self.state["c"]
+        return x
+
+
+class Speech(RowsAround):
+    """Each frame's tokens attend to that frame's own words between blocks, in place."""
+
+    def __init__(self, timed: bool = False, injected: Sequence[int] = (0, 2)) -> None:
+        super().__init__(timed=timed)
+        self.injected = tuple(injected)
+        self.injector = Attention(256, 2)
+
+    def between(self, index: int, x: Tensor, video: int) -> Tensor:
+        """The frames are told apart by how many rows there are."""
+        if index not in self.injected:
+            return x
+        words = self.given["words"]
+        frames = words.shape[1]
+        tokens = x[:, :video]
+        split = tokens.reshape(-1, tokens.shape[1] // frames, x.shape[2])
+        said = self.injector.cross_attention(split, words.flatten(0, 1), 0, {})
+        x[:, :video] = tokens + said.reshape(tokens.shape)
+        return x
+
+
+class Faces(Speech):
+    """The same as a new tensor."""
+
+    def between(self, index: int, x: Tensor, video: int) -> Tensor:
+        """Behind all blocks."""
+        self.injected = (index,)
+        return super().between(index, x.clone(), video)
+
+
+@functools.cache
+def network(kind: type[RowsAround], module: str, name: str, **how: Any) -> RowsAround:
+    """A network of this shape under a ComfyUI class's qualified name, with random weights."""
+    named = type(name, (kind,), {"__module__": PACKAGE + module, "__qualname__": name})
+    made: RowsAround = named(**how)
+    rng = torch.Generator().manual_seed(12)
+    for key, weight in made.named_parameters():
+        if weight.ndim == 1 or "modulation" in key:
+            weight.data += 0.2 * torch.randn(weight.shape, generator=rng)
+    return made.eval()
