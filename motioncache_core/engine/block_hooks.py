@@ -39,7 +39,7 @@ class BlockHooks:
     """The hooks of one call. Made for the call and dropped after it.
 
     Args:
-        tokens: video rows L.
+        layout: of the video rows.
         compiled: see `find_compiled`.
         before: rows in front of them that enter the first block; None where blocks tell.
     """
@@ -48,13 +48,13 @@ class BlockHooks:
         self,
         planner: Planner,
         ops: TokenOps,
-        tokens: int,
+        layout: TokenLayout,
         adapter: Adapter,
         facts: ModelFacts,
         compiled: nn.Module | None = None,
         before: int | None = None,
     ) -> None:
-        self._planner, self._ops, self._tokens = planner, ops, tokens
+        self._planner, self._ops, self._layout = planner, ops, layout
         self._before = before
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
@@ -138,8 +138,12 @@ class BlockHooks:
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
         sites = [StoredSite(slot + i, s, *s.around(call)) for i, s in enumerate(run.keys)]
+        gather = self._gather
+        told = (
+            {} if gather is None else {q.call: partial(q.attend, gather, call) for q in run.queries}
+        )
         with ExitStack() as stack:
-            stack.enter_context(self._attention.in_block(sites))
+            stack.enter_context(self._attention.in_block(sites, told))
             if self._compiled is not None:
                 stream = run.stream(call)
                 stack.enter_context(in_a_run(stream.tokens.device))
@@ -164,8 +168,11 @@ class BlockHooks:
             args = retry_with_room(self._state, partial(hand_over, args, gather))
         out = block(args)
         if last:
-            stream = replace(run.stream(args), tokens=run.tokens(out))
-            return self._finish(run, plan, stream, out)
+            tokens = run.tokens(out)
+            if gather is not None:
+                padding = gather.padding(whole.before, whole.behind)
+                tokens = tokens[:, : tokens.shape[1] - padding]
+            return self._finish(run, plan, replace(run.stream(args), tokens=tokens), out)
         if gather is not None and run.full_length:
             around = whole.before, whole.behind
             tokens = retry_with_room(
@@ -183,7 +190,7 @@ class BlockHooks:
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         if self._before is not None:
-            mark_rows(args, self._before, run.stream(args).tokens.shape[1], self._tokens)
+            mark_rows(args, self._before, run.stream(args).tokens.shape[1], self._layout.tokens)
         stream = run.stream(args)
         around = sum(run.keys[0].around(args)) if run.keys else 0
         plan, state = self._plan, self._state = self._planner(stream, around)
@@ -195,7 +202,9 @@ class BlockHooks:
             return args
         self._input = video.clone() if self._copies else video
         if plan.rows is not None:
-            self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
+            multiple = run.multiple(stream.tokens.shape[1], self._layout)
+            rows, tokens = plan.rows, self._layout.tokens
+            self._gather = RowGather(self._ops, rows, tokens, plan.frames, multiple)
         self._attention.begin(plan, state.kv, self._gather)
         return args
 

@@ -119,7 +119,7 @@ class Session:
         hooks = BlockHooks(
             lambda stream, around: clip.plan(call, stream, around),
             self._context.ops,
-            clip.layout.tokens,
+            clip.layout,
             adapter,
             clip.facts,
             self._compiled_part(call.network),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.protocols import TokenOps
+from ..common.token_layout import TokenLayout
 
 Arguments = dict[str, Any]
 
@@ -57,18 +58,29 @@ class RowGather:
         rows: `(1 or B, n)` int32, ascending, padded with -1.
         tokens: video rows L.
         frames: ranges of active latent frames, where only whole frames are active.
+        multiple: what the number of rows has to be a multiple of; padding fills it up.
     """
 
     def __init__(
-        self, ops: TokenOps, rows: Tensor, tokens: int, frames: Sequence[slice] | None = None
+        self,
+        ops: TokenOps,
+        rows: Tensor,
+        tokens: int,
+        frames: Sequence[slice] | None = None,
+        multiple: int = 1,
     ) -> None:
         self.ops, self.rows, self.tokens, self.frames = ops, rows, tokens, frames
+        self.multiple = multiple
         self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
-        self._around: dict[tuple[int, int], Tensor] = {(0, 0): rows}
+        self._around: dict[tuple[int, int], Tensor] = {(0, 0): rows} if multiple == 1 else {}
+
+    def padding(self, before: int, behind: int) -> int:
+        """How many rows of padding stand behind the rows `around`."""
+        return -(before + self.rows.shape[1] + behind) % self.multiple
 
     def around(self, before: int, behind: int) -> Tensor:
-        """The rows to compute `(1 or B, before + n + behind)` int32 of a sequence that has other
-        rows around the video's: all of those, and the active ones."""
+        """The rows to compute `(1 or B, before + n + behind + padding)` int32 of a sequence that
+        has other rows around the video's: all of those, and the active ones."""
         key = before, behind
         if key not in self._around:
             rows, device = self.rows, self.rows.device
@@ -76,8 +88,9 @@ class RowGather:
             first = torch.arange(before, dtype=torch.int32, device=device)
             start = before + self.tokens
             last = torch.arange(start, start + behind, dtype=torch.int32, device=device)
-            both = [part.expand(rows.shape[0], -1) for part in (first, last)]
-            self._around[key] = torch.cat((both[0], shifted, both[1]), dim=1)
+            filled = rows.new_full((self.padding(before, behind),), -1)
+            parts = [part.expand(rows.shape[0], -1) for part in (first, last, filled)]
+            self._around[key] = torch.cat((parts[0], shifted, *parts[1:]), dim=1)
         return self._around[key]
 
     def take(self, x: Tensor, before: int = 0, behind: int = 0) -> Tensor:
@@ -105,7 +118,7 @@ class RowGather:
     def spread(self, x: Tensor, y: Tensor, before: int = 0, behind: int = 0) -> Tensor:
         """A copy of `x` `(B, S, C)` whose rows `around` are those of `y` `(B, m, C)`."""
         rows, length = self.around(before, behind), x.shape[1]
-        if rows.shape[0] == 1:
+        if rows.shape[0] == 1 and not self.padding(before, behind):
             # one list for all batch rows has no padding
             return x.index_copy(1, self.once(rows, lambda: rows[0].long()), y)
         places = self.once(rows, lambda: torch.where(rows < 0, length, rows).long()[:, :, None])
@@ -136,6 +149,20 @@ class KeySite:
 
 
 @dataclass(frozen=True)
+class QuerySite:
+    """An attention call of a block whose queries the host tells apart by their places.
+
+    Attributes:
+        call: which attention call of the block it is, from 1.
+        attend: the answer for the rows of a gather, from it, the block's arguments, the host's
+            attention and what that was called with.
+    """
+
+    call: int
+    attend: Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
 class BlockRun:
     """Blocks of one kind that follow each other.
 
@@ -154,6 +181,9 @@ class BlockRun:
         full_length: whether the host works on all tokens between the blocks, token by token. Rows
             are then gathered in front of every block and spread behind it; what the host does to
             rows that are not active is read by nothing. `enter` is for every block.
+        queries: the attention calls whose queries are told apart by their places.
+        multiple: what the number of rows that enter a block has to be a multiple of, from all
+            rows that do and the video's grid.
     """
 
     hook: str
@@ -165,6 +195,8 @@ class BlockRun:
     keys: tuple[KeySite, ...]
     writes_input: bool = False
     full_length: bool = False
+    queries: tuple[QuerySite, ...] = ()
+    multiple: Callable[[int, TokenLayout], int] = lambda rows, layout: 1
 
 
 def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:

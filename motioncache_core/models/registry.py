@@ -6,10 +6,11 @@ from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .wan import WAN
+from .wan_humo import WAN_HUMO
 from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL, WAN_VACE
 
 ADAPTERS: tuple[Adapter, ...] = (
-    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_DANCER,
+    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER,
 )  # fmt: skip
 
 

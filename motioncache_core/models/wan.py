@@ -228,7 +228,6 @@ WAN = Adapter(
     shift_frames=_shift_frames,
     declined={
         "CausalWanModel": "its autoregressive sampler bypasses the block hooks",
-        "HumoWanModel": "audio cross-attention needs all tokens in order",
         "WanAnimate2Model": "self-attention runs frame by frame with its own keys and values",
     },
 )

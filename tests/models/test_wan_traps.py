@@ -38,3 +38,10 @@ def test_a_reference_in_front_is_no_context_behind(monkeypatch):
     family = FAMILIES["scail"]()
     assert wrong(monkeypatch, family) < 1e-5
     assert wrong(monkeypatch, family, before=lambda network, arguments: 0) > 0.1
+
+
+def test_rows_that_are_not_put_back_sing_the_words_of_other_frames(monkeypatch):
+    family = FAMILIES["humo"]()
+    (run,) = family.adapter.runs
+    assert wrong(monkeypatch, family) < 1e-5
+    assert wrong(monkeypatch, family, runs=(replace(run, queries=()),)) > 0.1

@@ -17,7 +17,14 @@ from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
 from motioncache_pack.tests.core.small_wan import TEXT_DIM
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
-from motioncache_pack.tests.support.toy_wan import Faces, Hints, RowsAround, Speech, network
+from motioncache_pack.tests.support.toy_wan import (
+    Faces,
+    Hints,
+    RowsAround,
+    Singing,
+    Speech,
+    network,
+)
 from torch import Tensor
 
 SIZE = (3, 6, 8)
@@ -235,6 +242,10 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     ),
     "animate": lambda: _variant(
         network(Faces, "model_animate", "AnimateWanModel"), words=(4, 5, 256)
+    ),
+    "humo": lambda: _variant(
+        network(Singing, "model", "HumoWanModel"), batch=2,
+        context_latents=(16, 1, 6, 8), words=(5, 3, 256),
     ),
     "dancer": lambda: _variant(
         network(Speech, "model_wandancer", "WanDancerModel"), batch=2, words=(4, 1, 256)

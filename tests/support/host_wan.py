@@ -182,6 +182,14 @@ def _speech(f: int, h: int, w: int, motion: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _heard(f: int, h: int, w: int) -> dict[str, Any]:
+    return {"audio_embed": drawn(1, f, 8, 5, 1280)}
+
+
+def _sung(f: int, h: int, w: int) -> dict[str, Any]:
+    return {**_heard(f, h, w), "reference_latents": [drawn(1, 16, 1, h, w)]}
+
+
 def _animate(f: int, h: int, w: int) -> dict[str, Any]:
     return {
         "face_video_pixels": torch.zeros(1, 3, 8, 16, 16), "clip_vision_output": Picture(),
@@ -263,6 +271,8 @@ VARIANTS: dict[str, Variant] = {
     "animate": Variant(
         "model_animate.AnimateWanModel", {"in_dim": 36, "num_layers": 5}, _animate
     ),
+    "humo": Variant("model.HumoWanModel", {"in_dim": 16}, _sung, behind=frame),
+    "humo, no reference": Variant("model.HumoWanModel", {"in_dim": 16}, _heard),
     # eight words a frame share its tokens evenly
     "dancer": Variant(
         "model_wandancer.WanDancerModel", {"in_dim": 36}, _dance, other=(4, 8, 16)

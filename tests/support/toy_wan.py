@@ -193,6 +193,32 @@ class Faces(Speech):
         return super().between(index, x.clone(), video)
 
 
+class Singing(RowsAround):
+    """Each frame's tokens attend to that frame's own words inside of every block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.singer = Attention(256, 2)
+
+    def block(self, block: nn.Module, x: Tensor, vec: Tensor, args: dict[str, Any]) -> Tensor:
+        """As many groups of rows as frames, the reference's included, whatever the rows."""
+        x = super().block(block, x, vec, args)
+        words = self.given["words"]
+        frames, (batch, rows, width) = words.shape[1], x.shape
+        q = self.singer.norm_q(self.singer.q(x))
+        said = words.reshape(batch * frames, -1, width)
+        k, v = self.singer.norm_k(self.singer.k(said)), self.singer.v(said)
+        q, k, v = (t.reshape(batch * frames, -1, 2, width // 2).transpose(1, 2) for t in (q, k, v))
+        override = args["transformer_options"].get("optimized_attention_override")
+        out = grouped(q, k, v) if override is None else override(grouped, q, k, v)
+        return x + self.singer.o(out.transpose(1, 2).reshape(batch, rows, width))
+
+
+def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of `(B, H, S, D)` tensors in that form."""
+    return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
 @functools.cache
 def network(kind: type[RowsAround], module: str, name: str, **how: Any) -> RowsAround:
     """A network of this shape under a ComfyUI class's qualified name, with random weights."""
