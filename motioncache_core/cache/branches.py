@@ -28,6 +28,7 @@ class BranchRows:
         iteration: number of the last evaluation that the branches took part in.
         around: rows around the video's in the keys.
         device: the model's, where residual and slope are in the host's memory; else None.
+        beside: what the blocks added to the rows around the video's, `(B, P, C)`; None without.
     """
 
     keys: tuple[BranchKey, ...]
@@ -39,6 +40,7 @@ class BranchRows:
     iteration: int = -1
     device: torch.device | None = None
     around: int = 0
+    beside: Tensor | None = None
 
     def take_part(self, evaluation: int, least: int) -> None:
         """The branches are called in this evaluation. Ones that were last called before `least`
@@ -126,6 +128,7 @@ class BranchRows:
                     self.iteration,
                     self.device,
                     self.around,
+                    None if self.beside is None else self.beside[rows],
                 )
             )
         return parts
@@ -141,6 +144,7 @@ class BranchRows:
             settle(device)
         slopes = [p.slope for p in parts if p.slope is not None]
         stores = [p.kv for p in parts if p.kv is not None]
+        beside = [p.beside for p in parts if p.beside is not None]
         joined = cls(
             tuple(key for p in parts for key in p.keys),
             parts[0].samples,
@@ -151,6 +155,7 @@ class BranchRows:
             min(p.iteration for p in parts),
             device,
             parts[0].around,
+            torch.cat(beside) if len(beside) == len(parts) else None,
         )
         if device is not None:
             joined._hold(moved_to_host(joined._held(), device))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..cache import residuals
@@ -22,7 +23,7 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather, mark_rows
+from ..models.block_stream import BlockRun, BlockStream, RowGather
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -41,7 +42,6 @@ class BlockHooks:
     Args:
         layout: of the video rows.
         compiled: see `find_compiled`.
-        before: rows in front of them that enter the first block; None where blocks tell.
     """
 
     def __init__(
@@ -52,16 +52,17 @@ class BlockHooks:
         adapter: Adapter,
         facts: ModelFacts,
         compiled: nn.Module | None = None,
-        before: int | None = None,
     ) -> None:
         self._planner, self._ops, self._layout = planner, ops, layout
-        self._before = before
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
+        # rows around the video's in what enters the first block
+        self._beside: Tensor | None = None
+        self._around = (0, 0)
         self._gather: RowGather | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
@@ -79,6 +80,11 @@ class BlockHooks:
         rows = plan.parts[0].plan.chunks
         whole = plan.kind == DENSE
         return [whole or n == s.stop - s.start for n, s in zip(rows, spans, strict=True)]
+
+    @property
+    def rows_around(self) -> int:
+        """Rows around the video's in the keys of the first attention."""
+        return 0 if self._state is None else self._state.around
 
     @property
     def slope(self) -> Tensor | None:
@@ -182,15 +188,14 @@ class BlockHooks:
         return out
 
     def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
-        if self.output is None:
+        if self.output is None or self._state is None:
             raise CacheShapeError("the last block ran before the first")
-        return run.with_tokens(args, run.stream(args).with_video(self.output))
+        stream = self._reused(run.stream(args), self._state)
+        return run.with_tokens(args, stream.with_video(self.output))
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
-        if self._before is not None:
-            mark_rows(args, self._before, run.stream(args).tokens.shape[1], self._layout.tokens)
         stream = run.stream(args)
         around = sum(run.keys[0].around(args)) if run.keys else 0
         plan, state = self._plan, self._state = self._planner(stream, around)
@@ -201,6 +206,9 @@ class BlockHooks:
             )
             return args
         self._input = video.clone() if self._copies else video
+        self._around = stream.before, stream.behind
+        # these are few, and of a tensor that blocks may write into
+        self._beside = stream.others(*self._around)
         if plan.rows is not None:
             multiple = run.multiple(stream.tokens.shape[1], self._layout)
             rows, tokens = plan.rows, self._layout.tokens
@@ -208,13 +216,26 @@ class BlockHooks:
         self._attention.begin(plan, state.kv, self._gather)
         return args
 
+    def _reused(self, stream: BlockStream, state: BranchRows) -> BlockStream:
+        """The stream, the rows around the video's with what the blocks last added to them."""
+        others = stream.others(stream.before, stream.behind)
+        if others is None or state.beside is None:
+            return stream
+        first, last = (others + state.beside).split((stream.before, stream.behind), dim=1)
+        return replace(stream, tokens=torch.cat((first, stream.video, last), dim=1))
+
     def _finish(
         self, run: BlockRun, plan: CallPlan, stream: BlockStream, out: dict[str, Any]
     ) -> dict[str, Any]:
         x, state = self._input, self._state
         if x is None or state is None:
             raise CacheShapeError("the last block ran before the first")
-        y = stream.video
+        # rows behind others are no tensor of their own
+        y = stream.video.contiguous()
+        if self._beside is not None:
+            beside = stream.others(*self._around)
+            state.beside = None if beside is None else beside - self._beside
+            self._beside = None
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, mark_rows
+from ..models.block_stream import BlockRun
 
 # a thin sample of rows is enough for a mean and keeps the copies small
 _ROWS = 4096
@@ -18,20 +18,14 @@ _ROWS = 4096
 class BlockProbe:
     """The hooks of one call.
 
-    Args:
-        tokens: video rows L.
-        before: rows in front of them that enter the first block; None where blocks tell.
-
     Attributes:
         tokens: `(B, n, C)`, a thin sample of the video rows that entered the first block.
         modulation: timestep modulation `(T, 6, C)` of a batch row, where the family has one.
         residual: what the blocks added to the tokens; None before the last one has run.
     """
 
-    def __init__(
-        self, adapter: Adapter, facts: ModelFacts, tokens: int = 0, before: int | None = None
-    ) -> None:
-        self._blocks, self._rows, self._before = adapter.blocks(facts), tokens, before
+    def __init__(self, adapter: Adapter, facts: ModelFacts) -> None:
+        self._blocks = adapter.blocks(facts)
         self.tokens: Tensor | None = None
         self.modulation: Callable[[int], Tensor] | None = None
         self.residual: Tensor | None = None
@@ -51,8 +45,6 @@ class BlockProbe:
     def _patch(self, run: BlockRun, first: bool, last: bool, previous: Any) -> Callable[..., Any]:
         def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
             if first:
-                if self._before is not None:
-                    mark_rows(args, self._before, run.stream(args).tokens.shape[1], self._rows)
                 stream = run.stream(args)
                 # a block may write into it
                 self.tokens, self.modulation = _sample(stream.video).clone(), stream.modulation

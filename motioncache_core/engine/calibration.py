@@ -11,6 +11,7 @@ from torch import Tensor
 from ..common.errors import UnsupportedModelError
 from ..common.host_transfer import joined, read
 from ..models.adapter import Adapter
+from ..models.block_stream import ROWS_AROUND
 from ..models.registry import find_adapter
 from ..policy.model_profile import MIN_LEVELS, Changes
 from ..sampling.model_call import BranchKey, ModelCall
@@ -76,9 +77,10 @@ class Recorder:
             )
         facts = adapter.facts(call.network)
         layout = adapter.layout(facts, adapter.video(call.x))
-        before = adapter.rows_before(call.network, call.arguments)
-        probe = BlockProbe(adapter, facts, layout.tokens, before)
-        out = call.run(probe.options(call.options))
+        around = adapter.around(facts, layout, call.arguments)
+        probe = BlockProbe(adapter, facts)
+        marked = {**call.options, ROWS_AROUND: (around.before, around.behind)}
+        out = call.run(probe.options(marked))
         self._reached = True
         if probe.residual is not None:
             self._note(call, adapter, probe)

@@ -63,6 +63,7 @@ def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense."""
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
+    whole = tokens + state.around
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
@@ -71,12 +72,12 @@ def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()
-        return CallPlan(DENSE, parts, None, tokens, note, pairs=tokens * tokens)
+        return CallPlan(DENSE, parts, None, tokens, note, pairs=whole * whole)
     if kinds == {REUSE}:
         return CallPlan(REUSE, parts, None, 0)
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]
-    return CallPlan(PARTIAL, parts, rows, n, pairs=n * tokens)
+    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * whole)
 
 
 def causal_call_plan(
@@ -208,14 +209,17 @@ def kv_updates(plan: CallPlan, tokens: int, device: torch.device) -> RowUpdates 
     return RowUpdates(updates)
 
 
-def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int) -> CallRecord:
+def call_record(
+    call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int, around: int = 0
+) -> CallRecord:
     """The record of one call, without its time.
 
     Args:
         blocks: how often an original block was called.
+        around: rows around the video's in its attention.
     """
     tokens = layout.tokens
-    needed, pairs, kind = tokens, tokens * tokens, plan.kind
+    needed, pairs, kind = tokens, (tokens + around) ** 2, plan.kind
     if call.forcing is not None and call.causal:
         wanted = as_computed(layout, call.forcing.iteration, UNSTARTED, DONE)
         spans = layout.chunk_rows()
@@ -233,4 +237,5 @@ def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: in
         pairs=plan.pairs,
         needed_pairs=pairs,
         window=tokens,
+        around=around,
     )

@@ -16,7 +16,7 @@ from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
 from ..common.reasons import because
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
+from ..models.adapter import Adapter, Around, ModelFacts
 from ..models.block_stream import BlockStream
 from ..policy.decider import Decider
 from ..policy.distance import advice
@@ -50,6 +50,9 @@ class ClipCache:
         memory: shared with the other context windows of the run.
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
+
+    Attributes:
+        around: what stands around the video rows in the call that is being made.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class ClipCache:
         position: int = 0,
         label: str = "",
     ) -> None:
-        self.layout, self.adapter, self.facts = layout, adapter, facts
+        self.layout, self.adapter, self.facts, self.around = layout, adapter, facts, Around()
         self._context, self._memory = context, memory
         self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
         self._forcing, self._still = forcing, False
@@ -182,7 +185,7 @@ class ClipCache:
         plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        done = call_record(call, plan, self.layout, hooks.block_calls)
+        done = call_record(call, plan, self.layout, hooks.block_calls, hooks.rows_around)
         record.calls.append(done)
         if not self._partial or not any(g.clip.wants_maps(self._settings) for g in groups):
             return done
@@ -237,7 +240,9 @@ class ClipCache:
         sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
-        return token_patches(x0, self.facts.patch).contiguous()
+        patches = token_patches(x0, self.facts.patch)
+        first = self.around.first
+        return patches[:, first : first + self.layout.frames].contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
         keeps = tiers.tiers and not tiers.lost and not self._still

@@ -15,6 +15,7 @@ from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
+from ..models.block_stream import ROWS_AROUND
 from ..models.registry import find_adapter, takes_frame_levels
 from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
@@ -123,9 +124,11 @@ class Session:
             adapter,
             clip.facts,
             self._compiled_part(call.network),
-            adapter.rows_before(call.network, call.arguments),
         )
-        options = hooks.options(call.options)
+        around = clip.around.before, clip.around.behind
+        options = hooks.options(
+            {**call.options, ROWS_AROUND: around} if any(around) else call.options
+        )
         watch = Stopwatch(call.device)
         with hooks.running():
             out = call.run(options)
@@ -199,9 +202,9 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     options = call.options
     if options.get("context_window") is not None and call.window is None:
         return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
+    patched = adapter.patched(options.get("patches", {}))
+    if patched is not None:
+        return patched
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)

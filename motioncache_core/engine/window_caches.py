@@ -33,7 +33,7 @@ class WindowCaches:
             bare = replace(context.settings, forecast=0.0, kv_forecast=0.0, correction=0.0)
             context = replace(context, settings=bare)
         self._context, self._keys = context, True
-        self._clips: dict[tuple[ModelFacts, ContextWindow | None], ClipCache] = {}
+        self._clips: dict[tuple[ModelFacts, ContextWindow | None, int, int], ClipCache] = {}
         self._memory: dict[ModelFacts, MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
@@ -61,8 +61,11 @@ class WindowCaches:
         """
         self._hand_over(call)
         facts = adapter.facts(call.network)
-        layout = self._layout(adapter.layout(facts, adapter.video(call.x)), call)
-        forcing, key = call.forcing, (facts, call.window)
+        whole = adapter.layout(facts, adapter.video(call.x))
+        around = adapter.around(facts, whole, call.arguments)
+        layout = self._layout(around.inner(whole), call)
+        # a branch whose first frame is a condition has another grid than one without
+        forcing, key = call.forcing, (facts, call.window, around.first, around.last)
         clip = self._clips.get(key)
         if clip is not None and forcing is not None and clip.follows(forcing, layout):
             clip.move_to(forcing, layout)
@@ -75,6 +78,7 @@ class WindowCaches:
                 )
             self._clips.pop(key, None)
             clip = self._clips[key] = self._new(adapter, facts, layout, call)
+        clip.around = around
         self.latest = clip
         return clip
 

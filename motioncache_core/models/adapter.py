@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..common.errors import UnsupportedModelError
 from ..common.protocols import DistanceSource
-from ..common.reasons import Reason
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from .block_stream import BlockRun
 
@@ -42,6 +42,37 @@ class ModelFacts:
     pair_work: int
 
 
+@dataclass(frozen=True)
+class Around:
+    """What stands around the video rows in what enters the first block. It is always computed.
+
+    Attributes:
+        before, behind: rows in front of the video's and behind them.
+        first, last: latent frames at the video's start and end that are conditions: their rows
+            are among those, and the token grid that is decided on has only the frames between.
+    """
+
+    before: int = 0
+    behind: int = 0
+    first: int = 0
+    last: int = 0
+
+    def inner(self, layout: TokenLayout) -> TokenLayout:
+        """The grid without the frames that are conditions."""
+        frames = layout.frames - self.first - self.last
+        return TokenLayout(frames, layout.height, layout.width)
+
+
+def nothing_around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
+    """Of a stream that is all video."""
+    return Around()
+
+
+def any_instance(network: object) -> Reason | None:
+    """Of a class whose instances are all alike to us."""
+    return None
+
+
 def whole(x: Tensor) -> Tensor:
     """A latent that is all video."""
     return x
@@ -69,10 +100,11 @@ class Adapter:
         distance: measure of a model, from its facts, its grid, and whether negative distances are
             read as 0.
         decline: why a call with these keyword arguments and options runs unpatched.
+        unfit: why this network of a supported class is declined; None if it is not.
+        patches: further patches of the host that would see gathered rows.
+        around: what stands around the video rows, from a grid and a call's keyword arguments.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
-        before: rows in front of the video's that enter the first block, from the network and the
-            call's arguments; all that are left stand behind. None where a block's arguments tell.
         beside: arguments that bring rows beside the video's, and what they do. A noise level for
             each frame does not go together with them.
         shift_frames: options with the rotary positions moved by latent frames; None where the
@@ -90,9 +122,11 @@ class Adapter:
     distance: Callable[[ModelFacts, TokenLayout, bool], DistanceSource]
     decline: Callable[[Mapping[str, Any], Mapping[str, Any]], Reason | None]
     declined: Mapping[str, str] = field(default_factory=dict)
+    unfit: Callable[[Any], Reason | None] = any_instance
+    patches: tuple[str, ...] = ("attn1_patch", "attn2_patch")
+    around: Callable[[ModelFacts, TokenLayout, Mapping[str, Any]], Around] = nothing_around
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
-    before: Callable[[Any, Mapping[str, Any]], int] | None = None
     beside: Mapping[str, str] = field(default_factory=dict)
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
 
@@ -109,14 +143,16 @@ class Adapter:
         runs = zip(self.runs, facts.blocks, strict=True)
         return [(run, i) for run, count in runs for i in range(count)]
 
+    def patched(self, patches: Mapping[str, Any]) -> Reason | None:
+        """Why patches of other nodes are in the way; None if none of these is."""
+        for name in (*(run.hook for run in self.runs), *self.patches):
+            if patches.get(name):
+                return because("block_patch", name=name)
+        return None
+
     def key_sites(self, facts: ModelFacts) -> int:
         """Attention calls of one model call whose keys hold video rows."""
         return sum(len(run.keys) for run, _ in self.blocks(facts))
-
-    def rows_before(self, network: Any, arguments: Mapping[str, Any]) -> int | None:
-        """Rows in front of the video's that enter the first block; None where its own arguments
-        tell what is around."""
-        return None if self.before is None else self.before(network, arguments)
 
     def shifted(self, options: Mapping[str, Any], frames: int) -> dict[str, Any]:
         """The host's options with the rotary positions moved by so many latent frames.

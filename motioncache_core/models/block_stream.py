@@ -43,6 +43,14 @@ class BlockStream:
         """The video rows, a view."""
         return self.tokens[:, self.before : self.tokens.shape[1] - self.behind]
 
+    def others(self, before: int, behind: int) -> Tensor | None:
+        """The rows next to the video's, so many in front of it and behind it; None without."""
+        if not before and not behind:
+            return None
+        end = self.tokens.shape[1] - self.behind
+        first = self.tokens[:, self.before - before : self.before]
+        return torch.cat((first, self.tokens[:, end : end + behind]), dim=1)
+
     def with_video(self, video: Tensor) -> Tensor:
         """The tokens with other video rows, which may be more or fewer."""
         if not self.before and not self.behind:
@@ -203,18 +211,6 @@ def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:
     """Rows in front of the video's and behind them, from a block's arguments."""
     found: tuple[int, int] = args.get("transformer_options", {}).get(ROWS_AROUND, (0, 0))
     return found
-
-
-def mark_rows(args: Mapping[str, Any], before: int, total: int, video: int) -> None:
-    """Leave the same in the options of a call that has reached its first block.
-
-    Args:
-        before: rows in front of the video's.
-        total, video: rows that enter the block, and those of the video among them.
-    """
-    behind = total - before - video
-    if (before or behind) and behind >= 0:
-        args["transformer_options"][ROWS_AROUND] = before, behind
 
 
 def flat(x: Tensor) -> Tensor:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
+from .hunyuan_video import HUNYUAN_VIDEO
 from .wan import WAN
 from .wan_humo import WAN_HUMO
 from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL, WAN_VACE
 
 ADAPTERS: tuple[Adapter, ...] = (
     WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER,
+    HUNYUAN_VIDEO,
 )  # fmt: skip
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
-    """The adapter of a network, and the reason if its class is known but declined.
+    """The adapter of a network, and the reason if it is known but declined.
 
     Raises:
         UnsupportedModelError: no adapter knows the class; the message lists what is supported.
@@ -24,7 +26,7 @@ def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
     short = type(network).__name__
     known = next((adapter for adapter in ADAPTERS if name in adapter.classes), None)
     if known is not None:
-        return known, None
+        return known, known.unfit(network)
     for adapter in ADAPTERS:
         if name.startswith(adapter.module_prefix):
             why = adapter.declined.get(short, "this variant has not been checked")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -15,7 +17,7 @@ from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.distance import InputChange, TimestepPolynomial
-from .adapter import Adapter, ModelFacts
+from .adapter import Adapter, Around, ModelFacts
 from .block_stream import (
     Arguments,
     BlockRun,
@@ -48,10 +50,21 @@ _WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
 _I2V_480P_TOKENS = 2580
 
 
-def _facts(network: Any) -> ModelFacts:
+@dataclass(frozen=True)
+class WanFacts(ModelFacts):
+    """With what some of the family's networks have besides.
+
+    Attributes:
+        takes_reference: whether a reference image becomes rows in front of the video's.
+    """
+
+    takes_reference: bool = False
+
+
+def _facts(network: Any) -> WanFacts:
     patch = tuple(int(n) for n in network.patch_size)
     width, ffn = int(network.dim), int(network.blocks[0].ffn[0].out_features)
-    return ModelFacts(
+    return WanFacts(
         width=width,
         blocks=(len(network.blocks),),
         heads=int(network.num_heads),
@@ -63,6 +76,7 @@ def _facts(network: Any) -> ModelFacts:
         # tokens are left out
         row_work=6 * width * width + 2 * width * ffn,
         pair_work=2 * width,
+        takes_reference=getattr(network, "ref_conv", None) is not None,
     )
 
 
@@ -106,13 +120,22 @@ def _decline(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Reason
     return because("autoregressive") if "ar_state" in options else None
 
 
-def _before(network: Any, arguments: Mapping[str, Any]) -> int:
-    """Rows of the reference image that Fun-Control puts in front of the video."""
-    image = arguments.get("reference_latent")
-    if image is None or getattr(network, "ref_conv", None) is None:
-        return 0
-    _, rows, columns = network.patch_size
-    return int(image.shape[-2] // rows) * int(image.shape[-1] // columns)
+def rows_of(latent: Tensor, patch: tuple[int, int, int]) -> int:
+    """Tokens of latents `(B, C, F, H, W)`, filled up to whole patches."""
+    return math.prod(-(-n // step) for n, step in zip(latent.shape[2:], patch, strict=True))
+
+
+def around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
+    """Rows of a reference image in front of the video's; behind them frames that were appended,
+    and latents in context."""
+    before, image = 0, arguments.get("reference_latent")
+    if image is not None and isinstance(facts, WanFacts) and facts.takes_reference:
+        _, rows, columns = facts.patch
+        before = (image.shape[-2] // rows) * (image.shape[-1] // columns)
+    appended = arguments.get("time_dim_concat")
+    behind = 0 if appended is None else rows_of(appended, facts.patch)
+    context = arguments.get("context_latents") or ()
+    return Around(before, behind + sum(rows_of(latent, facts.patch) for latent in context))
 
 
 def _shift_frames(options: Mapping[str, Any], frames: int) -> dict[str, Any]:
@@ -144,11 +167,11 @@ def with_tokens(args: Mapping[str, Any], tokens: Tensor) -> Arguments:
 def enter(args: Mapping[str, Any], gather: RowGather) -> Arguments:
     """Tokens, rotary table and modulation in one pass."""
     x, pe, vec = args["img"], args["pe"], args["vec"]
-    around = rows_around(args)
+    beside = rows_around(args)
     listed = _steps(vec) > 1 and gather.frames is None
     out, rotary, modulation = gather.ops.gather_rows(
-        flat(x), gather.around(*around), flat(pe), flat(vec) if listed else None,
-        divisor=_rows_a_step(vec, gather, around),
+        flat(x), gather.around(*beside), flat(pe), flat(vec) if listed else None,
+        divisor=_rows_a_step(vec, gather, beside),
     )  # fmt: skip
     for source, gathered in ((pe, rotary), (vec, modulation)):
         if gathered is not None:
@@ -165,14 +188,14 @@ def enter_each(args: Mapping[str, Any], gather: RowGather) -> Arguments:
 def take(args: Mapping[str, Any], gather: RowGather) -> Arguments:
     """Rotary table and modulation."""
     pe, vec = args["pe"], args["vec"]
-    around = rows_around(args)
-    sides = {"pe": gather.take(pe, *around)}
+    beside = rows_around(args)
+    sides = {"pe": gather.take(pe, *beside)}
     steps = _steps(vec)
     if steps > 1 and gather.frames is not None:
         chosen = gather.frames
         sides["vec"] = gather.once(vec, lambda: _frames(vec, chosen))
     elif steps > 1:
-        per_row, rows = _rows_a_step(vec, gather, around), gather.around(*around)
+        per_row, rows = _rows_a_step(vec, gather, beside), gather.around(*beside)
         # padding stays negative
         sides["vec"] = gather.once(vec, lambda: gather.alone(vec, rows // per_row))
     return {**args, **sides}
@@ -183,10 +206,10 @@ def _steps(vec: Tensor) -> int:
     return vec.shape[1] if vec.ndim == 4 else 1
 
 
-def _rows_a_step(vec: Tensor, gather: RowGather, around: tuple[int, int]) -> int:
+def _rows_a_step(vec: Tensor, gather: RowGather, beside: tuple[int, int]) -> int:
     """Rows that share a timestep. Where they do not come out even, the host gives the last one
     fewer."""
-    return -(-(gather.tokens + sum(around)) // _steps(vec))
+    return -(-(gather.tokens + sum(beside)) // _steps(vec))
 
 
 def _frames(x: Tensor, frames: Sequence[slice]) -> Tensor:
@@ -219,7 +242,7 @@ WAN = Adapter(
     layout=_layout,
     distance=_distance,
     decline=_decline,
-    before=_before,
+    around=around,
     beside={
         "reference_latent": "a reference image adds tokens before the video",
         "context_latents": "in-context latents add tokens after the video",

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..common.token_layout import TokenLayout
 from .block_stream import QuerySite, RowGather, rows_around
 from .wan import BLOCKS
-from .wan_variants import variant
+from .wan_variants import reference_behind, variant
 
 
 def _frames(rows: int, layout: TokenLayout) -> int:
@@ -38,21 +38,22 @@ def _audio(
         q: `(B * frames, heads, rows / frames, d)`.
         k, v: `(B * frames, heads, words, d)`.
     """
-    frames, around = gather.multiple, rows_around(args)
+    frames, beside = gather.multiple, rows_around(args)
     groups, heads, rows, width = q.shape
     found = q.transpose(1, 2).reshape(groups // frames, frames * rows, heads * width)
-    length = sum(around) + gather.tokens
+    length = sum(beside) + gather.tokens
     everywhere = gather.spread(
-        found.new_zeros(found.shape[0], length, found.shape[2]), found, *around
+        found.new_zeros(found.shape[0], length, found.shape[2]), found, *beside
     )
     placed = everywhere.reshape(groups, length // frames, heads, width).transpose(1, 2)
     said = attend(placed, k, v, **kwargs).transpose(1, 2)
-    kept = gather.alone(said.reshape(found.shape[0], length, -1), gather.around(*around))
+    kept = gather.alone(said.reshape(found.shape[0], length, -1), gather.around(*beside))
     return kept.reshape(groups, rows, heads, width).transpose(1, 2)
 
 
 WAN_HUMO = variant(
     "Wan HuMo",
     "model.HumoWanModel",
+    around=reference_behind,
     runs=(replace(BLOCKS, queries=(QuerySite(3, _audio),), multiple=_frames),),
 )

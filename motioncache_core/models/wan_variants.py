@@ -15,8 +15,8 @@ from ..common.protocols import DistanceSource
 from ..common.reasons import Reason
 from ..common.token_layout import TokenLayout
 from ..policy.distance import InputChange
-from .adapter import Adapter, ModelFacts
-from .wan import BLOCKS, WAN, enter_each
+from .adapter import Adapter, Around, ModelFacts
+from .wan import BLOCKS, WAN, around, enter_each, rows_of
 
 
 def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceSource:
@@ -43,26 +43,43 @@ def variant(name: str, *classes: str, **changes: Any) -> Adapter:
     return replace(WAN, name=name, classes=qualified, **changed)
 
 
-def _reference_frames(network: Any, arguments: Mapping[str, Any]) -> int:
-    """Rows of the reference frames that stand in front of the video's, of its size."""
-    latents = arguments.get("reference_latent")
-    if latents is None:
-        return 0
-    frames, height, width = (
-        -(-int(size) // int(step))
-        for size, step in zip(latents.shape[2:], network.patch_size, strict=True)
+def _scail(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
+    """Reference frames in front of the video's, poses behind them."""
+    reference, poses = arguments.get("reference_latent"), arguments.get("pose_latents")
+    return Around(
+        0 if reference is None else rows_of(reference, facts.patch),
+        around(facts, layout, {**arguments, "context_latents": ()}).behind
+        + (0 if poses is None else rows_of(poses, facts.patch)),
     )
-    return frames * height * width
+
+
+def reference_behind(
+    facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]
+) -> Around:
+    """Reference frames behind the video's."""
+    reference = arguments.get("reference_latent")
+    behind = 0 if reference is None else rows_of(reference, facts.patch)
+    return Around(0, around(facts, layout, {**arguments, "context_latents": ()}).behind + behind)
+
+
+def _speech(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
+    """The same, and behind those what the video went on from: its newest frame in patches of the
+    usual size, two in patches twice as large, and sixteen in patches four times as large."""
+    found, motion = reference_behind(facts, layout, arguments), arguments.get("reference_motion")
+    if motion is None:
+        return found
+    height, width = motion.shape[-2:]
+    frames = zip((1, 1, 4), (2, 4, 8), strict=True)
+    rows = sum(n * (height // patch) * (width // patch) for n, patch in frames)
+    return Around(0, found.behind + rows)
 
 
 # something is added to the tokens between the blocks
 SPREAD = replace(BLOCKS, enter=enter_each, full_length=True)
 
 WAN_CAMERA = variant("Wan Fun-Camera", "model.CameraWanModel")
-WAN_SCAIL = variant(
-    "Wan SCAIL", "model.SCAILWanModel", "model.SCAIL2WanModel", before=_reference_frames
-)
-WAN_S2V = variant("Wan S2V", "model.WanModel_S2V", runs=(SPREAD,))
+WAN_SCAIL = variant("Wan SCAIL", "model.SCAILWanModel", "model.SCAIL2WanModel", around=_scail)
+WAN_S2V = variant("Wan S2V", "model.WanModel_S2V", runs=(SPREAD,), around=_speech)
 WAN_ANIMATE = variant("Wan Animate", "model_animate.AnimateWanModel", runs=(SPREAD,))
 WAN_DANCER = variant("WanDancer", "model_wandancer.WanDancerModel", runs=(SPREAD,))
 WAN_VACE = variant("Wan VACE", "model.VaceWanModel", runs=(SPREAD,))

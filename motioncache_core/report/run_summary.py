@@ -41,12 +41,14 @@ class RunSummary:
             self._reused |= call.kind in (PARTIAL, REUSE)
             if call.note:
                 self.notes[call.note] += 1
-            tokens = call.window or trace.tokens
-            whole = tokens, tokens * tokens
-            needed = (call.needed, call.needed_pairs) if call.needed else whole
-            pairs = call.pairs if call.needed else call.computed * trace.tokens
+            # text and sound are computed with whatever is
+            rows = (call.window or trace.tokens) + call.around
+            computed = call.computed + (call.around if call.blocks else 0)
+            whole = rows, rows * rows
+            needed = (call.needed + call.around, call.needed_pairs) if call.needed else whole
+            pairs = call.pairs if call.needed else computed * rows
             # the clip may not have been known yet when a call was declined
-            done = whole if call.kind == "declined" else (call.computed, pairs)
+            done = whole if call.kind == "declined" else (computed, pairs)
             work = call.rows * self._macs(*done)
             self._rows += call.rows * needed[0]
             self._rows_done += call.rows * done[0]

@@ -36,9 +36,9 @@ def why_no_tokens(guider: Any, model_options: Mapping[str, Any], noise: Tensor) 
     if adapter is None or why is not None:
         return why
     patches = model_options.get("transformer_options", {}).get("patches", {})
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if patches.get(name):
-            return because("block_patch", name=name)
+    patched = adapter.patched(patches)
+    if patched is not None:
+        return patched
     if any("control" in cond for conds in guider.conds.values() for cond in conds or ()):
         return because("control_net")
     return None

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from motioncache_pack.motioncache_core.models import registry
+from motioncache_pack.motioncache_core.models.adapter import Around
 from motioncache_pack.motioncache_core.models.wan import BLOCKS
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate
@@ -37,7 +38,8 @@ def test_rows_gathered_once_take_the_words_of_other_frames(monkeypatch, name):
 def test_a_reference_in_front_is_no_context_behind(monkeypatch):
     family = FAMILIES["scail"]()
     assert wrong(monkeypatch, family) < 1e-5
-    assert wrong(monkeypatch, family, before=lambda network, arguments: 0) > 0.1
+    behind = Around(0, 24 + 8)
+    assert wrong(monkeypatch, family, around=lambda *_: behind) > 0.1
 
 
 def test_rows_that_are_not_put_back_sing_the_words_of_other_frames(monkeypatch):

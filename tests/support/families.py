@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.adapter import Adapter
+from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
 from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
 from motioncache_pack.tests.core.small_wan import TEXT_DIM
+from motioncache_pack.tests.support import toy_hunyuan
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
 from motioncache_pack.tests.support.toy_wan import (
     Faces,
@@ -55,6 +57,9 @@ class Family:
         video_keys: the video rows of the keys of its attention, as a view in the host's form.
         sites: the attention calls of a block, from 1, whose keys hold video rows.
         reads_input: whether the host reads what entered the first block again, behind it.
+        held: likewise the rows of conditions that the network's head reads, whose answers are
+            reused with the video's.
+        name: of the tokens among a block's arguments.
     """
 
     adapter: Adapter
@@ -66,6 +71,8 @@ class Family:
     video_keys: Callable[[Tensor, Call], Tensor]
     sites: tuple[int, ...] = (1,)
     reads_input: bool = False
+    held: Callable[[str, Tensor, Call], Tensor] | None = None
+    name: str = "img"
 
     def video(self, out: Any) -> Tensor:
         """The video in the network's answer."""
@@ -83,11 +90,13 @@ class Oracle:
         self.family, self.forecast = family, forecast
         self.store: dict[tuple[Any, ...], list[Tensor]] = {}
         self.residual: Tensor | None = None
+        self.held: Tensor | None = None
 
     def call(self, call: Call, rows: Sequence[int]) -> Any:
         """The network's answer when only these video rows are computed."""
         family, active = self.family, list(rows)
         entered: list[Tensor] = []
+        first: list[str] = []
         running: list[Any] = [None, 0]
 
         def attention(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -102,11 +111,17 @@ class Oracle:
             def patched(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
                 running[:] = [key, 0]
                 if key == family.hooks[0]:
-                    entered.append(family.video_in(key[0], args["img"], call).clone())
+                    entered.append(args[family.name].clone())
+                    first.append(key[0])
                 out = extra["original_block"](args)
                 running[0] = None
                 if key == family.hooks[-1]:
-                    out = {**out, "img": self._answer(key[0], entered[0], out["img"], call, active)}
+                    y = out[family.name].clone()
+                    ends = (first[0], entered[0]), (key[0], y)
+                    self._answer(*(family.video_in(*end, call) for end in ends), active)
+                    if family.held is not None:
+                        self._hold(*(family.held(*end, call) for end in ends), active)
+                    out = {**out, family.name: y}
                 return out
 
             return patched
@@ -117,9 +132,7 @@ class Oracle:
         }
         return call.run(family.network, options)
 
-    def _answer(self, hook: str, x: Tensor, y: Tensor, call: Call, active: list[int]) -> Tensor:
-        y = y.clone()
-        video = self.family.video_in(hook, y, call)
+    def _answer(self, x: Tensor, video: Tensor, active: list[int]) -> None:
         fresh = video - x
         if self.residual is None:
             self.residual = fresh.clone()
@@ -127,7 +140,12 @@ class Oracle:
         answer = x + self.residual
         answer[:, active] = video[:, active]
         video.copy_(answer)
-        return y
+
+    def _hold(self, x: Tensor, y: Tensor, active: list[int]) -> None:
+        if active:
+            self.held = y - x
+        elif self.held is not None:
+            y.copy_(x + self.held)
 
     def _mix(self, key: tuple[Any, ...], fresh: Tensor, active: list[int]) -> None:
         """Rows that are not active are overwritten, in place, with what was stored."""
@@ -215,6 +233,51 @@ def _toy(double: int, single: int, text: int = 5, masked: bool = False) -> Famil
     return Family(TOY, network, tokens, call, tuple(hooks), video_in, video_keys)
 
 
+def _hunyuan(
+    double: int = 2,
+    single: int = 2,
+    text: int = 5,
+    *,
+    masked: bool = False,
+    replaced: bool = False,
+    reference: bool = False,
+    batch: int = 1,
+) -> Family:
+    """`replaced`: the first frame is the given image; `reference`: an image in front of it."""
+    network = toy_hunyuan.HunyuanVideo(double, single)
+    frame = SIZE[1] * SIZE[2] // 4
+    before = frame * (replaced + reference)
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, toy_hunyuan.CHANNELS, *SIZE, generator=rng)
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(batch, text, toy_hunyuan.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if masked:
+            more["attention_mask"] = (torch.arange(text)[None] < text - 2).long()
+        if replaced:
+            more["guiding_frame_index"] = torch.zeros(1)
+        if reference:
+            more["ref_latent"] = torch.randn(1, toy_hunyuan.CHANNELS, 1, *SIZE[1:], generator=fixed)
+        return Call(x, torch.full((batch,), 950.0 - 80 * step), words, more)
+
+    def video_in(hook: str, tokens: Tensor, _: Call) -> Tensor:
+        return tokens[:, before + (text if hook == "single_block" else 0) :]
+
+    def held(hook: str, tokens: Tensor, _: Call) -> Tensor:
+        first = text if hook == "single_block" else 0
+        return tokens[:, first : first + before]
+
+    hooks = [("double_block", i) for i in range(double)]
+    hooks += [("single_block", i) for i in range(single)]
+    tokens = (SIZE[0] - replaced) * frame
+    return Family(
+        HUNYUAN_VIDEO, network, tokens, call, tuple(hooks), video_in,
+        lambda keys, _: keys.transpose(1, 2)[:, text + before :], held=held,
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
@@ -231,21 +294,21 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     ),
     "scail": lambda: _variant(
         network(RowsAround, "model", "SCAILWanModel"), 24,
-        reference_latent=(16, 2, 6, 8), context_latents=(16, 4, 2, 4),
+        reference_latent=(16, 2, 6, 8), pose_latents=(16, 4, 2, 4),
     ),
     "vace": lambda: _variant(
         network(Hints, "model", "VaceWanModel"), vace_context=(16, 4, 6, 8)
     ),
     "s2v": lambda: _variant(
-        network(Speech, "model", "WanModel_S2V", timed=True), frames=4,
-        context_latents=(16, 1, 6, 8), words=(4, 5, 256),
+        network(Speech, "model", "WanModel_S2V", timed=True, behind=True), frames=4,
+        reference_latent=(16, 1, 6, 8), words=(4, 5, 256),
     ),
     "animate": lambda: _variant(
         network(Faces, "model_animate", "AnimateWanModel"), words=(4, 5, 256)
     ),
     "humo": lambda: _variant(
-        network(Singing, "model", "HumoWanModel"), batch=2,
-        context_latents=(16, 1, 6, 8), words=(5, 3, 256),
+        network(Singing, "model", "HumoWanModel", behind=True), batch=2,
+        reference_latent=(16, 1, 6, 8), words=(5, 3, 256),
     ),
     "dancer": lambda: _variant(
         network(Speech, "model_wandancer", "WanDancerModel"), batch=2, words=(4, 1, 256)
@@ -254,4 +317,11 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "toy, masked": lambda: _toy(2, 2, masked=True),
     "toy, one run": lambda: _toy(3, 0),
     "toy, one stream": lambda: _toy(0, 2, text=7),
+    "hunyuan video": _hunyuan,
+    "hunyuan video, masked text": lambda: _hunyuan(masked=True),
+    "hunyuan video, no single blocks": lambda: _hunyuan(3, 0),
+    "hunyuan video, first frame given": lambda: _hunyuan(replaced=True),
+    "hunyuan video, more text than a frame": lambda: _hunyuan(text=15, replaced=True),
+    "hunyuan video, reference": lambda: _hunyuan(reference=True),
+    "hunyuan video, two clips": lambda: _hunyuan(replaced=True, batch=2),
 }  # fmt: skip

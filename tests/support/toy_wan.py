@@ -23,17 +23,20 @@ LAYERS = 3
 
 class RowsAround(DemoWan):
     """`reference_latent` `(B, 16, h, w)` or `(B, 16, R, h, w)` becomes rows in front of the
-    video's, `context_latents` (a list of `(B, 16, R, h, w)`) rows behind them.
+    video's, `context_latents` (a list of `(B, 16, R, h, w)`) and `pose_latents` rows behind them.
 
     Args:
+        behind: the reference's rows come behind the video's.
         flat_modulation: hand over the modulation as `(B, 6, C)`.
         timed: give the rows behind the video's a timestep of their own.
     """
 
-    def __init__(self, flat_modulation: bool = False, timed: bool = False) -> None:
+    def __init__(
+        self, flat_modulation: bool = False, timed: bool = False, behind: bool = False
+    ) -> None:
         torch.manual_seed(11)
         super().__init__(256, 192, LAYERS, text_dim=TEXT_DIM, freq_dim=64)
-        self.flat_modulation, self.timed = flat_modulation, timed
+        self.flat_modulation, self.timed, self.behind = flat_modulation, timed, behind
         self.given: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
         self.ref_conv: nn.Module | None = nn.Conv2d(16, 256, 2, 2)
@@ -57,10 +60,9 @@ class RowsAround(DemoWan):
         options: dict[str, Any],
     ) -> Tensor:
         """The blocks on all rows; returns the video's."""
-        first, last = (
-            self.in_front(),
-            [self.embed(c) for c in self.given.get("context_latents", ())],
-        )
+        first, last = self.reference(), [self.embed(c) for c in self.latents_behind()]
+        if self.behind:
+            first, last = (), [*first, *last]
         before, video = sum(p.shape[1] for p in first), x.shape[1]
         x = torch.cat((*first, x, *last), 1) if first or last else x
         rows = x.shape[1] - video
@@ -114,8 +116,13 @@ class RowsAround(DemoWan):
         out: Tensor = self.patch_embedding(latent).flatten(2).transpose(1, 2)
         return out
 
-    def in_front(self) -> Sequence[Tensor]:
-        """Rows in front of the video's."""
+    def latents_behind(self) -> list[Tensor]:
+        """What becomes rows behind the video's."""
+        poses = self.given.get("pose_latents")
+        return [*self.given.get("context_latents", ()), *(() if poses is None else (poses,))]
+
+    def reference(self) -> Sequence[Tensor]:
+        """Rows of the reference."""
         latent = self.given.get("reference_latent")
         if latent is None:
             return ()
@@ -166,8 +173,8 @@ class Hints(RowsAround):
 class Speech(RowsAround):
     """Each frame's tokens attend to that frame's own words between blocks, in place."""
 
-    def __init__(self, timed: bool = False, injected: Sequence[int] = (0, 2)) -> None:
-        super().__init__(timed=timed)
+    def __init__(self, injected: Sequence[int] = (0, 2), **how: bool) -> None:
+        super().__init__(**how)
         self.injected = tuple(injected)
         self.injector = Attention(256, 2)
 
@@ -196,8 +203,8 @@ class Faces(Speech):
 class Singing(RowsAround):
     """Each frame's tokens attend to that frame's own words inside of every block."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **how: bool) -> None:
+        super().__init__(**how)
         self.singer = Attention(256, 2)
 
     def block(self, block: nn.Module, x: Tensor, vec: Tensor, args: dict[str, Any]) -> Tensor:
