@@ -7,8 +7,8 @@ of all rows, and scatters the result back after the last block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,11 +23,12 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather
+from ..models.block_stream import BlockRun, BlockStream, RowGather, Shadow
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
+from .shadow import shadowed
 
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
@@ -57,6 +58,8 @@ class BlockHooks:
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
+        # for blocks that the host does not let us replace
+        self._hidden: dict[tuple[str, int], BlockPatch] = {}
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
@@ -102,7 +105,9 @@ class BlockHooks:
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
-            patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
+            key = run.hook, i
+            held = patches if run.shadow is None else self._hidden
+            held[key] = self._patch(index, run, slot, patches.get(key))
             slot += len(run.keys)
         replaced["dit"] = patches
         return {
@@ -111,9 +116,34 @@ class BlockHooks:
             "optimized_attention_override": attention_hook(),
         }
 
-    def running(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def running(self, network: object) -> Iterator[None]:
         """While the network is called with `options`."""
-        return self._attention.in_call()
+        with ExitStack() as stack:
+            stack.enter_context(self._attention.in_call())
+            for run in {run.hook: run for run, _ in self._blocks}.values():
+                if run.shadow is None:
+                    continue
+                name = run.shadow.name
+                stand_ins = [
+                    partial(self._stand_in, run.shadow, self._hidden[(run.hook, i)], block)
+                    for i, block in enumerate(getattr(network, name))
+                ]
+                stack.enter_context(shadowed(network, name, stand_ins))
+            yield
+
+    def _stand_in(
+        self,
+        shadow: Shadow,
+        patch: BlockPatch,
+        block: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        def original(call: dict[str, Any]) -> dict[str, Any]:
+            return shadow.call(block, call, self._gather)
+
+        return shadow.answer(patch(shadow.bind(*args, **kwargs), {"original_block": original}))
 
     def _patch(
         self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
@@ -165,6 +195,8 @@ class BlockHooks:
             args = self._begin(run, args)
         plan = self.plan
         if plan.kind == REUSE:
+            if run.shadow is not None:
+                run.shadow.skip(args)
             # what the host adds between blocks has no place in the answer
             told = last if run.full_length else first
             return self._with_output(run, args) if told else args

@@ -59,15 +59,19 @@ class CallPlan:
     kv_updates: RowUpdates | None = None
 
 
-def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
-    """Every row attends to all rows; what is not stored yet makes the call dense."""
+def call_plan(parts: list[Part], state: BranchRows, x: Tensor, keys: bool = True) -> CallPlan:
+    """Every row attends to all rows; what is not stored yet makes the call dense.
+
+    Args:
+        keys: whether keys and values are ours to keep, and not the model's.
+    """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
     whole = tokens + state.around
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
-    elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
+    elif keys and kinds not in ({DENSE}, {REUSE}) and not (state.kv and state.kv.complete):
         note = because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:

@@ -141,7 +141,7 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x)
+            plan = call_plan(parts, state, x, self._key_sites > 0)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -218,7 +218,8 @@ class ClipCache:
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        return self._memory.stored and not self._still and self._settings.kv_cache != "off"
+        stored = self._memory.stored or self._key_sites == 0
+        return stored and not self._still and self._settings.kv_cache != "off"
 
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""

@@ -29,6 +29,7 @@ from .answers.chunk_answers import ChunkAnswers, by_chunks
 from .block_hooks import BlockHooks
 from .compiled_blocks import find_compiled
 from .limits import why_off
+from .shadow import is_shadowed
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
+        adapter = adapter.of_call(call.options)
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
@@ -101,6 +103,8 @@ class Session:
             self._recorder.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
+        if call.whole:
+            return self._pass_through(call, call.whole)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
         try:
@@ -130,7 +134,7 @@ class Session:
             {**call.options, ROWS_AROUND: around} if any(around) else call.options
         )
         watch = Stopwatch(call.device)
-        with hooks.running():
+        with hooks.running(call.network):
             out = call.run(options)
         watch.stop()
         if self._closed:
@@ -205,6 +209,9 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     patched = adapter.patched(options.get("patches", {}))
     if patched is not None:
         return patched
+    for run in adapter.runs:
+        if run.shadow is not None and is_shadowed(call.network, run.shadow.name):
+            return because("blocks_hidden", name=run.shadow.name)
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)

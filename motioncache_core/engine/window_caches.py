@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 from ..cache.kv_bytes import CPU
@@ -37,6 +38,7 @@ class WindowCaches:
         self._memory: dict[ModelFacts, MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
+        self._part: Hashable = None
         self.latest: ClipCache | None = None
 
     def decline_reason(self, adapter: Adapter, call: ModelCall) -> Reason | None:
@@ -60,6 +62,9 @@ class WindowCaches:
             CacheShapeError: the latent is not a video.
         """
         self._hand_over(call)
+        if call.part != self._part:
+            self._clips.clear()
+            self._part = call.part
         facts = adapter.facts(call.network)
         whole = adapter.layout(facts, adapter.video(call.x))
         around = adapter.around(facts, whole, call.arguments)

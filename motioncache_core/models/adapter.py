@@ -105,6 +105,7 @@ class Adapter:
         around: what stands around the video rows, from a grid and a call's keyword arguments.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
+        by_option: what holds of a call in whose options there is such a key.
         beside: arguments that bring rows beside the video's, and what they do. A noise level for
             each frame does not go together with them.
         shift_frames: options with the rotary positions moved by latent frames; None where the
@@ -128,6 +129,7 @@ class Adapter:
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
     beside: Mapping[str, str] = field(default_factory=dict)
+    by_option: Mapping[str, Adapter] = field(default_factory=dict)
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -137,6 +139,11 @@ class Adapter:
                 f"{self.name} has runs of blocks with the hooks {hooks}; give one or more, each "
                 "with a hook of its own"
             )
+
+    def of_call(self, options: Mapping[str, Any]) -> Adapter:
+        """The adapter of a call with these options."""
+        found = (adapter for key, adapter in self.by_option.items() if key in options)
+        return next(found, self)
 
     def blocks(self, facts: ModelFacts) -> list[tuple[BlockRun, int]]:
         """All blocks in the order in which they are called, with their number in their run."""

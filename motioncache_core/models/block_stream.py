@@ -80,6 +80,7 @@ class RowGather:
         self.ops, self.rows, self.tokens, self.frames = ops, rows, tokens, frames
         self.multiple = multiple
         self._gathered: dict[int, tuple[Tensor, Tensor]] = {}
+        self._order: Tensor | None = None
         self._around: dict[tuple[int, int], Tensor] = {(0, 0): rows} if multiple == 1 else {}
 
     def padding(self, before: int, behind: int) -> int:
@@ -100,6 +101,15 @@ class RowGather:
             parts = [part.expand(rows.shape[0], -1) for part in (first, last, filled)]
             self._around[key] = torch.cat((parts[0], shifted, *parts[1:]), dim=1)
         return self._around[key]
+
+    @property
+    def active_last(self) -> Tensor:
+        """All video rows `(L,)` int64: those that are not active, then those that are."""
+        if self._order is None:
+            active = torch.zeros(self.tokens, dtype=torch.uint8, device=self.rows.device)
+            active[self.rows[0].long()] = 1
+            self._order = torch.argsort(active, stable=True)
+        return self._order
 
     def take(self, x: Tensor, before: int = 0, behind: int = 0) -> Tensor:
         """The rows `around` of `x` `(1 or B, S, ...)`; gathered once for all blocks that share
@@ -170,6 +180,30 @@ class QuerySite:
     attend: Callable[..., Tensor]
 
 
+def _nothing(args: Mapping[str, Any]) -> None:
+    """What a block leaves undone when it is not run."""
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """How the network calls blocks that it has no hook for: they are hidden behind stand-ins.
+
+    Attributes:
+        name: the network's list of them.
+        bind: a block's arguments by name, from what the network calls it with.
+        call: the block's answer by name, from the block, such arguments, and the gather whose rows
+            they are of, or None.
+        answer: what the network is given of it.
+        skip: what a block would have done besides, where it is not run.
+    """
+
+    name: str
+    bind: Callable[..., Arguments]
+    call: Callable[[Callable[..., Any], Arguments, RowGather | None], Arguments]
+    answer: Callable[[Arguments], Any]
+    skip: Callable[[Mapping[str, Any]], None] = _nothing
+
+
 @dataclass(frozen=True)
 class BlockRun:
     """Blocks of one kind that follow each other.
@@ -192,6 +226,7 @@ class BlockRun:
         queries: the attention calls whose queries are told apart by their places.
         multiple: what the number of rows that enter a block has to be a multiple of, from all
             rows that do and the video's grid.
+        shadow: how they are reached where the host does not let them be replaced.
     """
 
     hook: str
@@ -205,6 +240,7 @@ class BlockRun:
     full_length: bool = False
     queries: tuple[QuerySite, ...] = ()
     multiple: Callable[[int, TokenLayout], int] = lambda rows, layout: 1
+    shadow: Shadow | None = None
 
 
 def rows_around(args: Mapping[str, Any]) -> tuple[int, int]:

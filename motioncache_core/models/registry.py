@@ -7,11 +7,12 @@ from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
 from .hunyuan_video import HUNYUAN_VIDEO
 from .wan import WAN
+from .wan_causal import WAN_CAUSAL
 from .wan_humo import WAN_HUMO
 from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL, WAN_VACE
 
 ADAPTERS: tuple[Adapter, ...] = (
-    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER,
+    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER, WAN_CAUSAL,
     HUNYUAN_VIDEO,
 )  # fmt: skip
 

@@ -250,7 +250,6 @@ WAN = Adapter(
     },
     shift_frames=_shift_frames,
     declined={
-        "CausalWanModel": "its autoregressive sampler bypasses the block hooks",
         "WanAnimate2Model": "self-attention runs frame by frame with its own keys and values",
     },
 )

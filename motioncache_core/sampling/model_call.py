@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.reasons import Reason
 from .forcing_call import ForcingCall
 from .run_facts import ContextWindow
 
@@ -30,6 +31,9 @@ class ModelCall:
         arguments: the call's other arguments by name.
         forcing: where the sampler denoises chunks at noise levels of their own.
         window: where the host cuts the clip into context windows.
+        part: which part of the clip is sampled, where they are sampled one behind the other; what
+            is kept of one does not serve the next.
+        whole: why the call has to be computed as a whole and remembers nothing, where that is so.
     """
 
     network: object
@@ -41,6 +45,8 @@ class ModelCall:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     forcing: ForcingCall | None = None
     window: ContextWindow | None = None
+    part: Hashable = None
+    whole: Reason | None = None
 
     @property
     def causal(self) -> bool:

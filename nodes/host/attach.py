@@ -27,7 +27,7 @@ from ...motioncache_core import (
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
-from . import answers
+from . import answers, own_cache
 from .answers import ANSWERS
 from .compiled import (
     COMPILE_ARGUMENTS,
@@ -88,6 +88,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, own_cache.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
@@ -121,6 +122,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
+    if own_cache.keeps_own_cache(guider.model_patcher, sampler):
+        chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy

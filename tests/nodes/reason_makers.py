@@ -26,6 +26,7 @@ from motioncache_pack.tests.engine.test_answer_threads import (
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
+from motioncache_pack.tests.nodes.reason_makers_causal import CAUSAL
 from motioncache_pack.tests.nodes.reason_makers_forcing import FORCING
 from motioncache_pack.tests.nodes.test_compiled import both
 from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, unchecked
@@ -265,6 +266,7 @@ MAKERS = {
         "out_of_memory": exhausted,
         "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
         **FORCING,
+        **CAUSAL,
         "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
         "not_called": lambda *_: by_engine({}, branches=()),
         "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),

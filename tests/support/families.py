@@ -292,6 +292,8 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "camera": lambda: _variant(
         network(RowsAround, "model", "CameraWanModel", flat_modulation=True), batch=2
     ),
+    # by a sampler that is not its own
+    "causal": lambda: _variant(network(RowsAround, "ar_model", "CausalWanModel")),
     "scail": lambda: _variant(
         network(RowsAround, "model", "SCAILWanModel"), 24,
         reference_latent=(16, 2, 6, 8), pose_latents=(16, 4, 2, 4),

@@ -60,6 +60,7 @@ class Variant:
         before, behind: rows around the video's, from tokens of the grid.
         size, other: latent frames, rows and columns; another choice of them.
         metadata: the checkpoint's.
+        loaded: the class that ComfyUI makes of it, where that is another one.
     """
 
     kind: str
@@ -70,6 +71,7 @@ class Variant:
     size: tuple[int, int, int] = (3, 8, 8)
     other: tuple[int, int, int] = (4, 12, 10)
     metadata: dict[str, str] = field(default_factory=dict)
+    loaded: str = ""
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -102,7 +104,7 @@ def load(host: Any, variant: Variant) -> Any:
         {name: value.clone() for name, value in weights.items()}, metadata=variant.metadata or None
     )
     network = model.model.diffusion_model
-    assert type(network).__name__ == variant.kind.rpartition(".")[2]
+    assert type(network).__name__ == (variant.loaded or variant.kind.rpartition(".")[2])
     if hasattr(network, "motion_encoder"):
         # it wants faces of 512 x 512
         faces = drawn(16, 512)
