@@ -23,7 +23,7 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather, Shadow
+from ..models.block_stream import BlockRun, BlockStream, RowGather, Shadow, SideBlocks
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -56,6 +56,7 @@ class BlockHooks:
     ) -> None:
         self._planner, self._ops, self._layout = planner, ops, layout
         self._blocks, self._compiled = adapter.blocks(facts), compiled
+        self._side = adapter.side
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._attention = BlockAttention(None, copies=False)
         # for blocks that the host does not let us replace
@@ -130,7 +131,35 @@ class BlockHooks:
                     for i, block in enumerate(getattr(network, name))
                 ]
                 stack.enter_context(shadowed(network, name, stand_ins))
+            if self._side is not None:
+                side = self._side
+                beside = [
+                    partial(self._run_beside, side, i, block)
+                    for i, block in enumerate(getattr(network, side.name))
+                ]
+                stack.enter_context(shadowed(network, side.name, beside))
             yield
+
+    def _run_beside(
+        self, side: SideBlocks, index: int, block: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        # their keys are kept behind those of the stack
+        slot = sum(len(run.keys) for run, _ in self._blocks) + index
+        gather = self._gather
+        if self.plan.kind == REUSE:
+            return side.skip(*args, **kwargs)
+        if gather is not None:
+            args, kwargs = retry_with_room(
+                self._state, lambda: side.take(index, args, kwargs, gather)
+            )
+
+        def run() -> Any:
+            with self._attention.in_block([StoredSite(slot, side.site, 0, 0)]):
+                return block(*args, **kwargs)
+
+        out = retry_with_room(self._state, run)
+        self._attention.check_attended(slot)
+        return out
 
     def _stand_in(
         self,

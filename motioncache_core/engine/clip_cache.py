@@ -76,7 +76,7 @@ class ClipCache:
         source = context.run.profile or adapter.distance(facts, layout, clamp)
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
-        self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
+        self._recorder.model(adapter.name, source.name, advice(source), blocks, work, facts.beside)
         if not label or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)

@@ -86,7 +86,7 @@ class Session:
             UnsupportedModelError: no adapter knows the network.
         """
         adapter, declined = find_adapter(call.network)
-        adapter = adapter.of_call(call.options)
+        adapter = adapter.of_call(call.network, call.options, call.arguments) or adapter
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
@@ -209,9 +209,9 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     patched = adapter.patched(options.get("patches", {}))
     if patched is not None:
         return patched
-    for run in adapter.runs:
-        if run.shadow is not None and is_shadowed(call.network, run.shadow.name):
-            return because("blocks_hidden", name=run.shadow.name)
+    for shadow in (*(run.shadow for run in adapter.runs), adapter.side):
+        if shadow is not None and is_shadowed(call.network, shadow.name):
+            return because("blocks_hidden", name=shadow.name)
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)

@@ -12,7 +12,7 @@ from ..common.errors import UnsupportedModelError
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
-from .block_stream import BlockRun
+from .block_stream import BlockRun, SideBlocks
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class ModelFacts:
         image_to_video: whether the model takes image conditions.
         row_work, pair_work: multiply-accumulates of a block for one token row, and for one
             query-key pair of its self-attention.
+        beside: the same of what runs beside a block on all rows, whatever is computed; a mean over
+            the blocks.
+        side_blocks: blocks beside the stack, where rows are left out of them too.
     """
 
     width: int
@@ -40,6 +43,8 @@ class ModelFacts:
     image_to_video: bool
     row_work: int
     pair_work: int
+    beside: tuple[int, int] = (0, 0)
+    side_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,13 @@ def nothing_around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[st
 
 def any_instance(network: object) -> Reason | None:
     """Of a class whose instances are all alike to us."""
+    return None
+
+
+def always_this(
+    network: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> Adapter | None:
+    """Of a family whose calls are all described by one adapter."""
     return None
 
 
@@ -105,7 +117,9 @@ class Adapter:
         around: what stands around the video rows, from a grid and a call's keyword arguments.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
-        by_option: what holds of a call in whose options there is such a key.
+        of_call: the adapter that describes a call better, from network, options and arguments;
+            None where that is this one.
+        side: blocks beside the stack.
         beside: arguments that bring rows beside the video's, and what they do. A noise level for
             each frame does not go together with them.
         shift_frames: options with the rotary positions moved by latent frames; None where the
@@ -129,7 +143,8 @@ class Adapter:
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
     beside: Mapping[str, str] = field(default_factory=dict)
-    by_option: Mapping[str, Adapter] = field(default_factory=dict)
+    of_call: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Adapter | None] = always_this
+    side: SideBlocks | None = None
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -139,11 +154,6 @@ class Adapter:
                 f"{self.name} has runs of blocks with the hooks {hooks}; give one or more, each "
                 "with a hook of its own"
             )
-
-    def of_call(self, options: Mapping[str, Any]) -> Adapter:
-        """The adapter of a call with these options."""
-        found = (adapter for key, adapter in self.by_option.items() if key in options)
-        return next(found, self)
 
     def blocks(self, facts: ModelFacts) -> list[tuple[BlockRun, int]]:
         """All blocks in the order in which they are called, with their number in their run."""
@@ -159,7 +169,7 @@ class Adapter:
 
     def key_sites(self, facts: ModelFacts) -> int:
         """Attention calls of one model call whose keys hold video rows."""
-        return sum(len(run.keys) for run, _ in self.blocks(facts))
+        return sum(len(run.keys) for run, _ in self.blocks(facts)) + facts.side_blocks
 
     def shifted(self, options: Mapping[str, Any], frames: int) -> dict[str, Any]:
         """The host's options with the rotary positions moved by so many latent frames.

@@ -205,6 +205,24 @@ class Shadow:
 
 
 @dataclass(frozen=True)
+class SideBlocks:
+    """Blocks beside the stack, whose answers the host adds to the tokens between its blocks. They
+    are hidden behind stand-ins, and have one key site each.
+
+    Attributes:
+        name: the network's list of them.
+        take: what a block is called with, for the active rows alone, from its number too.
+        skip: what it answers where nothing is computed, which must change nothing.
+        site: the attention call that is kept.
+    """
+
+    name: str
+    take: Callable[[int, tuple[Any, ...], Arguments, RowGather], tuple[tuple[Any, ...], Arguments]]
+    skip: Callable[..., Any]
+    site: KeySite
+
+
+@dataclass(frozen=True)
 class BlockRun:
     """Blocks of one kind that follow each other.
 

@@ -9,7 +9,8 @@ from .hunyuan_video import HUNYUAN_VIDEO
 from .wan import WAN
 from .wan_causal import WAN_CAUSAL
 from .wan_humo import WAN_HUMO
-from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL, WAN_VACE
+from .wan_vace import WAN_VACE
+from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL
 
 ADAPTERS: tuple[Adapter, ...] = (
     WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER, WAN_CAUSAL,

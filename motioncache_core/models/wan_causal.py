@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapter import Adapter
 from .block_stream import Arguments, BlockRun, RowGather, Shadow
 from .wan import BLOCKS
 from .wan_variants import variant
@@ -80,7 +81,13 @@ _BLOCKS: BlockRun = replace(
     writes_input=True,
     shadow=Shadow("blocks", _bind, _call, lambda out: out["img"], _skip),
 )
-_WITH_OWN_KEYS = variant("Wan, autoregressive", runs=(_BLOCKS,), clean=_clean)
-WAN_CAUSAL = variant(
-    "Wan, autoregressive", "ar_model.CausalWanModel", by_option={NATIVE: _WITH_OWN_KEYS}
-)
+WITH_OWN_KEYS = variant("Wan, autoregressive", runs=(_BLOCKS,), clean=_clean)
+
+
+def _of_call(
+    network: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> Adapter | None:
+    return WITH_OWN_KEYS if NATIVE in options else None
+
+
+WAN_CAUSAL = variant("Wan, autoregressive", "ar_model.CausalWanModel", of_call=_of_call)

@@ -7,7 +7,7 @@ active, as long as all rows are there to add it to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,12 +74,37 @@ def _speech(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]
     return Around(0, found.behind + rows)
 
 
+def _injected(name: str) -> Callable[[Any], ModelFacts]:
+    """Facts of a network that has all rows attend to a few words, behind some of its blocks.
+
+    Args:
+        name: the module that does, among its modules the list of attentions.
+    """
+
+    def facts(network: Any) -> ModelFacts:
+        found = WAN.facts(network)
+        module, _, attentions = name.partition(".")
+        times = len(getattr(getattr(network, module), attentions))
+        # queries and what comes out; the words are too few to count
+        return replace(found, beside=(2 * found.width**2 * times // sum(found.blocks), 0))
+
+    return facts
+
+
 # something is added to the tokens between the blocks
 SPREAD = replace(BLOCKS, enter=enter_each, full_length=True)
 
 WAN_CAMERA = variant("Wan Fun-Camera", "model.CameraWanModel")
 WAN_SCAIL = variant("Wan SCAIL", "model.SCAILWanModel", "model.SCAIL2WanModel", around=_scail)
-WAN_S2V = variant("Wan S2V", "model.WanModel_S2V", runs=(SPREAD,), around=_speech)
-WAN_ANIMATE = variant("Wan Animate", "model_animate.AnimateWanModel", runs=(SPREAD,))
-WAN_DANCER = variant("WanDancer", "model_wandancer.WanDancerModel", runs=(SPREAD,))
-WAN_VACE = variant("Wan VACE", "model.VaceWanModel", runs=(SPREAD,))
+WAN_S2V = variant(
+    "Wan S2V", "model.WanModel_S2V", runs=(SPREAD,), around=_speech,
+    facts=_injected("audio_injector.injector"),
+)  # fmt: skip
+WAN_ANIMATE = variant(
+    "Wan Animate", "model_animate.AnimateWanModel", runs=(SPREAD,),
+    facts=_injected("face_adapter.fuser_blocks"),
+)  # fmt: skip
+WAN_DANCER = variant(
+    "WanDancer", "model_wandancer.WanDancerModel", runs=(SPREAD,),
+    facts=_injected("music_injector.injector"),
+)  # fmt: skip

@@ -10,7 +10,7 @@ from motioncache_pack import kernels
 from motioncache_pack.motioncache_core.common.reasons import because, code_of
 from motioncache_pack.motioncache_core.engine.session import Session
 from motioncache_pack.motioncache_core.models import registry
-from motioncache_pack.motioncache_core.models.wan_causal import NATIVE, WAN_CAUSAL
+from motioncache_pack.motioncache_core.models.wan_causal import WAN_CAUSAL, WITH_OWN_KEYS
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
@@ -184,10 +184,9 @@ def test_the_call_that_writes_finished_frames_is_computed(monkeypatch):
 
 def test_a_skipped_call_that_leaves_the_end_where_it_was_is_wrong(monkeypatch):
     """The trap: the sampler takes the frames' rows off again, and those before lose theirs."""
-    inside = WAN_CAUSAL.by_option[NATIVE]
-    (run,) = inside.runs
+    (run,) = WITH_OWN_KEYS.runs
     left_out = replace(run, shadow=replace(run.shadow, skip=lambda args: None))
-    wrong = replace(WAN_CAUSAL, by_option={NATIVE: replace(inside, runs=(left_out,))})
+    wrong = replace(WAN_CAUSAL, of_call=lambda *_: replace(WITH_OWN_KEYS, runs=(left_out,)))
     state = new_state()
     plain(state, noisy(0), 0.9)
     wanted, errors = plain(next_block(state), noisy(1), 0.8), []

@@ -6,6 +6,7 @@ the keys and values of video rows that are not active are swapped for the stored
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +58,8 @@ class Family:
         video_keys: the video rows of the keys of its attention, as a view in the host's form.
         sites: the attention calls of a block, from 1, whose keys hold video rows.
         reads_input: whether the host reads what entered the first block again, behind it.
+        beside: attention calls of a block beside the stack, of which the first is kept; 0 where
+            there are none, or they always run on all rows.
         held: likewise the rows of conditions that the network's head reads, whose answers are
             reused with the video's.
         name: of the tokens among a block's arguments.
@@ -71,6 +74,7 @@ class Family:
     video_keys: Callable[[Tensor, Call], Tensor]
     sites: tuple[int, ...] = (1,)
     reads_input: bool = False
+    beside: int = 0
     held: Callable[[str, Tensor, Call], Tensor] | None = None
     name: str = "img"
 
@@ -98,9 +102,16 @@ class Oracle:
         entered: list[Tensor] = []
         first: list[str] = []
         running: list[Any] = [None, 0]
+        beside = itertools.count(0)
 
         def attention(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
             running[1] += 1
+            if running[0] is None and family.beside:
+                number = next(beside)
+                if number % family.beside == 0:
+                    k, v = k.clone(), v.clone()
+                    for name, fresh in (("k", k), ("v", v)):
+                        self._mix(("beside", number, name), family.video_keys(fresh, call), active)
             if running[0] is not None and running[1] in family.sites:
                 k, v = k.clone(), v.clone()
                 for name, fresh in (("k", k), ("v", v)):
@@ -174,6 +185,7 @@ def _variant(
     before: int = 0,
     batch: int = 1,
     framewise: bool = False,
+    beside: int = 0,
     **given: tuple[int, ...] | int,
 ) -> Family:
     """A network with rows around the video's, or with something between the blocks.
@@ -204,7 +216,7 @@ def _variant(
         find_adapter(network)[0], network, tokens, call,
         tuple(("double_block", i) for i in range(len(network.blocks))),
         lambda _, x, __: x[:, video], lambda keys, _: keys[:, video],
-        reads_input=isinstance(network, Hints),
+        reads_input=isinstance(network, Hints), beside=beside,
     )  # fmt: skip
 
 
@@ -299,7 +311,16 @@ FAMILIES: dict[str, Callable[[], Family]] = {
         reference_latent=(16, 2, 6, 8), pose_latents=(16, 4, 2, 4),
     ),
     "vace": lambda: _variant(
-        network(Hints, "model", "VaceWanModel"), vace_context=(16, 4, 6, 8)
+        network(Hints, "model", "VaceWanModel"), beside=2, vace_context=(1, 16, 4, 6, 8)
+    ),
+    "vace, two samples": lambda: _variant(
+        network(Hints, "model", "VaceWanModel"), beside=2, batch=2, vace_context=(1, 16, 4, 6, 8)
+    ),
+    "vace, two contexts": lambda: _variant(
+        network(Hints, "model", "VaceWanModel"), vace_context=(2, 16, 4, 6, 8)
+    ),
+    "vace, last block hinted": lambda: _variant(
+        network(Hints, "model", "VaceWanModel", hinted=(0, 2)), vace_context=(1, 16, 4, 6, 8)
     ),
     "s2v": lambda: _variant(
         network(Speech, "model", "WanModel_S2V", timed=True, behind=True), frames=4,

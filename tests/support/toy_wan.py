@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -141,32 +142,44 @@ class RowsAround(DemoWan):
         return x
 
 
-class Hints(RowsAround):
-    """Blocks of a second kind run on all rows beside the main ones, and what they say is written
-    into the tokens between those."""
+class SideBlock(Block):
+    """A block whose answer is a hint, and what the next one goes on from."""
 
-    def __init__(self, hinted: Sequence[int] = (0, 2)) -> None:
+    def __init__(self, first: bool) -> None:
+        super().__init__(256, 192, 2, False)
+        self.first, self.after = first, nn.Linear(256, 256)
+
+    def forward(self, c: Tensor, x: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The first one sees what entered the stack, too."""
+        c = super().forward(c + x if self.first else c, **kwargs)
+        return self.after(c), c
+
+
+class Hints(RowsAround):
+    """Blocks of a second kind beside the main ones, and what they say is written into the tokens
+    between those."""
+
+    def __init__(self, hinted: Sequence[int] = (0, 1)) -> None:
         super().__init__(flat_modulation=True)
-        self.hinted = tuple(hinted)
-        self.vace_blocks = nn.ModuleList(Block(256, 192, 2, False) for _ in hinted)
+        self.vace_layers_mapping = {layer: n for n, layer in enumerate(hinted)}
+        self.vace_blocks = nn.ModuleList(SideBlock(n == 0) for n in range(len(hinted)))
 
     def started(
         self, x: Tensor, e: Tensor, table: Tensor, context: Tensor, options: dict[str, Any]
     ) -> None:
         """The tokens as they are when the first block runs are read again behind it."""
-        hint = self.embed(self.given["vace_context"])
-        self.state = {"c": hint, "x": x, "args": (e[:, None], table, context), "options": options}
+        controls = [self.embed(c) for c in self.given["vace_context"].unbind(1)]
+        shared = {"x": x, "e": e[:, None], "freqs": table, "context": context}
+        self.state = {"c": controls, "shared": {**shared, "transformer_options": options}}
 
     def between(self, index: int, x: Tensor, video: int) -> Tensor:
         """In place."""
-        if index not in self.hinted:
+        place = self.vace_layers_mapping.get(index)
+        if place is None:
             return x
-        place, (e, table, context) = self.hinted.index(index), self.state["args"]
-        c = self.state["c"] + self.state["x"] if place == 0 else self.state["c"]
-        self.state["c"] = self.vace_blocks[place](
-            c, e, table, context, transformer_options=self.state["options"]
-        )
-        x += 0.5 * self.state["c"]
+        for i, c in enumerate(self.state["c"]):
+            hint, self.state["c"][i] = self.vace_blocks[place](c, **self.state["shared"])
+            x += 0.8 * hint
         return x
 
 
@@ -177,6 +190,9 @@ class Speech(RowsAround):
         super().__init__(**how)
         self.injected = tuple(injected)
         self.injector = Attention(256, 2)
+        # where the three of them have their attentions
+        held = SimpleNamespace(injector=[self.injector], fuser_blocks=[self.injector])
+        self.audio_injector = self.music_injector = self.face_adapter = held
 
     def between(self, index: int, x: Tensor, video: int) -> Tensor:
         """The frames are told apart by how many rows there are."""
