@@ -23,12 +23,12 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather, Shadow, SideBlocks
+from ..models.block_stream import BlockRun, BlockStream, RowGather, SideBlocks
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
-from .shadow import shadowed
+from .shadow import beside, hidden
 
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
@@ -123,25 +123,19 @@ class BlockHooks:
         with ExitStack() as stack:
             stack.enter_context(self._attention.in_call())
             for run in {run.hook: run for run, _ in self._blocks}.values():
-                if run.shadow is None:
-                    continue
-                name = run.shadow.name
-                stand_ins = [
-                    partial(self._stand_in, run.shadow, self._hidden[(run.hook, i)], block)
-                    for i, block in enumerate(getattr(network, name))
-                ]
-                stack.enter_context(shadowed(network, name, stand_ins))
+                if run.shadow is not None:
+                    stack.enter_context(hidden(network, run, self._hidden, lambda: self._gather))
             if self._side is not None:
-                side = self._side
-                beside = [
-                    partial(self._run_beside, side, i, block)
-                    for i, block in enumerate(getattr(network, side.name))
-                ]
-                stack.enter_context(shadowed(network, side.name, beside))
+                stack.enter_context(beside(network, self._side, self._run_beside))
             yield
 
     def _run_beside(
-        self, side: SideBlocks, index: int, block: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        side: SideBlocks,
+        index: int,
+        block: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         # their keys are kept behind those of the stack
         slot = sum(len(run.keys) for run, _ in self._blocks) + index
@@ -149,9 +143,8 @@ class BlockHooks:
         if self.plan.kind == REUSE:
             return side.skip(*args, **kwargs)
         if gather is not None:
-            args, kwargs = retry_with_room(
-                self._state, lambda: side.take(index, args, kwargs, gather)
-            )
+            taken = partial(side.take, index, args, kwargs, gather)
+            args, kwargs = retry_with_room(self._state, taken)
 
         def run() -> Any:
             with self._attention.in_block([StoredSite(slot, side.site, 0, 0)]):
@@ -160,19 +153,6 @@ class BlockHooks:
         out = retry_with_room(self._state, run)
         self._attention.check_attended(slot)
         return out
-
-    def _stand_in(
-        self,
-        shadow: Shadow,
-        patch: BlockPatch,
-        block: Callable[..., Any],
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        def original(call: dict[str, Any]) -> dict[str, Any]:
-            return shadow.call(block, call, self._gather)
-
-        return shadow.answer(patch(shadow.bind(*args, **kwargs), {"original_block": original}))
 
     def _patch(
         self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None

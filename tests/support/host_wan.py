@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.registry import find_adapter
-from motioncache_pack.tests.support.families import Call, Family
+from motioncache_pack.tests.support.family import Call, Family
 from torch import Tensor
 
 SIZES = {"dim": 256, "ffn_dim": 384, "num_heads": 2, "num_layers": 4, "text_dim": 4096,
