@@ -23,7 +23,7 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather, SideBlocks
+from ..models.block_stream import GRID, BlockRun, BlockStream, RowGather, SideBlocks
 from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
@@ -111,8 +111,10 @@ class BlockHooks:
             held[key] = self._patch(index, run, slot, patches.get(key))
             slot += len(run.keys)
         replaced["dit"] = patches
+        grid = self._layout.frames, self._layout.height, self._layout.width
         return {
             **options,
+            **({GRID: grid} if self._hidden else {}),
             "patches_replace": replaced,
             "optimized_attention_override": attention_hook(),
         }

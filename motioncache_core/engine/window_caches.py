@@ -95,6 +95,9 @@ class WindowCaches:
         if context.reuse:
             settings, run = spread(context.settings, context.run)
             context = replace(context, settings=settings, run=run)
+        if adapter.one_list:
+            shared = replace(context.settings, cfg_mask="shared")
+            context = replace(context, settings=shared)
         return ClipCache(
             context, adapter, facts, layout, self._memory[facts],
             forcing=call.forcing, position=position,

@@ -95,6 +95,16 @@ def flow_clean(video: Tensor, level: Tensor, output: Tensor) -> Tensor:
     return video.float() - level * output.float()
 
 
+def given_clean(video: Tensor, level: Tensor, output: Tensor) -> Tensor:
+    """The clean video of a call of the model around the network, fp32, which is what it gives."""
+    return output.float()
+
+
+# where a call is taken over: of the network, or of the model around it, which is given noisy
+# latents and gives clean ones
+NETWORK, MODEL = "network", "model"
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One family of diffusion transformers.
@@ -117,6 +127,8 @@ class Adapter:
         around: what stands around the video rows, from a grid and a call's keyword arguments.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
+        entry: whose calls are taken over, the network's or those of the model around it.
+        one_list: whether all batch rows of a call have to compute the same rows.
         of_call: the adapter that describes a call better, from network, options and arguments;
             None where that is this one.
         side: blocks beside the stack.
@@ -143,6 +155,8 @@ class Adapter:
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
     beside: Mapping[str, str] = field(default_factory=dict)
+    entry: str = NETWORK
+    one_list: bool = False
     of_call: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Adapter | None] = always_this
     side: SideBlocks | None = None
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None

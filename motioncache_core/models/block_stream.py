@@ -17,6 +17,8 @@ Arguments = dict[str, Any]
 # under which key of a call's options its blocks find the rows in front of the video's and behind
 # them, where nothing that the host hands over tells them
 ROWS_AROUND = "motioncache_rows_around"
+# frames, rows and columns of the tokens, for blocks that are hidden
+GRID = "motioncache_grid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_name
+from .cogvideo import COGVIDEO
+from .cosmos import COSMOS
 from .hunyuan_video import HUNYUAN_VIDEO
+from .mochi import MOCHI
 from .wan import WAN
 from .wan_causal import WAN_CAUSAL
 from .wan_humo import WAN_HUMO
@@ -14,7 +17,7 @@ from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAI
 
 ADAPTERS: tuple[Adapter, ...] = (
     WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER, WAN_CAUSAL,
-    HUNYUAN_VIDEO,
+    HUNYUAN_VIDEO, COSMOS, COGVIDEO, MOCHI,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapter import Adapter
+from .adapter import MODEL, Adapter, given_clean
 from .block_stream import Arguments, BlockRun, RowGather, Shadow
 from .wan import BLOCKS
 from .wan_variants import variant
@@ -68,11 +68,6 @@ def _skip(args: Mapping[str, Any]) -> None:
     cache["end"] += args["img"].shape[1]
 
 
-def _clean(video: Tensor, level: Tensor, output: Tensor) -> Tensor:
-    """The call is that of the model around the network, which gives clean video."""
-    return output.float()
-
-
 _BLOCKS: BlockRun = replace(
     BLOCKS,
     hook="causal_block",
@@ -81,7 +76,9 @@ _BLOCKS: BlockRun = replace(
     writes_input=True,
     shadow=Shadow("blocks", _bind, _call, lambda out: out["img"], _skip),
 )
-WITH_OWN_KEYS = variant("Wan, autoregressive", runs=(_BLOCKS,), clean=_clean)
+WITH_OWN_KEYS = variant(
+    "Wan, autoregressive", runs=(_BLOCKS,), clean=given_clean, entry=MODEL, timestep_scale=1.0
+)
 
 
 def _of_call(

@@ -27,7 +27,7 @@ from ...motioncache_core import (
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
-from . import answers, own_cache
+from . import answers, model_entry, own_cache
 from .answers import ANSWERS
 from .compiled import (
     COMPILE_ARGUMENTS,
@@ -88,7 +88,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, own_cache.evaluate)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, model_entry.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
@@ -194,6 +194,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         out: Tensor = executor(x, timestep, *args, **kwargs)
         return out
     network = executor.class_obj
+    if model_entry.entered_here(network, options):
+        inside: Tensor = executor(x, timestep, *args, **kwargs)
+        return inside
     adapter, _ = find_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
     if forcing is not None:

@@ -57,7 +57,7 @@ class Run:
 
         return self.session.evaluate(
             ModelCall(
-                self.network, run, x, 1000 * sigma, ("cond",), {"ar_state": self.state},
+                self.network, run, x, sigma, ("cond",), {"ar_state": self.state},
                 part=self.state["start_frame"], whole=whole,
             )
         )  # fmt: skip
