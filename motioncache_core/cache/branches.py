@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,8 +27,10 @@ class BranchRows:
         filled: whether a full evaluation has stored residuals.
         iteration: number of the last evaluation that the branches took part in.
         around: rows around the video's in the keys.
+        view: whether the tensors are parts of a batch's.
         device: the model's, where residual and slope are in the host's memory; else None.
-        beside: what the blocks added to the rows around the video's, `(B, P, C)`; None without.
+        beside: what the blocks added to the rows around the video's, `(B, P, C)`, and to tokens of
+            another kind, as far as there are any.
     """
 
     keys: tuple[BranchKey, ...]
@@ -40,7 +42,8 @@ class BranchRows:
     iteration: int = -1
     device: torch.device | None = None
     around: int = 0
-    beside: Tensor | None = None
+    beside: list[Tensor] = field(default_factory=list)
+    view: bool = False
 
     def take_part(self, evaluation: int, least: int) -> None:
         """The branches are called in this evaluation. Ones that were last called before `least`
@@ -128,7 +131,8 @@ class BranchRows:
                     self.iteration,
                     self.device,
                     self.around,
-                    None if self.beside is None else self.beside[rows],
+                    [added[rows] for added in self.beside],
+                    view=True,
                 )
             )
         return parts
@@ -144,7 +148,7 @@ class BranchRows:
             settle(device)
         slopes = [p.slope for p in parts if p.slope is not None]
         stores = [p.kv for p in parts if p.kv is not None]
-        beside = [p.beside for p in parts if p.beside is not None]
+        beside = zip(*(p.beside for p in parts), strict=True)
         joined = cls(
             tuple(key for p in parts for key in p.keys),
             parts[0].samples,
@@ -155,7 +159,7 @@ class BranchRows:
             min(p.iteration for p in parts),
             device,
             parts[0].around,
-            torch.cat(beside) if len(beside) == len(parts) else None,
+            [torch.cat(added) for added in beside],
         )
         if device is not None:
             joined._hold(moved_to_host(joined._held(), device))
@@ -187,6 +191,33 @@ class BranchTable:
             return None
         self.put(joined)
         return joined
+
+    def keep(self, keys: Collection[BranchKey]) -> None:
+        """Drop all branches but these."""
+        if all(key in keys for key in self.entries):
+            return
+        for owner in self._all():
+            parts = [owner] if all(key in keys for key in owner.keys) else owner.split()
+            for part in parts:
+                if any(key not in keys for key in part.keys):
+                    del self.entries[part.keys[0]]
+                elif part.view:
+                    self._own(part)
+
+    def _own(self, part: BranchRows) -> None:
+        """A view keeps the memory of those that were beside it."""
+        try:
+            self.put(BranchRows.join([part]))
+        except torch.OutOfMemoryError:
+            for key in part.keys:
+                self.entries.pop(key, None)
+
+    def forget(self, keys: Sequence[BranchKey]) -> None:
+        """Drop these branches, and those that share a batch with one of them."""
+        for owner in [self.entries[key] for key in keys if key in self.entries]:
+            for key in owner.keys:
+                if self.entries.get(key) is owner:
+                    del self.entries[key]
 
     def put(self, rows: BranchRows) -> None:
         """Remember these branches, replacing what was known of them."""

@@ -18,17 +18,26 @@ from torch import Tensor, nn
 
 from ..cache import residuals
 from ..cache.branches import BranchRows
-from ..common.decision_kinds import DENSE, REUSE
+from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import GRID, BlockRun, BlockStream, RowGather, SideBlocks
-from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
+from ..models.adapter import Adapter, Around, ModelFacts
+from ..models.block_stream import (
+    GRID,
+    ROWS_AROUND,
+    BlockRun,
+    BlockStream,
+    RowGather,
+    SideBlocks,
+)
+from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
 from .shadow import beside, hidden
+
+NOT_HOOKED = "no block was reached: the model did not call its block hooks"
 
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
@@ -42,7 +51,15 @@ class BlockHooks:
 
     Args:
         layout: of the video rows.
+        network: has the blocks.
+        around: what stands around the video rows.
         compiled: see `find_compiled`.
+        callers: see `BlockAttention`.
+
+    Attributes:
+        failed: what went wrong in a partial evaluation, whoever has caught it since.
+        output: video rows behind the last block, `(B, L, C)`.
+        block_calls: how often an original block was called.
     """
 
     def __init__(
@@ -52,22 +69,27 @@ class BlockHooks:
         layout: TokenLayout,
         adapter: Adapter,
         facts: ModelFacts,
+        network: object = None,
+        around: Around | None = None,
         compiled: nn.Module | None = None,
+        callers: dict[int, Caller] | None = None,
     ) -> None:
         self._planner, self._ops, self._layout = planner, ops, layout
         self._blocks, self._compiled = adapter.blocks(facts), compiled
-        self._side = adapter.side
+        self._network, self._known, self._side = network, around or Around(), adapter.side
         self._copies = any(run.writes_input for run, _ in self._blocks)
+        self._callers = callers
         self._attention = BlockAttention(None, copies=False)
         # for blocks that the host does not let us replace
         self._hidden: dict[tuple[str, int], BlockPatch] = {}
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
-        # rows around the video's in what enters the first block
-        self._beside: Tensor | None = None
+        # what enters the first block besides the video
+        self._beside: list[Tensor] = []
         self._around = (0, 0)
         self._gather: RowGather | None = None
+        self.failed: str | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
 
@@ -75,7 +97,7 @@ class BlockHooks:
     def plan(self) -> CallPlan:
         """The plan; made when the first block is reached."""
         if self._plan is None:
-            raise CacheShapeError("no block was reached: the model did not call its block hooks")
+            raise CacheShapeError(NOT_HOOKED)
         return self._plan
 
     def computed(self, layout: TokenLayout) -> list[bool]:
@@ -98,7 +120,8 @@ class BlockHooks:
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
         previous = options.get("optimized_attention_override")
-        self._attention = BlockAttention(previous, copies=self._compiled is not None)
+        copies = self._compiled is not None
+        self._attention = BlockAttention(previous, copies, self._callers)
         replaced = dict(options.get("patches_replace", {}))
         patches = dict(replaced.get("dit", {}))
         slot = 0
@@ -106,9 +129,9 @@ class BlockHooks:
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
-            key = run.hook, i
-            held = patches if run.shadow is None else self._hidden
-            held[key] = self._patch(index, run, slot, patches.get(key))
+            own = None if run.call is None else partial(run.call, self._network, i)
+            key, held = (run.hook, i), patches if run.shadow is None else self._hidden
+            held[key] = self._patch(index, run, slot, patches.get(key), own)
             slot += len(run.keys)
         replaced["dit"] = patches
         grid = self._layout.frames, self._layout.height, self._layout.width
@@ -120,15 +143,17 @@ class BlockHooks:
         }
 
     @contextmanager
-    def running(self, network: object) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
         """While the network is called with `options`."""
         with ExitStack() as stack:
             stack.enter_context(self._attention.in_call())
             for run in {run.hook: run for run, _ in self._blocks}.values():
                 if run.shadow is not None:
-                    stack.enter_context(hidden(network, run, self._hidden, lambda: self._gather))
+                    stack.enter_context(
+                        hidden(self._network, run, self._hidden, lambda: self._gather)
+                    )
             if self._side is not None:
-                stack.enter_context(beside(network, self._side, self._run_beside))
+                stack.enter_context(beside(self._network, self._side, self._run_beside))
             yield
 
     def _run_beside(
@@ -157,19 +182,25 @@ class BlockHooks:
         return out
 
     def _patch(
-        self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
+        self,
+        index: int,
+        run: BlockRun,
+        slot: int,
+        previous: BlockPatch | None,
+        own: BlockFunction | None,
     ) -> BlockPatch:
         def patch(args: dict[str, Any], extra: dict[str, BlockFunction]) -> dict[str, Any]:
-            original = extra["original_block"]
+            original = own or extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
                 self.block_calls += 1
                 # what a block has written into its input cannot be run again; the whole call can
                 branches = None if run.writes_input else self._state
-                out = retry_with_room(
-                    branches, lambda: self._run_original(run, slot, original, call)
-                )
-                self._attention.check_attended(index)
+                with self._noting():
+                    out = retry_with_room(
+                        branches, lambda: self._run_original(run, slot, original, call)
+                    )
+                    self._attention.check_attended(index)
                 return out
 
             def chained(call: dict[str, Any]) -> dict[str, Any]:
@@ -177,18 +208,39 @@ class BlockHooks:
                     return counted(call)
                 return previous(call, {**extra, "original_block": counted})
 
-            return self._run_block(index, run, args, chained)
+            with self._noting():
+                return self._run_block(index, run, args, chained)
 
         return patch
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What goes wrong in a partial evaluation, inside of code that may catch it."""
+        try:
+            yield
+        except Exception as error:
+            if self._gather is not None:
+                self.failed = self.failed or str(error)
+            raise
+
+    @property
+    def reached(self) -> bool:
+        """Whether the first block has been reached."""
+        return self._plan is not None
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some rows run."""
+        return self._plan is not None and self._plan.kind == PARTIAL
 
     def _run_original(
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
         sites = [StoredSite(slot + i, s, *s.around(call)) for i, s in enumerate(run.keys)]
         gather = self._gather
-        told = (
-            {} if gather is None else {q.call: partial(q.attend, gather, call) for q in run.queries}
-        )
+        told = {}
+        if gather is not None:
+            told = {q.call: partial(q.attend, gather, call) for q in run.queries}
         with ExitStack() as stack:
             stack.enter_context(self._attention.in_block(sites, told))
             if self._compiled is not None:
@@ -204,39 +256,41 @@ class BlockHooks:
         first, last = index == 0, index == len(self._blocks) - 1
         if first:
             args = self._begin(run, args)
-        plan = self.plan
+        plan, gather = self.plan, self._gather
         if plan.kind == REUSE:
             if run.shadow is not None:
                 run.shadow.skip(args)
             # what the host adds between blocks has no place in the answer
             told = last if run.full_length else first
             return self._with_output(run, args) if told else args
-        whole, gather = run.stream(args), self._gather
+        whole = run.stream(args)
         if gather is not None:
             hand_over = run.enter if first or run.full_length else run.take
             args = retry_with_room(self._state, partial(hand_over, args, gather))
+        entering = run.stream(args).tokens.shape
         out = block(args)
+        tokens = run.tokens(out)
+        if gather is not None and tokens.shape != entering:
+            raise CacheShapeError(f"block {index} made {tuple(tokens.shape)} of {tuple(entering)}")
         if last:
-            tokens = run.tokens(out)
             if gather is not None:
                 padding = gather.padding(whole.before, whole.behind)
                 tokens = tokens[:, : tokens.shape[1] - padding]
             return self._finish(run, plan, replace(run.stream(args), tokens=tokens), out)
         if gather is not None and run.full_length:
             around = whole.before, whole.behind
-            tokens = retry_with_room(
-                self._state, lambda: gather.spread(whole.tokens, run.tokens(out), *around)
-            )
-            return run.with_tokens(out, tokens)
+            spread = partial(gather.spread, whole.tokens, tokens, *around)
+            return run.with_tokens(out, retry_with_room(self._state, spread))
         return out
 
     def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
         if self.output is None or self._state is None:
             raise CacheShapeError("the last block ran before the first")
-        stream = self._reused(run.stream(args), self._state)
-        return run.with_tokens(args, stream.with_video(self.output))
+        args = self._reused(run, args, self._state)
+        return run.with_tokens(args, run.stream(args).with_video(self.output))
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        self._mark(run, args)
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         stream = run.stream(args)
@@ -250,8 +304,8 @@ class BlockHooks:
             return args
         self._input = video.clone() if self._copies else video
         self._around = stream.before, stream.behind
-        # these are few, and of a tensor that blocks may write into
-        self._beside = stream.others(*self._around)
+        # few rows, and of tensors that blocks may write into
+        self._beside = [t.clone() for t in self._others(run, stream, args)]
         if plan.rows is not None:
             multiple = run.multiple(stream.tokens.shape[1], self._layout)
             rows, tokens = plan.rows, self._layout.tokens
@@ -259,13 +313,35 @@ class BlockHooks:
         self._attention.begin(plan, state.kv, self._gather)
         return args
 
-    def _reused(self, stream: BlockStream, state: BranchRows) -> BlockStream:
-        """The stream, the rows around the video's with what the blocks last added to them."""
-        others = stream.others(stream.before, stream.behind)
-        if others is None or state.beside is None:
-            return stream
-        first, last = (others + state.beside).split((stream.before, stream.behind), dim=1)
-        return replace(stream, tokens=torch.cat((first, stream.video, last), dim=1))
+    def _mark(self, run: BlockRun, args: dict[str, Any]) -> None:
+        """Leave what is around the video where all blocks of the call find it."""
+        if self._known == Around():
+            return
+        before, behind = self._known.before, self._known.behind
+        if behind is None:
+            behind = max(0, run.stream(args).tokens.shape[1] - before - self._layout.tokens)
+        args["transformer_options"][ROWS_AROUND] = before, behind
+
+    def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:
+        """What goes through the blocks besides the video."""
+        around = stream.others(*self._around)
+        sound = None if run.beside is None else run.beside(args)
+        return [tokens for tokens in (around, sound) if tokens is not None]
+
+    def _reused(self, run: BlockRun, args: dict[str, Any], state: BranchRows) -> dict[str, Any]:
+        """All besides the video with what the blocks last added to it."""
+        stream = run.stream(args)
+        self._around = stream.before, stream.behind
+        now = self._others(run, stream, args)
+        if not state.beside:
+            return args
+        added = [x + r for x, r in zip(now, state.beside, strict=True)]
+        if run.with_beside is not None:
+            args = run.with_beside(args, added.pop())
+        if added:
+            first, last = added[0].split(self._around, dim=1)
+            args = run.with_tokens(args, torch.cat((first, stream.video, last), dim=1))
+        return args
 
     def _finish(
         self, run: BlockRun, plan: CallPlan, stream: BlockStream, out: dict[str, Any]
@@ -275,10 +351,9 @@ class BlockHooks:
             raise CacheShapeError("the last block ran before the first")
         # rows behind others are no tensor of their own
         y = stream.video.contiguous()
-        if self._beside is not None:
-            beside = stream.others(*self._around)
-            state.beside = None if beside is None else beside - self._beside
-            self._beside = None
+        now = self._others(run, stream, out)
+        state.beside = [y - x for x, y in zip(self._beside, now, strict=True)]
+        self._beside = []
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True
@@ -287,8 +362,6 @@ class BlockHooks:
                 plan.note = plan.note or BYPASSED
             self._input = None
             return out
-        # with rows around, the video's of several batch rows do not follow each other in memory
-        y = y.contiguous()
         # from residuals that are not updated yet
         answers = retry_with_room(
             state, lambda: residuals.answers(self._ops, plan.updates, state, x, y)

@@ -11,13 +11,12 @@ from torch import Tensor
 from ..common.errors import UnsupportedModelError
 from ..common.host_transfer import joined, read
 from ..models.adapter import Adapter
-from ..models.block_stream import ROWS_AROUND
 from ..models.registry import find_adapter
 from ..policy.model_profile import MIN_LEVELS, Changes
 from ..sampling.model_call import BranchKey, ModelCall
 from .block_probe import BlockProbe
 from .devices import THREAD_DEVICE
-from .session import decline_reason
+from .limits import decline_reason
 
 _EPS = 1e-8
 
@@ -76,11 +75,8 @@ class Recorder:
                 "sampler such as KSampler, or bypass MotionCache Calibrate"
             )
         facts = adapter.facts(call.network)
-        layout = adapter.layout(facts, adapter.video(call.x))
-        around = adapter.around(facts, layout, call.arguments)
-        probe = BlockProbe(adapter, facts)
-        marked = {**call.options, ROWS_AROUND: (around.before, around.behind)}
-        out = call.run(probe.options(marked))
+        probe = BlockProbe(adapter, facts, call.network)
+        out = call.run(probe.options(call.options))
         self._reached = True
         if probe.residual is not None:
             self._note(call, adapter, probe)
@@ -111,7 +107,7 @@ class Recorder:
         tokens, modulation, residual = probe.tokens, probe.modulation, probe.residual
         if tokens is None or residual is None:
             return
-        levels = call.timestep.float() / adapter.timestep_scale
+        level = call.levels(adapter.timestep_scale).amax()
         for i, key in enumerate(call.branches):
             rows = slice(i * call.samples, (i + 1) * call.samples)
             branch = self._branches.setdefault(key, _Branch())
@@ -121,7 +117,7 @@ class Recorder:
                 None if modulation is None else modulation(rows.start).float().clone(),
                 residual[rows].clone(),
             )
-            branch.levels.append(levels[rows].amax())
+            branch.levels.append(level)
             if branch.last is not None:
                 branch.changes.append(_changes(branch.last, now))
             branch.last = now

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cache.branches import BranchRows
 from ..cache.row_update import RowUpdate, RowUpdates
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
-from ..common.reasons import because
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.chunk_decision import Decision
 from ..policy.evaluation_plan import EvaluationPlan
@@ -59,29 +59,51 @@ class CallPlan:
     kv_updates: RowUpdates | None = None
 
 
-def call_plan(parts: list[Part], state: BranchRows, x: Tensor, keys: bool = True) -> CallPlan:
+def call_plan(
+    parts: list[Part],
+    state: BranchRows,
+    x: Tensor,
+    whole: Reason | None = None,
+    answers_beside: bool = False,
+    keys: bool = True,
+) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense.
 
     Args:
+        whole: why keys and values are not stored, where another node is in the way.
+        answers_beside: see `Adapter`.
         keys: whether keys and values are ours to keep, and not the model's.
     """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
-    whole = tokens + state.around
+    length = tokens + state.around
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
-    elif keys and kinds not in ({DENSE}, {REUSE}) and not (state.kv and state.kv.complete):
-        note = because("kv_incomplete")
+    elif (
+        kinds not in ({DENSE}, {REUSE})
+        and (keys or whole is not None)
+        and not (state.kv and state.kv.complete)
+    ):
+        note = whole or because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()
-        return CallPlan(DENSE, parts, None, tokens, note, pairs=whole * whole)
+        return CallPlan(DENSE, parts, None, tokens, note, pairs=length * length)
     if kinds == {REUSE}:
-        return CallPlan(REUSE, parts, None, 0)
+        if not answers_beside or state.kv is None or not state.kv.complete:
+            return CallPlan(REUSE, parts, None, 0)
+        # a network may not run on no row at all
+        parts = [Part(p.rows, _of_one_row(p.plan, tokens, x.device)) for p in parts]
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]
-    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * whole)
+    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * length)
+
+
+def _of_one_row(plan: EvaluationPlan, tokens: int, device: torch.device) -> EvaluationPlan:
+    """This plan with the first row computed besides."""
+    rows = torch.arange(tokens, dtype=torch.int32, device=device)
+    return replace(plan, rows=rows[:1], inverse=torch.where(rows == 0, 0, -1).int()[None])
 
 
 def causal_call_plan(

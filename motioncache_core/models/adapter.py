@@ -52,13 +52,14 @@ class Around:
     """What stands around the video rows in what enters the first block. It is always computed.
 
     Attributes:
-        before, behind: rows in front of the video's and behind them.
+        before, behind: rows in front of the video's and behind them; behind them None for all
+            that are left of what enters the first block.
         first, last: latent frames at the video's start and end that are conditions: their rows
             are among those, and the token grid that is decided on has only the frames between.
     """
 
     before: int = 0
-    behind: int = 0
+    behind: int | None = 0
     first: int = 0
     last: int = 0
 
@@ -125,6 +126,9 @@ class Adapter:
         unfit: why this network of a supported class is declined; None if it is not.
         patches: further patches of the host that would see gathered rows.
         around: what stands around the video rows, from a grid and a call's keyword arguments.
+        answers_beside: whether the network answers for rows around the video's too, sound for
+            instance. Where keys are kept, those are computed in calls that reuse the video, with
+            one row of it.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
         entry: whose calls are taken over, the network's or those of the model around it.
@@ -152,6 +156,7 @@ class Adapter:
     unfit: Callable[[Any], Reason | None] = any_instance
     patches: tuple[str, ...] = ("attn1_patch", "attn2_patch")
     around: Callable[[ModelFacts, TokenLayout, Mapping[str, Any]], Around] = nothing_around
+    answers_beside: bool = False
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
     beside: Mapping[str, str] = field(default_factory=dict)
@@ -173,6 +178,11 @@ class Adapter:
         """All blocks in the order in which they are called, with their number in their run."""
         runs = zip(self.runs, facts.blocks, strict=True)
         return [(run, i) for run, count in runs for i in range(count)]
+
+    @property
+    def packed(self) -> bool:
+        """Whether the video is a part of what is sampled, which the host packs into one row."""
+        return self.video is not whole
 
     def patched(self, patches: Mapping[str, Any]) -> Reason | None:
         """Why patches of other nodes are in the way; None if none of these is."""
@@ -201,5 +211,9 @@ class Adapter:
 
 def qualified_name(network: object) -> str:
     """Module and class of an object, "comfy.ldm.wan.model.WanModel" for instance."""
-    kind = type(network)
+    return qualified_class(type(network))
+
+
+def qualified_class(kind: type) -> str:
+    """The same of a class."""
     return f"{kind.__module__}.{kind.__qualname__}"

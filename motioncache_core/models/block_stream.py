@@ -159,6 +159,7 @@ class KeySite:
         flat: the host's keys or values as `(B, S, C)`.
         shaped: `(B, S, C)` as the host's form, from it and the host's tensor.
         mask: whether a mask over the keys may come; it stays valid, as all keys are there.
+        several_callers: whether the host's code that makes the call depends on the number of rows.
     """
 
     call: int = 1
@@ -166,6 +167,7 @@ class KeySite:
     flat: Callable[[Tensor], Tensor] = lambda keys: keys
     shaped: Callable[[Tensor, Tensor], Tensor] = lambda keys, host: keys
     mask: bool = False
+    several_callers: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,10 @@ class BlockRun:
         keys: the attention calls whose keys hold video rows.
         writes_input: whether a block writes into the tokens that it is given; the engine then
             keeps a copy of what entered the first one.
+        call: runs a block of the network, by its number, where the host's own function for it
+            cannot.
+        beside, with_beside: tokens `(B, A, C)` of another kind that go through the same blocks,
+            sound for instance, in arguments or answer; and those with others.
         full_length: whether the host works on all tokens between the blocks, token by token. Rows
             are then gathered in front of every block and spread behind it; what the host does to
             rows that are not active is read by nothing. `enter` is for every block.
@@ -257,6 +263,9 @@ class BlockRun:
     enter: Callable[[Mapping[str, Any], RowGather], Arguments]
     keys: tuple[KeySite, ...]
     writes_input: bool = False
+    call: Callable[[Any, int, Mapping[str, Any]], Arguments] | None = None
+    beside: Callable[[Mapping[str, Any]], Tensor] | None = None
+    with_beside: Callable[[Mapping[str, Any], Tensor], Arguments] | None = None
     full_length: bool = False
     queries: tuple[QuerySite, ...] = ()
     multiple: Callable[[int, TokenLayout], int] = lambda rows, layout: 1

@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..common.errors import CacheShapeError
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.distance import InputChange
 from .adapter import Adapter, Around, ModelFacts
 from .block_stream import Arguments, BlockRun, BlockStream, RowGather, rows_around
-from .joint_stream import heads_first, rows_of_table
+from .joint_stream import check_video, heads_first, rows_of_table
 
 # channels of the latent, its upsampled image and their mask: the super-resolution model
 _UPSCALER_CHANNELS = 98
@@ -38,11 +37,7 @@ def _facts(network: Any) -> ModelFacts:
 
 
 def _layout(facts: ModelFacts, x: Tensor) -> TokenLayout:
-    if x.ndim != 5:
-        raise CacheShapeError(
-            f"the latent has shape {tuple(x.shape)}; a video model takes (batch, channels, frames, "
-            "height, width). Use an empty video latent instead of an image latent"
-        )
+    check_video(x)
     frames, height, width = (n // p for n, p in zip(x.shape[2:], facts.patch, strict=True))
     return TokenLayout(frames, height, width)
 

@@ -43,13 +43,17 @@ def variant(name: str, *classes: str, **changes: Any) -> Adapter:
     return replace(WAN, name=name, classes=qualified, **changed)
 
 
+def _appended(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> int:
+    """Rows of frames that were appended to the video."""
+    return around(facts, layout, {**arguments, "context_latents": ()}).behind or 0
+
+
 def _scail(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
     """Reference frames in front of the video's, poses behind them."""
     reference, poses = arguments.get("reference_latent"), arguments.get("pose_latents")
     return Around(
         0 if reference is None else rows_of(reference, facts.patch),
-        around(facts, layout, {**arguments, "context_latents": ()}).behind
-        + (0 if poses is None else rows_of(poses, facts.patch)),
+        _appended(facts, layout, arguments) + (0 if poses is None else rows_of(poses, facts.patch)),
     )
 
 
@@ -59,7 +63,7 @@ def reference_behind(
     """Reference frames behind the video's."""
     reference = arguments.get("reference_latent")
     behind = 0 if reference is None else rows_of(reference, facts.patch)
-    return Around(0, around(facts, layout, {**arguments, "context_latents": ()}).behind + behind)
+    return Around(0, _appended(facts, layout, arguments) + behind)
 
 
 def _speech(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
@@ -71,7 +75,7 @@ def _speech(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]
     height, width = motion.shape[-2:]
     frames = zip((1, 1, 4), (2, 4, 8), strict=True)
     rows = sum(n * (height // patch) * (width // patch) for n, patch in frames)
-    return Around(0, found.behind + rows)
+    return Around(0, (found.behind or 0) + rows)
 
 
 def _injected(name: str) -> Callable[[Any], ModelFacts]:

@@ -6,23 +6,27 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...motioncache_core import DeviceSessions, ModelCall, find_adapter
+from ...motioncache_core import DeviceSessions, ModelCall
 from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.common.reasons import because
 from ...motioncache_core.models.adapter import MODEL
 from ...motioncache_core.models.wan_causal import NATIVE
 from .compiled import plain
+from .engine_choice import known_adapter
+from .foreign import behind, foreign_code, note_of_partial
+from .passes import SESSION, passes_of
 from .run_facts import window_of
 
-SESSION = "motioncache_session"
+KEY = "motioncache"
 
 
 def entered_here(network: Any, options: dict[str, Any]) -> bool:
-    """Whether calls of a known network are taken over at the model around it."""
-    adapter, _ = find_adapter(network)
-    return (adapter.of_call(network, options, {}) or adapter).entry == MODEL
+    """Whether calls of a network are taken over at the model around it."""
+    adapter = known_adapter(network)
+    return adapter is not None and (adapter.of_call(network, options, {}) or adapter).entry == MODEL
 
 
 def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None,
@@ -48,7 +52,9 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
     network = plain(executor.class_obj.diffusion_model)
     if session is None or torch.compiler.is_compiling() or not entered_here(network, options):
         return run(options)
-    branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
+    passes = passes_of(options, len(x))
+    if not passes:
+        return run(options)
     # what writes finished frames into the network's keys and values is never left out
     written = state is not None and read(t.reshape(-1)[:1])[0] == 0
     return session.evaluate(
@@ -57,9 +63,12 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
             run,
             x,
             t.float(),
-            branches,
+            passes,
             options,
             window=window_of(options),
+            foreign=foreign_code(known_adapter(network), network, options),
+            partial_note=note_of_partial(options),
+            behind=behind(options, WrappersMP.APPLY_MODEL, KEY),
             part=None if state is None else state["start_frame"],
             whole=because("cache_written") if written else None,
         )

@@ -1,153 +1,17 @@
 """Small networks of the host's own classes, loaded by its loader and sampled by its samplers: every
-family that is known block by block, in the kinds of call that it has.
-
-To be imported by tests that have a host; nothing here imports it by itself.
-"""
+family that is known block by block, in the kinds of call that it has."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from motioncache_pack.motioncache_core.models.registry import find_adapter
-from motioncache_pack.tests.support.families import Family, Oracle
+from motioncache_pack.tests.comfyui.host_weights import HostFamily, drawn, filled, nested
+from motioncache_pack.tests.comfyui.ltx_host_families import LTX_HOST_FAMILIES
+from motioncache_pack.tests.support.families import kandinsky_block
 from torch import Tensor
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def filled(network: Any, tame: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Random weights of about unit gain for a network that was built empty; those with such words
-    in their name a tenth of it."""
-    rng, found = torch.Generator().manual_seed(0), {}
-    for name, value in network.state_dict().items():
-        if name.endswith("inv_freq"):
-            found[name] = 10000.0 ** (-torch.arange(value.numel()) / value.numel())
-            continue
-        made = torch.randn(value.shape, generator=rng)
-        if value.ndim > 1 and not name.endswith("scale_shift_table"):
-            made /= value[0].numel() ** 0.5
-        elif "norm" in name and name.endswith("weight"):
-            made = 1 + 0.1 * made
-        else:
-            made *= 0.1
-        found[name] = made * 0.1 if any(word in name for word in tame) else made
-    return found
-
-
-@dataclass(frozen=True)
-class HostFamily:
-    """One kind of call of a family.
-
-    Attributes:
-        model: makes the network on a host and has it loaded.
-        positive, negative: conditioning.
-        latent: what is sampled.
-        hooks: keys of all blocks, from the network.
-        before: condition rows between text and video that the network's head reads.
-        frames: latent frames of the token grid.
-        mask: of the sampler, which parts are denoised.
-        cfg: of the guider.
-    """
-
-    model: Callable[[Any], Any]
-    positive: list[Any]
-    negative: list[Any]
-    latent: Callable[[], Any]
-    hooks: Callable[[Any], list[tuple[str, int]]]
-    tokens: str = "img"
-    before: int = 0
-    frames: int = 3
-    mask: Callable[[], Any] | None = None
-    cfg: float = 3.0
-    sites: tuple[int, ...] = (1,)
-
-    def sample(self, host: Any, model: Any, steps: int = 6, **how: Any) -> Any:
-        """What a KSampler makes of it."""
-        how = {"cfg": self.cfg, "latent": self.latent(), "positive": self.positive,
-               "negative": self.negative, "seed": 3, **how}  # fmt: skip
-        if self.mask is not None:
-            how["noise_mask"] = self.mask()
-        return host.run(model, steps=steps, **how)
-
-
-@dataclass
-class WithOracle:
-    """A clone of a model whose every call is the oracle's, with rows that a test dictates.
-
-    Attributes:
-        rows: of each evaluation, its active video rows.
-        changed: how far the answers are from those of all rows, at most.
-    """
-
-    case: HostFamily
-    rows: list[Any]
-    oracles: dict[Any, Oracle] = field(default_factory=dict)
-    counts: dict[Any, int] = field(default_factory=dict)
-    changed: float = 0.0
-
-    def put(self, model: Any) -> Any:
-        model = model.clone()
-        model.add_wrapper_with_key("diffusion_model", "oracle", self._call)
-        return model
-
-    def _call(self, executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        options = next(o for o in (*args, *kwargs.values()) if isinstance(o, dict) and "uuids" in o)
-        network = executor.class_obj
-        key = tuple(options["cond_or_uncond"])
-        index = self.counts.get(key, 0)
-        self.counts[key] = index + 1
-        if key not in self.oracles:
-            self.oracles[key] = Oracle(host_family(self.case, network, x))
-
-        def run(_: Any, ours: dict[str, Any]) -> Any:
-            merged = {**options, **ours}
-            given = [copied(x), *(merged if a is options else a for a in args)]
-            return executor(*given, **{k: merged if a is options else a for k, a in kwargs.items()})
-
-        call = SimpleNamespace(run=run)
-        self.oracles[key].family = host_family(self.case, network, x)
-        out = self.oracles[key].call(call, self.rows[index])
-        bare = run(None, {})
-        pairs = zip(parts(out), parts(bare), strict=True)
-        self.changed = max(self.changed, *(float((a - b).abs().max()) for a, b in pairs))
-        return out
-
-
-def parts(out: Any) -> list[Tensor]:
-    """The tensors of a latent or an answer."""
-    nested = getattr(out, "tensors", out)
-    return list(nested) if isinstance(nested, (list, tuple)) else [nested]
-
-
-def copied(x: Any) -> Any:
-    return [t.clone() for t in x] if isinstance(x, list) else x.clone()
-
-
-def host_family(case: HostFamily, network: Any, x: Any) -> Family:
-    """For the oracle: the video's rows are the last ones in every tensor."""
-    adapter, declined = find_adapter(network)
-    assert declined is None
-    facts = adapter.facts(network)
-    whole = adapter.layout(facts, adapter.video(x))
-    tokens = case.frames * whole.spatial
-
-    def last(_: str, stream: Tensor, __: Any) -> Tensor:
-        return stream[..., -tokens:, :]
-
-    def held(_: str, stream: Tensor, __: Any) -> Tensor:
-        return stream[..., -tokens - case.before : stream.shape[-2] - tokens, :]
-
-    return Family(
-        adapter, network, tokens, lambda *_: None, tuple(case.hooks(network)), last,
-        lambda keys, _: keys.transpose(1, 2)[:, -tokens:], sites=case.sites,
-        held=held if case.before else None, name=case.tokens,
-    )  # fmt: skip
 
 
 def hunyuan_hooks(network: Any) -> list[tuple[str, int]]:
@@ -218,6 +82,89 @@ def newer(positive: Any = None, negative: Any = None, size: tuple[int, ...] = (3
     )  # fmt: skip
 
 
+def kandinsky_model(width: int = 128) -> Callable[[Any], Any]:
+    def make(host: Any) -> Any:
+        from comfy.ldm.kandinsky5.model import Kandinsky5
+
+        empty = Kandinsky5(
+            dtype=torch.float32, device="cpu", operations=host.ops.manual_cast, model_dim=width,
+            ff_dim=256, time_dim=64, num_text_blocks=2, num_visual_blocks=3,
+        )  # fmt: skip
+        weights = filled(empty, ("time_embeddings.out_layer.weight",))
+        return host.sd.load_diffusion_model_state_dict(weights)
+
+    return make
+
+
+def kandinsky(positive: dict[str, Any] | None = None, words: tuple[int, int] = (5, 5),
+              **how: Any) -> HostFamily:  # fmt: skip
+    texts = [
+        [[drawn(1, n, 3584, seed=seed),
+          {"pooled_output": drawn(1, 768, seed=seed + 50), **(positive or {})}]]
+        for seed, n in enumerate(words, 1)
+    ]  # fmt: skip
+    how = {"latent": lambda: torch.zeros(1, 16, 3, 8, 12), **how}
+    return HostFamily(
+        kandinsky_model(), *texts, hooks=lambda n: [("double_block", i) for i in range(3)],
+        tokens="x", own_call=kandinsky_block, **how,
+    )  # fmt: skip
+
+
+def minimax_model(**sizes: Any) -> Callable[[Any], Any]:
+    def make(host: Any) -> Any:
+        from comfy.ldm.minimax.model import MiniMaxH3Model
+
+        given = {
+            "hidden_size": 128, "num_layers": 3, "token_refiner_num_layers": 1,
+            "num_attention_heads": 2, "attention_head_dim": 128, "ffn_hidden_size": 192,
+            "text_dim": 48, "timestep_input_dim": 64, "time_embed_hidden_size": 64,
+            "time_embed_dim": 32, "rope_inv_freq_len": 16, **sizes,
+        }  # fmt: skip
+        empty = MiniMaxH3Model(
+            dtype=torch.float32, device="cpu", operations=host.ops.manual_cast, **given
+        )
+        weights = filled(empty, ("time_embedder.proj_out.weight",))
+        return host.sd.load_diffusion_model_state_dict(weights)
+
+    return make
+
+
+def video_and_sound(height: int = 4, width: int = 6) -> Any:
+    return nested(torch.zeros(1, 24, 7, height, width), torch.zeros(1, 32, 2, 37))
+
+
+def minimax(positive: dict[str, Any] | None = None, model: Any = None, **how: Any) -> HostFamily:
+    texts = [[[drawn(1, n, 48, seed=n), dict(positive or {})]] for n in (5, 6)]
+    how = {"latent": video_and_sound, "frames": 7, **how}
+    return HostFamily(
+        model or minimax_model(), *texts,
+        hooks=lambda n: [("double_block", i) for i in range(3)], **how,
+    )  # fmt: skip
+
+
+def levels_of_mask() -> Any:
+    """Frames that stay, rows at half the noise, and sound that stays."""
+    video, sound = torch.ones(1, 1, 7, 4, 6), torch.ones(1, 32, 2, 37)
+    video[:, :, 0], video[:, :, 1, :2], sound[..., :5] = 0, 0.5, 0
+    return nested(video, sound)
+
+
+KEYFRAMES = [
+    {"resolved_frame_index": 0, "latent": drawn(1, 24, 1, 4, 6, seed=4)},
+    {"resolved_frame_index": 21, "latent": drawn(1, 24, 1, 4, 6, seed=5),
+     "audio_latent": drawn(1, 32, 2, 3, seed=6)},
+]  # fmt: skip
+REFERENCES = [
+    {"kind": "image", "latent_h": 4, "latent_w": 4, "latent": drawn(1, 24, 1, 4, 4, seed=4)},
+    {"kind": "video_audio", "latent_t": 2, "latent_h": 4, "latent_w": 6, "ref_audio_t": 4,
+     "latent": drawn(1, 24, 2, 4, 6, seed=5), "audio_latent": drawn(1, 32, 2, 4, seed=6)},
+    {"kind": "audio", "ref_audio_t": 3, "audio_latent": drawn(1, 32, 2, 3, seed=7)},
+]  # fmt: skip
+CURVES = {"adaln_curve_grid": 33, "time_embed_dim": 8}
+
+REPLACED = {"time_dim_replace": drawn(1, 16, 1, 8, 12, seed=5), **IMAGE}
+REPLACED.pop("concat_latent_image")
+
 HOST_FAMILIES: dict[str, HostFamily] = {
     "hunyuan video": hunyuan(),
     "hunyuan video, texts apart": hunyuan(negative=texts(7, 2)),
@@ -244,6 +191,19 @@ HOST_FAMILIES: dict[str, HostFamily] = {
     ),
     "hunyuan video, two clips": hunyuan(latent=lambda: torch.zeros(2, 16, 3, 8, 12)),
     "hunyuan video, other size": hunyuan(latent=lambda: torch.zeros(1, 16, 5, 6, 4), frames=5),
+    "kandinsky 5": kandinsky(),
+    "kandinsky 5, texts apart": kandinsky(words=(5, 7)),
+    "kandinsky 5, two clips": kandinsky(latent=lambda: torch.zeros(2, 16, 3, 8, 12)),
+    "kandinsky 5, other size": kandinsky(latent=lambda: torch.zeros(1, 16, 5, 6, 4), frames=5),
+    "kandinsky 5, first frame given": kandinsky(REPLACED, before=FRAME, frames=2),
+    "minimax h3": minimax(),
+    "minimax h3, odd sides": minimax(latent=lambda: video_and_sound(5, 7)),
+    "minimax h3, keyframes": minimax({"minimax_keyframes": KEYFRAMES}),
+    "minimax h3, references": minimax({"minimax_refs": REFERENCES}),
+    "minimax h3, tags": minimax({"minimax_token_tags": torch.tensor([[1, 1, 0, 0, 1, 1]])}),
+    "minimax h3, masks": minimax(mask=levels_of_mask),
+    "minimax h3, curves": minimax(model=minimax_model(**CURVES)),
+    **LTX_HOST_FAMILIES,
     "hunyuan video 1.5": newer(double=3),
     "hunyuan video 1.5, odd sides": newer(size=(2, 5, 7), single=1),
     "hunyuan video 1.5, glyphs": newer(texts(5, 1, **GLYPHS), byt5=True),

@@ -11,7 +11,8 @@ from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate
 from motioncache_pack.tests.models.test_contract import Run, known  # noqa: F401
 from motioncache_pack.tests.support.assert_close import relative_error
-from motioncache_pack.tests.support.families import FAMILIES, Oracle
+from motioncache_pack.tests.support.families import FAMILIES
+from motioncache_pack.tests.support.family import Oracle
 
 
 def wrong(monkeypatch, family, **changes):

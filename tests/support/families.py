@@ -1,4 +1,4 @@
-"""Every family of the contract test."""
+"""Every family of the contract test: a small network and its calls."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
+from motioncache_pack.motioncache_core.models.kandinsky import KANDINSKY
+from motioncache_pack.motioncache_core.models.minimax import MINIMAX_H3
 from motioncache_pack.motioncache_core.models.mochi import MOCHI
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
-from motioncache_pack.tests.support import toy_hidden, toy_hunyuan
-from motioncache_pack.tests.support.family import Call, Family, Oracle
+from motioncache_pack.tests.support import toy_hidden, toy_hunyuan, toy_kandinsky, toy_minimax
+from motioncache_pack.tests.support.family import Call, Family
+from motioncache_pack.tests.support.ltx_families import LTX_FAMILIES
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
 from motioncache_pack.tests.support.wan_families import WAN_VARIANTS
 from torch import Tensor
-
-__all__ = ["FAMILIES", "Call", "Family", "Oracle"]
 
 SIZE = (3, 6, 8)
 
@@ -103,6 +104,68 @@ def _hunyuan(
     )  # fmt: skip
 
 
+def kandinsky_block(network: Any, index: int) -> Callable[..., Any]:
+    """A block as the host calls one that is not replaced."""
+
+    def call(args: dict[str, Any]) -> dict[str, Any]:
+        more = {name: args[name] for name in ("freqs", "transformer_options")}
+        block = network.visual_transformer_blocks[index]
+        return {"x": block(args["x"], args["context"], args["time_embed"], **more)}
+
+    return call
+
+
+def _kandinsky(batch: int = 1, given: int = 0) -> Family:
+    """`given`: frames at the start that are images."""
+    network = toy_kandinsky.Kandinsky5()
+    frame = SIZE[1] * SIZE[2] // 4
+    before = given * frame
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, toy_kandinsky.CHANNELS, *SIZE, generator=rng)
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(batch, 5, toy_kandinsky.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if given:
+            shape = (1, toy_kandinsky.CHANNELS, given, *SIZE[1:])
+            more["time_dim_replace"] = torch.randn(shape, generator=fixed)
+        return Call(x, torch.full((batch,), 950.0 - 80 * step), words, more)
+
+    return Family(
+        KANDINSKY, network, SIZE[0] * frame - before, call,
+        tuple(("double_block", i) for i in range(3)), lambda _, tokens, __: tokens[:, before:],
+        lambda keys, _: keys.transpose(1, 2)[:, before:],
+        held=(lambda _, tokens, __: tokens[:, :before]) if given else None,
+        name="x", own_call=kandinsky_block,
+    )  # fmt: skip
+
+
+def _minimax(condition: bool = False, levels: bool = False) -> Family:
+    network = toy_minimax.MiniMaxH3Model()
+    tokens = SIZE[0] * SIZE[1] * SIZE[2] // 4
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = [torch.randn(1, toy_minimax.CHANNELS, *SIZE, generator=rng),
+             torch.randn(1, 7, toy_minimax.SOUND, generator=rng)]  # fmt: skip
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(1, 5, toy_minimax.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if condition:
+            shape = (1, toy_minimax.CHANNELS, 1, *SIZE[1:])
+            more["condition"] = torch.randn(shape, generator=fixed)
+        if levels:
+            more["levels"] = (torch.arange(tokens) % 3 == 0).long()
+        return Call(x, torch.tensor([950.0 - 80 * step]), words, more)
+
+    return Family(
+        MINIMAX_H3, network, tokens, call, tuple(("double_block", i) for i in range(3)),
+        lambda _, stream, __: stream[None, -tokens:],
+        lambda keys, _: keys.transpose(1, 2)[:, -tokens:],
+    )  # fmt: skip
+
+
 def _words(batch: int = 1) -> Family:
     network, tokens = toy_hidden.Words().eval(), 36
 
@@ -135,5 +198,12 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "hunyuan video, first frame given": lambda: _hunyuan(replaced=True),
     "hunyuan video, more text than a frame": lambda: _hunyuan(text=15, replaced=True),
     "hunyuan video, reference": lambda: _hunyuan(reference=True),
+    "kandinsky 5": _kandinsky,
+    "kandinsky 5, first frame given": lambda: _kandinsky(given=1),
+    "kandinsky 5, two clips": lambda: _kandinsky(batch=2),
+    "minimax h3": _minimax,
+    "minimax h3, condition": lambda: _minimax(condition=True),
+    "minimax h3, rows at levels of their own": lambda: _minimax(levels=True),
+    **LTX_FAMILIES,
     "hunyuan video, two clips": lambda: _hunyuan(replaced=True, batch=2),
-}  # fmt: skip
+}

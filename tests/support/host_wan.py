@@ -60,7 +60,7 @@ class Variant:
         before, behind: rows around the video's, from tokens of the grid.
         size, other: latent frames, rows and columns; another choice of them.
         metadata: the checkpoint's.
-        beside: see `Family`.
+        side_calls: see `Family`.
         loaded: the class that ComfyUI makes of it, where that is another one.
     """
 
@@ -73,7 +73,7 @@ class Variant:
     other: tuple[int, int, int] = (4, 12, 10)
     metadata: dict[str, str] = field(default_factory=dict)
     loaded: str = ""
-    beside: int = 0
+    side_calls: int = 0
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -146,7 +146,7 @@ def family(host: Any, variant: Variant) -> Family:
         adapter, network, tokens, lambda step, which: calls[which][step],
         tuple(("double_block", i) for i in range(len(network.blocks))),
         lambda _, x, __: x[:, video], lambda keys, _: keys[:, video],
-        reads_input=hasattr(network, "vace_blocks"), beside=variant.beside,
+        reads_input=hasattr(network, "vace_blocks"), side_calls=variant.side_calls,
     )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ VARIANTS: dict[str, Variant] = {
         "model.SCAIL2WanModel", {"in_dim": 20}, _scail2, lambda f, h, w: 2 * h * w,
         _pose_rows,
     ),
-    "vace": Variant("model.VaceWanModel", {"in_dim": 16, **VACE}, _vace, beside=2),
+    "vace": Variant("model.VaceWanModel", {"in_dim": 16, **VACE}, _vace, side_calls=2),
     "vace, two contexts": Variant(
         "model.VaceWanModel", {"in_dim": 16, **VACE}, functools.partial(_vace, contexts=2)
     ),

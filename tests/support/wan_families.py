@@ -24,7 +24,7 @@ def _variant(
     before: int = 0,
     batch: int = 1,
     framewise: bool = False,
-    beside: int = 0,
+    side_calls: int = 0,
     **given: tuple[int, ...] | int,
 ) -> Family:
     """A network with rows around the video's, or with something between the blocks.
@@ -55,7 +55,7 @@ def _variant(
         find_adapter(network)[0], network, tokens, call,
         tuple(("double_block", i) for i in range(len(network.blocks))),
         lambda _, x, __: x[:, video], lambda keys, _: keys[:, video],
-        reads_input=isinstance(network, Hints), beside=beside,
+        reads_input=isinstance(network, Hints), side_calls=side_calls,
     )  # fmt: skip
 
 
@@ -77,10 +77,11 @@ WAN_VARIANTS: dict[str, Callable[[], Family]] = {
         reference_latent=(16, 2, 6, 8), pose_latents=(16, 4, 2, 4),
     ),
     "vace": lambda: _variant(
-        network(Hints, "model", "VaceWanModel"), beside=2, vace_context=(1, 16, 4, 6, 8)
+        network(Hints, "model", "VaceWanModel"), side_calls=2, vace_context=(1, 16, 4, 6, 8)
     ),
     "vace, two samples": lambda: _variant(
-        network(Hints, "model", "VaceWanModel"), beside=2, batch=2, vace_context=(1, 16, 4, 6, 8)
+        network(Hints, "model", "VaceWanModel"), side_calls=2, batch=2,
+        vace_context=(1, 16, 4, 6, 8),
     ),
     "vace, two contexts": lambda: _variant(
         network(Hints, "model", "VaceWanModel"), vace_context=(2, 16, 4, 6, 8)
