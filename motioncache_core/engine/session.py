@@ -107,6 +107,7 @@ class Session:
             if not self._recorder.trace.evaluations:
                 self._recorder.decline(swapped)
             return self._pass_through(call, swapped)
+        adapter = adapter.of_call(call.network, call.options, call.arguments) or adapter
         why = self._run.declined or declined or decline_reason(adapter, call)
         if self._run.announced and self._names is None:
             why = why or because("guider_unknown")
@@ -122,6 +123,8 @@ class Session:
             self._recorder.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
+        if call.whole:
+            return self._pass_through(call, call.whole)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
         foreign, call = self._foreign(call), self._named(call)
@@ -162,7 +165,7 @@ class Session:
         hooks = BlockHooks(
             lambda stream, around: clip.plan(call, stream, around),
             self._context.ops,
-            clip.layout.tokens,
+            clip.layout,
             adapter,
             clip.facts,
             call.network,
@@ -199,7 +202,9 @@ class Session:
             torch.OutOfMemoryError, SettingsError, *self._run.stops,
         )  # fmt: skip
         try:
-            out = call.run(hooks.options(call.options))
+            options = hooks.options(call.options)
+            with hooks.running():
+                out = call.run(options)
         except told:
             raise
         except Exception as error:

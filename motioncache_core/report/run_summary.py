@@ -49,11 +49,12 @@ class RunSummary:
             pairs = call.pairs if call.needed else computed * rows
             # the clip may not have been known yet when a call was declined
             done = whole if call.kind == "declined" else (computed, pairs)
-            work = call.rows * self._macs(*done)
+            beside = self._beside(*whole)
+            work = call.rows * (self._macs(*done) + beside)
             self._rows += call.rows * needed[0]
             self._rows_done += call.rows * done[0]
-            self._whole += call.rows * self._macs(*whole)
-            self._work += call.rows * self._macs(*needed)
+            self._whole += call.rows * (self._macs(*whole) + beside)
+            self._work += call.rows * (self._macs(*needed) + beside)
             self._work_done += work
             if call.seconds > 0:
                 self._timed.append((work, call.seconds))
@@ -61,6 +62,10 @@ class RunSummary:
     def _macs(self, rows: int, pairs: int) -> int:
         # linear layers grow with the rows, self-attention with the query-key pairs
         return rows * self.trace.row_work + pairs * self.trace.pair_work
+
+    def _beside(self, rows: int, pairs: int) -> int:
+        each_row, each_pair = self.trace.beside
+        return rows * each_row + pairs * each_pair
 
     @cached_property
     def kinds(self) -> Counter[str]:

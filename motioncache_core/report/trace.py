@@ -133,6 +133,7 @@ class Trace:
         remarks: what else the user may want to change.
         row_work, pair_work: multiply-accumulates of a block for one token row, and for one
             query-key pair.
+        beside: the same of what runs beside a block on all rows, whatever is computed.
         part: what the run sampled of the model's noise schedule, where known.
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
@@ -150,6 +151,7 @@ class Trace:
     blocks: int = 0
     row_work: int = 0
     pair_work: int = 0
+    beside: tuple[int, int] = (0, 0)
     preset: str | None = None
     why: list[str] = field(default_factory=list)
     reason: str = ""

@@ -27,7 +27,7 @@ from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import line, progress
 from ...motioncache_core.report.shown_run import mark_of
-from . import answers
+from . import answers, model_entry, own_cache
 from .compiled import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -89,6 +89,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, model_entry.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
@@ -122,6 +123,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
+    if own_cache.keeps_own_cache(guider.model_patcher, sampler):
+        chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy
@@ -197,6 +200,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         untouched: Tensor = executor(x, timestep, *args, **kwargs)
         return untouched
     network = executor.class_obj
+    if model_entry.entered_here(network, options):
+        inside: Tensor = executor(x, timestep, *args, **kwargs)
+        return inside
     adapter = known_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
     if forcing is not None and adapter is not None:
