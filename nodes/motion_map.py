@@ -16,7 +16,7 @@ from .host.loaders import intermediate_device
 from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
 from .pictures.scrubber import KEY, scrub_data
 from .pictures.timeline import notice
-from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
+from .types import CATEGORY, SAMPLES_TOOLTIP, TRACE_TOOLTIP, TraceSocket, latest
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class MotionCacheMotionMap(io.ComfyNode):
             search_aliases=["motion map", "heatmap", "debug", "what was reused"],
             is_output_node=True,
             inputs=[
-                TraceSocket.Input("trace", tooltip="The trace output of the MotionCache node."),
+                # the host takes the link away where the MotionCache node is bypassed
+                TraceSocket.Input("trace", optional=True, tooltip=TRACE_TOOLTIP),
                 io.Latent.Input("samples", tooltip=SAMPLES_TOOLTIP),
                 io.Combo.Input(
                     "view",
@@ -115,12 +116,12 @@ class MotionCacheMotionMap(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: TraceHandle,
-        samples: dict[str, Any],
-        view: str,
-        step: int,
-        colormap: str,
-        opacity: float,
+        trace: TraceHandle | None = None,
+        samples: dict[str, Any] | None = None,
+        view: str = VIEWS[0],
+        step: int = -1,
+        colormap: str = COLORMAPS[0],
+        opacity: float = 0.6,
         images: Tensor | None = None,
         layout: str = "frames",
         legend: bool = False,

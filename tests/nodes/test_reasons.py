@@ -19,6 +19,7 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes.reason_makers import INSIDE, MAKERS
+from motioncache_pack.tests.nodes.reason_makers_bypass import BYPASSED
 from motioncache_pack.tests.support.node_runs import foretold
 
 # what a sentence's second part may begin with
@@ -26,6 +27,8 @@ VERBS = {
     "Choose", "Compile", "Connect", "Leave", "Lower", "Raise", "Remove", "Sample", "Set", "Switch",
     "Use",
 }  # fmt: skip
+
+ALL = {**MAKERS, "bypass": BYPASSED}
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +38,13 @@ def inference():
 
 
 def test_every_reason_has_a_maker():
-    made = [code for makers in (*MAKERS.values(), INSIDE) for code in makers]
+    made = [code for makers in (*ALL.values(), INSIDE) for code in makers]
     assert sorted(made) == sorted(REASONS)
 
 
-@pytest.mark.parametrize("place", MAKERS)
+@pytest.mark.parametrize("place", ALL)
 def test_runs_tell_their_reason(pack, monkeypatch, place):
-    for code, make in MAKERS[place].items():
+    for code, make in ALL[place].items():
         with monkeypatch.context() as patch:
             made = make(pack, patch)
         if isinstance(made, str):

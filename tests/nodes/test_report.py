@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, Trace, TraceHandle
+from motioncache_pack.motioncache_core.common.reasons import because
 from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, marks
 
 
@@ -251,3 +252,12 @@ def test_before_a_finished_run_the_nodes_say_what_to_connect(pack, node, runs):
     handle.runs.extend(runs)
     with pytest.raises(MotionCacheError, match="Connect `samples` to the LATENT output"):
         pack.execute(node, handle, {}, *more)
+
+
+def test_without_a_trace_they_say_that_it_is_bypassed_and_the_workflow_goes_on(pack, notice):
+    words, timeline, data = pack.execute("MotionCacheReport", samples={})
+    assert f"MotionCache: nothing was reused: {because('no_trace')}." == words
+    assert json.loads(data)["reason"] == because("no_trace") and timeline.isfinite().all()
+    assert because("no_trace") in notice(None)
+    sheet = pack.execute("MotionCacheMotionMap", samples={}, layout="steps")[0]
+    assert sheet.shape[0] == 1 and sheet.shape[3] == 3

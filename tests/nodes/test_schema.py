@@ -87,7 +87,6 @@ CONTRACT = {
     "MotionCacheMotionMap": (
         "MotionCache Motion Map",
         {
-            "trace": TRACE,
             "samples": LATENT,
             "view": combo("motion", "motion", "updates", "staleness", "active"),
             "step": whole(-1, -1, 10000),
@@ -96,6 +95,7 @@ CONTRACT = {
         },
         {
             "images": IMAGE,
+            "trace": TRACE,
             "layout": combo("frames", "frames", "steps"),
             "legend": ("BOOLEAN", {"default": False}),
             "upscale": combo("nearest", "nearest", "smooth", **MORE),
@@ -104,7 +104,7 @@ CONTRACT = {
     ),
     "MotionCacheReport": (
         "MotionCache Report",
-        {"trace": TRACE, "samples": LATENT}, {},
+        {"samples": LATENT}, {"trace": TRACE},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
     "MotionCacheCompare": (
