@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from ...motioncache_core import (
 )
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
-from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.report.report_text import gain, line, on_node, progress
 from . import answers
 from .answers import ANSWERS
 from .compiled import (
@@ -46,6 +47,7 @@ from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
 from .run_facts import for_answers, run_facts, window_of
+from .uncached import STOPWATCH, timed
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ class PatchConfig:
 def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
-    With the preset "off" it comes back unpatched, with the reason in the trace.
+    With the preset "off" its runs are only timed, and the trace has the reason.
 
     Args:
         chosen: settings, or a preset that becomes settings when a run's length is known.
@@ -79,10 +81,13 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
     check_recording(model.model_options)
     clone = model.clone()
+    live = LiveText(node_id)
     if chosen.preset == "off":
         handle.runs.append(off(chosen))
-        LiveText(node_id).show(handle.runs[-1].reason)
-        return clone
+        live.show(on_node(handle.runs[-1].reason))
+        return timed(clone, handle, off(chosen), live)
+    overruled = "settings are connected, preset is not used\n" * (chosen.preset is None)
+    live.show(overruled + gain(chosen.settings))
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
@@ -104,6 +109,7 @@ def detach(model: Any) -> Any:
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL,
                  WrappersMP.DIFFUSION_MODEL):  # fmt: skip
         clone.remove_wrappers_with_key(kind, KEY)
+    clone.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, STOPWATCH)
     clone.model_options.get("transformer_options", {}).pop(KEY, None)
     return clone
 
@@ -111,6 +117,7 @@ def detach(model: Any) -> Any:
 def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
          **kwargs: Any) -> Tensor:  # fmt: skip
     """OUTER_SAMPLE: one session from the first to the last step of a sampling run."""
+    began = time.perf_counter()
     guider = executor.class_obj
     outer = guider.model_options
     options = outer["transformer_options"]
@@ -130,7 +137,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
         settings, told = for_evaluations(settings), []
-    trace = Trace(settings.as_dict(), preset=preset, why=told)
+    trace = Trace(settings.as_dict(), preset=preset, why=told, steps=len(levels))
     if no_tokens is not None:
         why, action = no_tokens.happened, no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
@@ -156,6 +163,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
     guider.model_options = {**outer, "transformer_options": {**options, **ours}}
+    trace.seconds = trace.own_seconds = time.perf_counter() - began
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:

@@ -101,7 +101,7 @@ def test_the_json_report_is_whole(pack):
     assert found["memory"]["residual_bytes"] == 2 * 48 * 128 * 4
     assert found["memory"]["kv_bytes"] == 2 * LAYERS * found["memory"]["residual_bytes"]
     assert [e["index"] for e in found["evaluations"]] == list(range(STEPS))
-    assert f"{STEPS} evaluations" in words
+    assert f"{STEPS} steps (" in words
     drawn = words.split("all branches: ")[1].split("\n")[0]
     assert len(drawn) == STEPS
     assert [m for m in drawn if m in "D."] == [m for m in marks(handle.latest) if m in "D."]
@@ -131,7 +131,7 @@ def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
     (line,) = our_lines(caplog)
     kinds = counter.kinds()
     counts = f"{kinds.count('D')} dense, {kinds.count('p')} partial, {kinds.count('.')} reuse"
-    assert f"{STEPS} evaluations ({counts}); {counter.share():.0%} of" in line
+    assert f"{STEPS} steps ({counts}); {counter.share():.0%} of" in line
 
 
 def test_verbose_logs_every_evaluation(pack, caplog):
