@@ -28,6 +28,7 @@ from ...motioncache_core import (
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import gain, line, on_node, progress
+from ...motioncache_core.sampling.setting_effects import changed_in_vain
 from . import answers
 from .answers import ANSWERS
 from .compiled import (
@@ -141,6 +142,17 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     if no_tokens is not None:
         why, action = no_tokens.happened, no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
+    in_vain = changed_in_vain(chosen.settings) if preset is None else []
+    if in_vain:
+        budget = chosen.settings.compute_budget
+        trace.remark(
+            because(
+                "in_vain",
+                policy=chosen.settings.policy,
+                budget=f" and compute_budget {budget:g}" * bool(budget),
+                names=", ".join(in_vain),
+            )
+        )
     live = LiveText(config.node_id)
     whole = settings.traits.answers and not by_chunks
     declined = None if whole else in_the_way

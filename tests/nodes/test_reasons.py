@@ -19,7 +19,7 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes.reason_makers import INSIDE, MAKERS
-from motioncache_pack.tests.nodes.reason_makers_bypass import BYPASSED
+from motioncache_pack.tests.nodes.reason_makers_beside import BESIDE
 from motioncache_pack.tests.support.node_runs import foretold
 
 # what a sentence's second part may begin with
@@ -28,7 +28,7 @@ VERBS = {
     "Use",
 }  # fmt: skip
 
-ALL = {**MAKERS, "bypass": BYPASSED}
+ALL = {**MAKERS, "beside the model": BESIDE}
 
 
 @pytest.fixture(autouse=True)
