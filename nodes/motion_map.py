@@ -47,7 +47,7 @@ class MotionCacheMotionMap(io.ComfyNode):
                     tooltip=(
                         "motion: the weight of each token, bright where it changes fast or moves. "
                         "updates: how often it was computed. staleness: how long ago. active: "
-                        "whether it was computed in this evaluation."
+                        "whether it was computed in this step."
                     ),
                 ),
                 io.Int.Input(
@@ -55,7 +55,7 @@ class MotionCacheMotionMap(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=10000,
-                    tooltip="Evaluation to show, from 0. -1 is the last one that has a map.",
+                    tooltip="Step to show, from 1; -1 is the last one that has a map.",
                 ),
                 io.Combo.Input(
                     "colormap",
@@ -80,8 +80,8 @@ class MotionCacheMotionMap(io.ComfyNode):
                     default="frames",
                     optional=True,
                     tooltip=(
-                        "frames: the latent frames of one evaluation. steps: one sheet over the "
-                        "run, evaluations down, latent frames across."
+                        "frames: the latent frames of one step. steps: one sheet over the run, "
+                        "steps down, latent frames across."
                     ),
                 ),
                 io.Boolean.Input(
@@ -131,6 +131,8 @@ class MotionCacheMotionMap(io.ComfyNode):
         if layout not in LAYOUTS:
             allowed = ", ".join(map(repr, LAYOUTS))
             raise MotionCacheError(f"layout is {layout!r}; allowed are {allowed}")
+        # people count from 1
+        step = step - 1 if step > 0 else -1
         look = (colormap, images, opacity, upscale)
         try:
             if layout == "steps":

@@ -12,7 +12,7 @@ from .trace import Trace
 
 COUNTED = (DENSE, PARTIAL, REUSE)
 # a sentence on a node breaks where words end: the page would break it within a number
-_NODE_WIDTH = 44
+_NODE_WIDTH = 38
 
 
 def line(trace: Trace) -> str:

@@ -87,7 +87,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
         handle.runs.append(off(chosen))
         live.show(on_node(handle.runs[-1].reason))
         return timed(clone, handle, off(chosen), live)
-    overruled = "settings are connected, preset is not used\n" * (chosen.preset is None)
+    overruled = "settings are connected,\npreset is not used\n" * (chosen.preset is None)
     live.show(overruled + gain(chosen.settings))
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)

@@ -47,7 +47,7 @@ def test_every_call_is_told_with_the_traces_own_numbers(pack, page, patched):
     pack.sample(model)
     assert {node for node, _ in page.texts} == {NODE}
     before, *during, last = (text for _, text in page.texts)
-    assert before.startswith("settings are connected, preset is not used\n")
+    assert before.startswith("settings are connected,\npreset is not used\n")
     calls = handle.latest.calls()
     assert len(during) == len(calls) == STEPS
     for i, text in enumerate(during, start=1):
@@ -67,7 +67,7 @@ def test_before_the_run_the_node_says_what_to_expect(pack, page, monkeypatch):
     assert told["motion"] == "computes 40\u00a0% of the tokens\nup to 2.5x faster in the sampler"
     assert "the preset is off" in told["off"] and "depends on the video" in told["paper"]
     # the page would break a longer line anywhere, in a number too
-    assert max(len(line) for text in told.values() for line in text.split("\n")) <= 44
+    assert max(len(line) for text in told.values() for line in text.split("\n")) <= 38
 
 
 def test_the_time_of_a_run_that_is_left_alone_is_told(pack, page, monkeypatch):

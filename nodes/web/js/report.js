@@ -14,7 +14,7 @@ function addText(node) {
   if (area) {
     area.readOnly = true;
     area.style.fontFamily = "monospace";
-    area.style.whiteSpace = "pre";
+    area.style.whiteSpace = "pre-wrap";
   }
   // neither in the saved workflow nor in the prompt: the server knows no such input
   widget.serialize = false;
@@ -34,6 +34,8 @@ app.registerExtension({
     nodeType.prototype.onNodeCreated = function (...args) {
       const result = onNodeCreated?.apply(this, args);
       addText(this);
+      // so that its lines can be read as soon as it is there
+      this.setSize([Math.max(this.size[0], 460), Math.max(this.size[1], 360)]);
       return result;
     };
     nodeType.prototype.onExecuted = function (output, ...more) {
