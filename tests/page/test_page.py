@@ -39,7 +39,10 @@ pytestmark = [
 @pytest.fixture(scope="module", params=["classic", "vue"])
 def seen(request, root, server, tmp_path_factory):  # noqa: F811
     """What `drive.cjs` saw of a run; its screenshots are kept in pytest's folder."""
-    script, workflow = root / "tests/page/drive.cjs", root / "workflows/motioncache_demo.json"
+    script, workflow = (
+        root / "tests/page/drive.cjs",
+        root / "workflows/Demo 1 without and with MotionCache.json",
+    )
     folder = tmp_path_factory.mktemp(request.param)
     line = [NODE, script, server.base, workflow, folder, request.param, CHROMIUM]
     done = subprocess.run(line, capture_output=True, text=True, timeout=900)
