@@ -205,4 +205,7 @@ def unchanged(pack, model, run):
     assert same(run(patched), run(model))
     assert code_of(handle.latest.reason) == "threshold_zero"
     off, _ = pack.execute("MotionCachePatcher", model, "off")
-    assert options_of(off) == options_of(model)
+    after = options_of(off)
+    # a stopwatch, which changes nothing
+    assert list(after["wrappers"].pop("sampler_sample")) == ["motioncache_stopwatch"]
+    assert after == options_of(model) and same(run(off), run(model))
