@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cached_property
 from math import fsum
+from statistics import median
 from typing import Any
 
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
@@ -86,20 +87,18 @@ class RunSummary:
     def seconds_without(self) -> float | None:
         """Estimate: seconds of the same run without MotionCache.
 
-        From the calls of this run that were computed in full: their mean time for a unit of work,
-        the first one left out where there are others, as it is slow for reasons of its own. Every
+        From the calls of this run that were computed in full: their median time for a unit of
+        work, the first one left out where there are others, as it is slow for reasons of its own.
+        Every
         other call is taken to have needed that for its work, and what the pack did beside the calls
         is taken off. Where it works inside the model's blocks too, full calls are slowed down by
         what they keep, and the fastest of them counts. None where no full call was timed, or all
         calls were full ones.
         """
-        full = self._full[1:] or self._full
-        if self.trace.blocks and full:
-            full = [min(full, key=lambda call: call[0] / max(1, call[1]))]
-        work = sum(work for _, work in full)
-        if not self._left_out or not work or not self.trace.seconds:
+        rates = [took / work for took, work in self._full[1:] or self._full if work]
+        if not self._left_out or not rates or not self.trace.seconds:
             return None
-        rate = fsum(took for took, _ in full) / work
+        rate = min(rates) if self.trace.blocks else median(rates)
         left_out = fsum(rate * work - took for took, work in self._left_out)
         return self.trace.seconds - self.trace.own_seconds + left_out
 

@@ -63,7 +63,7 @@ class Scene:
 @functools.cache
 def demo(pack, batch=1, scene="disc to the right", frames=3):
     """The shipped model, which was trained: what it makes can be close or not."""
-    model, *texts, latent = pack.execute("MotionCacheDemoModel", scene, frames, batch)
+    model, *texts, latent, _ = pack.execute("MotionCacheDemoModel", scene, frames, batch)
     return Scene(pack, model, *texts, latent["samples"])
 
 

@@ -10,6 +10,8 @@ function addText(node) {
   const { widget } = app.widgets.STRING(node, NAME, spec, app);
   // Vue nodes read the option, classic ones the element
   widget.options.read_only = true;
+  // beside the picture the page would leave a few lines of it
+  widget.options.getMinHeight = () => 190;
   const area = widget.element;
   if (area) {
     area.readOnly = true;
