@@ -233,8 +233,8 @@ def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
 def _index(step: int, count: int) -> int:
     if not -count <= step < count:
         raise NoMapError(
-            f"step is {step + (step >= 0)}; the run had {count}, so 1 to {count} or -1 for the last "
-            "are allowed"
+            f"step is {step + (step >= 0)}; the run had {count}, so 1 to {count} are allowed, or "
+            "-1 for the last"
         )
     return step % count
 

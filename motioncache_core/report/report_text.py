@@ -12,7 +12,7 @@ from .trace import Trace
 
 COUNTED = (DENSE, PARTIAL, REUSE)
 # a sentence on a node breaks where words end: the page would break it within a number
-_NODE_WIDTH = 38
+_NODE_WIDTH = 32
 
 
 def line(trace: Trace) -> str:
@@ -52,7 +52,7 @@ def gain(settings: MotionCacheSettings) -> str:
     if settings.reuse_threshold == 0:
         return "nothing is reused"
     if budget == 0:
-        return on_node("reuses what changes little; how much that is depends on the video")
+        return on_node("reuses what changes little: how much depends on the video")
     what = "steps" if settings.traits.answers else "tokens"
     faster = f"up to {1 / budget:.1f}x faster in the sampler"
     return f"computes {_percent(budget)} of the {what}\n{faster}"

@@ -89,10 +89,9 @@ class RunSummary:
 
         From the calls of this run that were computed in full: their median time for a unit of
         work, the first one left out where there are others, as it is slow for reasons of its own.
-        Every
-        other call is taken to have needed that for its work, and what the pack did beside the calls
-        is taken off. Where it works inside the model's blocks too, full calls are slowed down by
-        what they keep, and the fastest of them counts. None where no full call was timed, or all
+        Every other call is taken to have needed that for its work, and what the pack did beside the
+        calls is taken off. Where it works inside the model's blocks too, full calls are slowed down
+        by what they keep, and the fastest of them counts. None where no full call was timed, or all
         calls were full ones.
         """
         rates = [took / work for took, work in self._full[1:] or self._full if work]

@@ -34,7 +34,7 @@ def test_what_settings_need_to_have_an_effect(script):
 def test_every_line_on_the_node_is_known_to_the_translator(script):
     """A pattern of `words.js` for each kind of line that the server sends."""
     patterns = re.findall(r"^  \[/(\^.*\$)/,", script("words"), re.MULTILINE)
-    lines = [line for p in ("balanced", "motion") for line in gain(PRESETS[p]).split("\n")]
+    lines = [line for p in ("balanced", "motion", "paper") for line in gain(PRESETS[p]).split("\n")]
     lines += [
         "step 7 of 24 · 43\u00a0% reused",
         "evaluation 3 of 48 · 0\u00a0% reused",

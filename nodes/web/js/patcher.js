@@ -44,7 +44,7 @@ function bySettings(node) {
   if (node.comfyClass !== SETTINGS) return "";
   if (value("reuse_threshold") === 0) return say("the model is left as it is");
   const what = value("policy") === "answer" ? "steps" : "tokens";
-  if (!budget) return say("reuses what changes little; how much\nthat is depends on the video");
+  if (!budget) return say("reuses what changes little:\nhow much depends on the video");
   return gain(what, budget);
 }
 
@@ -60,7 +60,7 @@ function expected(node) {
   if (preset === "off") return say("the model is left as it is");
   if (STEPS[preset]) return gain("steps", STEPS[preset]);
   if (TOKENS[preset]) return gain("tokens", TOKENS[preset]);
-  return say("reuses what changes little; how much\nthat is depends on the video");
+  return say("reuses what changes little:\nhow much depends on the video");
 }
 
 export function refresh(node) {
