@@ -73,7 +73,8 @@ def test_off_is_the_model_without_the_node(pack):
     patched, handle = pack.execute("MotionCachePatcher", model, "off")
     after = options_of(patched)
     # a stopwatch
-    assert list(after["wrappers"].pop("sampler_sample")) == ["motioncache_stopwatch"]
+    for kind in ("outer_sample", "sampler_sample"):
+        assert list(after["wrappers"].pop(kind)) == ["motioncache_stopwatch"]
     assert after == before
     assert "the preset is off" in handle.latest.reason
     assert torch.equal(pack.sample(patched, STEPS), wanted)
