@@ -19,6 +19,7 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes import reason_makers
+from motioncache_pack.tests.nodes.reason_makers_beside import BESIDE
 from motioncache_pack.tests.nodes.reason_makers_foreign import FOREIGN, INSIDE_FOREIGN, INSIDE_RUN
 from motioncache_pack.tests.nodes.reason_makers_states import INSIDE_STATES, STATES
 from motioncache_pack.tests.support.node_runs import foretold
@@ -32,6 +33,8 @@ VERBS = {
     "Use",
 }  # fmt: skip
 
+ALL = {**MAKERS, "beside the model": BESIDE}
+
 
 @pytest.fixture(autouse=True)
 def inference():
@@ -40,13 +43,13 @@ def inference():
 
 
 def test_every_reason_has_a_maker():
-    made = [code for makers in (*MAKERS.values(), INSIDE, INSIDE_RUN) for code in makers]
+    made = [code for makers in (*ALL.values(), INSIDE, INSIDE_RUN) for code in makers]
     assert sorted(made) == sorted(REASONS)
 
 
-@pytest.mark.parametrize("place", MAKERS)
+@pytest.mark.parametrize("place", ALL)
 def test_runs_tell_their_reason(pack, monkeypatch, place):
-    for code, make in MAKERS[place].items():
+    for code, make in ALL[place].items():
         with monkeypatch.context() as patch:
             made = make(pack, patch)
         if isinstance(made, str):
