@@ -90,6 +90,7 @@ def Custom(io_type):  # noqa: N802
 Model, Latent, Image, Mask = _type("MODEL"), _type("LATENT"), _type("IMAGE"), _type("MASK")
 Conditioning, Vae, Sampler = _type("CONDITIONING"), _type("VAE"), _type("SAMPLER")
 Sigmas, Guider, Noise = _type("SIGMAS"), _type("GUIDER"), _type("NOISE")
+Clip = _type("CLIP")
 Boolean, Int, Float, String = _type("BOOLEAN"), _type("INT"), _type("FLOAT"), _type("STRING")
 Combo = _type("COMBO", _COMBO, ComboInput, "id display_name options tooltip is_output_list")
 
