@@ -1,14 +1,33 @@
-"""Where MAGI-1's table of special tokens lies among ComfyUI's files."""
+"""MAGI-1's files among ComfyUI's: checkpoints with their shards, and the special tokens."""
 
 from __future__ import annotations
 
 import functools
 from pathlib import Path
 
+import comfy.utils
 from torch import Tensor
 
 from ...motioncache_core import MotionCacheError
+from ...motioncache_core.models.magi1.checkpoint import check_shards, own_names, shard_names
 from ...motioncache_core.models.magi1.special_tokens import FILE_NAMES, WHERE, read_table
+
+
+def read_checkpoint(name: str) -> dict[str, Tensor]:
+    """The tensors of a file of the `diffusion_models` folders and of its other shards.
+
+    Raises:
+        UnsupportedModelError: a shard is missing or packed.
+    """
+    import folder_paths
+
+    path = Path(folder_paths.get_full_path_or_raise("diffusion_models", name))
+    shards = shard_names(path.name)
+    check_shards(shards, [file.name for file in path.parent.iterdir()])
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        tensors |= comfy.utils.load_torch_file(str(path.parent / shard))
+    return own_names(tensors)
 
 
 def special_token_table() -> Tensor:

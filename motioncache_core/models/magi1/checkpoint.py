@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...common.errors import SettingsError, UnsupportedModelError
 from .config import MARKER, MagiConfig
+from .network import MagiNetwork
 
 KINDS = ("auto", "base", "distill")
 # where savers put a model's tensors
@@ -90,6 +91,28 @@ def own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if prefix + MARKER in tensors:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     return dict(tensors)
+
+
+def check_complete(config: MagiConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Whether a network of these sizes finds all its tensors, in its shapes.
+
+    Args:
+        tensors: of `own_names` and `dequantise`.
+
+    Raises:
+        UnsupportedModelError: some are missing or of another shape.
+    """
+    with torch.device("meta"):
+        wanted = {k: tuple(v.shape) for k, v in MagiNetwork(config).state_dict().items()}
+    given = {name: tuple(tensors[name].shape) for name in wanted if name in tensors}
+    wrong = [name for name, shape in wanted.items() if given.get(name) != shape]
+    if wrong:
+        name = wrong[0]
+        raise UnsupportedModelError(
+            f"{len(wrong)} tensors of this MAGI-1 model are missing or of another shape, the "
+            f"first is {name}: {given.get(name, 'missing')}, expected {wanted[name]}. Put all "
+            "shards of the model into one folder, or download the file again"
+        )
 
 
 def dequantise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
