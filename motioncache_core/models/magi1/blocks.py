@@ -34,10 +34,11 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class Projections(nn.Module):
     """Queries of both attentions, and keys and values of the self-attention."""
 
-    def __init__(self, config: MagiConfig, operations: Any, **where: Any):
+    def __init__(self, config: MagiConfig, operations: Any, compute: torch.dtype, **where: Any):
         super().__init__()
         width, queries, keys = config.width, config.query_width, config.key_width
-        self.layer_norm = operations.LayerNorm(width, eps=config.norm_eps, **where)
+        norm = {**where, "dtype": compute}
+        self.layer_norm = operations.LayerNorm(width, eps=config.norm_eps, **norm)
         self.q = operations.Linear(width, queries, bias=False, **where)
         self.qx = operations.Linear(width, queries, bias=False, **where)
         self.k = operations.Linear(width, keys, bias=False, **where)
@@ -52,13 +53,14 @@ class Attention(nn.Module):
         config: MagiConfig,
         operations: Any,
         published: bool,
-        dtype: torch.dtype,
+        stored: torch.dtype,
+        compute: torch.dtype,
         device: torch.device | None,
     ):
         super().__init__()
         self.config, self.published = config, published
-        where = {"dtype": dtype, "device": device}
-        self.linear_qkv = Projections(config, operations, **where)
+        where = {"dtype": stored, "device": device}
+        self.linear_qkv = Projections(config, operations, compute, **where)
         keys = 2 * config.key_width
         self.linear_kv_xattn = operations.Linear(config.width, keys, bias=False, **where)
         self.linear_proj = operations.Linear(
@@ -67,8 +69,8 @@ class Attention(nn.Module):
         head, eps = config.head_width, config.norm_eps
         self.q_layernorm = CenteredNorm(head, eps, torch.float32, device)
         self.k_layernorm = CenteredNorm(head, eps, torch.float32, device)
-        self.q_layernorm_xattn = CenteredNorm(head, eps, dtype, device)
-        self.k_layernorm_xattn = CenteredNorm(head, eps, dtype, device)
+        self.q_layernorm_xattn = CenteredNorm(head, eps, compute, device)
+        self.k_layernorm_xattn = CenteredNorm(head, eps, compute, device)
 
     def forward(
         self, x: Tensor, text: Tensor, rotary: tuple[Tensor, Tensor], keys: Keys, attend: Attend
@@ -100,9 +102,11 @@ class Attention(nn.Module):
 class Gate(nn.Module):
     """How much of each channel of the two parts of a block is added."""
 
-    def __init__(self, config: MagiConfig, operations: Any, **where: Any):
+    def __init__(self, config: MagiConfig, operations: Any, compute: torch.dtype, **where: Any):
         super().__init__()
         width = config.width
+        # few numbers that steer all others
+        where["dtype"] = compute
         self.proj = nn.Sequential(operations.Linear(config.condition_width, 2 * width, **where))
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,11 +120,12 @@ class Gate(nn.Module):
 class FeedForward(nn.Module):
     """Norm and two linear layers, with GELU or SwiGLU between them."""
 
-    def __init__(self, config: MagiConfig, operations: Any, **where: Any):
+    def __init__(self, config: MagiConfig, operations: Any, compute: torch.dtype, **where: Any):
         super().__init__()
         self.gated = config.gated
         width, inner = config.width, config.ffn_width
-        self.layer_norm = operations.LayerNorm(width, eps=config.norm_eps, **where)
+        norm = {**where, "dtype": compute}
+        self.layer_norm = operations.LayerNorm(width, eps=config.norm_eps, **norm)
         rows = 2 * inner if config.gated else inner
         self.linear_fc1 = operations.Linear(width, rows, bias=False, **where)
         self.linear_fc2 = operations.Linear(inner, width, bias=False, **where)
@@ -137,23 +142,29 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One of the blocks; the modules bear the names of the checkpoint."""
+    """One of the blocks; the modules bear the names of the checkpoint.
+
+    Args:
+        stored: dtype of the weights of linear layers.
+        compute: dtype that the block computes in, but for its outer norms.
+    """
 
     def __init__(
         self,
         config: MagiConfig,
         operations: Any,
         published: bool,
-        dtype: torch.dtype,
+        stored: torch.dtype,
+        compute: torch.dtype,
         device: torch.device | None,
     ):
         super().__init__()
-        where = {"dtype": dtype, "device": device}
-        self.ada_modulate_layer = Gate(config, operations, **where)
-        self.self_attention = Attention(config, operations, published, dtype, device)
+        where = {"dtype": stored, "device": device}
+        self.ada_modulate_layer = Gate(config, operations, compute, **where)
+        self.self_attention = Attention(config, operations, published, stored, compute, device)
         width, eps = config.width, config.norm_eps
         self.self_attn_post_norm = CenteredNorm(width, eps, torch.float32, device)
-        self.mlp = FeedForward(config, operations, **where)
+        self.mlp = FeedForward(config, operations, compute, **where)
         self.mlp_post_norm = CenteredNorm(width, eps, torch.float32, device)
 
     def forward(

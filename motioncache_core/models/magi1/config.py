@@ -69,6 +69,14 @@ class MagiConfig:
         """What latents are multiplied by in front of the network, and divided by behind it."""
         return 0.1 if self.doubled else 1.0
 
+    @property
+    def work(self) -> tuple[int, int]:
+        """Multiply-accumulates of a block for a token row, text left out, and for a query-key
+        pair."""
+        attention = self.width * (4 * self.query_width + 2 * self.key_width)
+        inside = self.width * self.ffn_width * (3 if self.gated else 2)
+        return attention + inside, 2 * self.query_width
+
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> MagiConfig:
         """The sizes of a state dict with MAGI-1's own names.

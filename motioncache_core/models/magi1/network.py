@@ -55,12 +55,14 @@ class _Blocks(nn.Module):
         config: MagiConfig,
         operations: Any,
         published: bool,
-        dtype: torch.dtype,
+        stored: torch.dtype,
+        compute: torch.dtype,
         device: torch.device | None,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            Block(config, operations, published, dtype, device) for _ in range(config.blocks)
+            Block(config, operations, published, stored, compute, device)
+            for _ in range(config.blocks)
         )
         self.final_layernorm = CenteredNorm(config.width, config.norm_eps, torch.float32, device)
 
@@ -78,8 +80,10 @@ class MagiNetwork(nn.Module):
     Args:
         operations: has `Linear`, `Conv3d` and `LayerNorm`, whose weights are cast to the dtype
             of their input; the host's, so that its patches and storage formats keep working.
-        dtype: of the blocks. Embedders, outer norms and the head compute in fp32.
-        published: the attention's projection in fp32 too, as published; else in `dtype`.
+        dtype: that weights of the blocks' linear layers are stored in.
+        published: the attention's projection in fp32 too, as published; else as the blocks.
+        compute_dtype: of the blocks; None is `dtype`. Embedders, outer norms and the head compute
+            in fp32.
     """
 
     def __init__(
@@ -89,28 +93,33 @@ class MagiNetwork(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | None = None,
         published: bool = True,
+        compute_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.config, self.dtype = config, dtype
+        self.compute_dtype = compute_dtype or dtype
         exact = {"dtype": torch.float32, "device": device}
         channels = config.channels * (2 if config.doubled else 1)
         size = (1, PATCH, PATCH)
         self.x_embedder = operations.Conv3d(
             channels, config.width, kernel_size=size, stride=size, bias=False, **exact
         )
-        self.t_embedder = TimeEmbedder(config, operations, dtype, **exact)
+        self.t_embedder = TimeEmbedder(config, operations, self.compute_dtype, **exact)
         self.y_embedder = TextEmbedder(config, operations, **exact)
         self.rope = Rotary(config, **exact)
-        self.videodit_blocks = _Blocks(config, operations, published, dtype, device)
+        self.videodit_blocks = _Blocks(
+            config, operations, published, dtype, self.compute_dtype, device
+        )
         self.final_linear = _FinalLinear(config, operations, **exact)
 
     def null_text(self) -> Tensor:
         """Rows `(1, n, text_width)` that stand for no text."""
-        return self.y_embedder.null_caption_embedding[None, :NULL_ROWS]
+        rows: Tensor = self.y_embedder.null_caption_embedding[None, :NULL_ROWS]
+        return rows
 
     def text(self, rows: Tensor) -> Tensor:
         """Rows of text `(B, n, text_width)`, all of them valid, as the blocks take them."""
-        out: Tensor = self.y_embedder.y_proj_xattn(rows.float()).to(self.dtype)
+        out: Tensor = self.y_embedder.y_proj_xattn(rows.float()).to(self.compute_dtype)
         return out
 
     def condition(
@@ -128,7 +137,7 @@ class MagiNetwork(nn.Module):
         told = self.t_embedder(torch.tensor(numbers, dtype=torch.float32, device=device))
         row = self.y_embedder.null_caption_embedding[_WITH_TEXT if with_text else _WITHOUT_TEXT]
         text = self.y_embedder.y_proj_adaln(row[None].to(device=device, dtype=torch.float32))
-        out: Tensor = (told.sum(dim=0, keepdim=True) + text).to(self.dtype)
+        out: Tensor = (told.sum(dim=0, keepdim=True) + text).to(self.compute_dtype)
         return out
 
     def embed(self, x: Tensor) -> Tensor:
@@ -137,7 +146,7 @@ class MagiNetwork(nn.Module):
         if self.config.doubled:
             x = torch.cat((x, x), dim=1)
         tokens: Tensor = self.x_embedder(x).flatten(2).transpose(1, 2)
-        return tokens.contiguous().to(self.dtype)
+        return tokens.contiguous().to(self.compute_dtype)
 
     def head(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Tokens `(B, N, width)` as the velocity `(B, channels, f, H, W)` fp32."""
