@@ -15,12 +15,12 @@ class MotionCacheLoadMagi(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MotionCacheLoadMagi",
-            display_name="MotionCache Load MAGI",
-            category=f"{CATEGORY}/magi",
+            display_name="MotionCache Load Magi",
+            category=f"{CATEGORY}/sampling",
             description=(
                 "Loads MAGI-1 (4.5B or 24B, base or distilled, bf16 or 8 bits), which ComfyUI's "
                 "own loaders do not know, as a model that takes LoRAs and partial loading. Use it "
-                "with MotionCache MAGI Sampling."
+                "with MotionCache Magi Sampling."
             ),
             search_aliases=["magi", "magi-1", "sand ai", "load diffusion model", "unet"],
             inputs=[

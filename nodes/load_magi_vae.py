@@ -13,8 +13,8 @@ class MotionCacheLoadMagiVAE(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MotionCacheLoadMagiVAE",
-            display_name="MotionCache Load MAGI VAE",
-            category=f"{CATEGORY}/magi",
+            display_name="MotionCache Load Magi VAE",
+            category=f"{CATEGORY}/sampling",
             description=(
                 "Loads the VAE of MAGI-1 for ComfyUI's own VAE nodes. Videos always go through "
                 "it in the tiles that the model was published with, so VAE Decode (Tiled) gives "

@@ -23,8 +23,8 @@ class MotionCacheMagiLatent(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MotionCacheMagiLatent",
-            display_name="MotionCache MAGI Latent",
-            category=f"{CATEGORY}/magi",
+            display_name="MotionCache Magi Latent",
+            category=f"{CATEGORY}/sampling",
             description=(
                 "An empty video for MAGI-1, in whole chunks of 24 frames. With a start it goes on "
                 "from that: a picture (image to video) or a video (video extension)."
@@ -109,7 +109,7 @@ def _checked(samples: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if samples.ndim != 5 or shape[1] != LATENT_CHANNELS:
         raise CacheShapeError(
             f"start has shape {shape}; latents of MAGI-1 have (1, {LATENT_CHANNELS}, frames, "
-            "height, width). Encode with MotionCache Load MAGI VAE and VAE Encode"
+            "height, width). Encode with MotionCache Load Magi VAE and VAE Encode"
         )
     if shape[0] != 1:
         raise CacheShapeError(

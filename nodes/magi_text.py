@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..motioncache_core import UnsupportedModelError
 from ..motioncache_core.models.magi1.caption import clean_caption
 from ..motioncache_core.models.magi1.special_tokens import (
-    KEY,
+    DURATIONS,
     MOST_ROWS,
     MOTIONS,
     STYLES,
-    special_rows,
+    duration_rows,
+    prefix_rows,
 )
 from .host.magi_files import special_token_table
 from .types import CATEGORY
@@ -32,8 +34,8 @@ class MotionCacheMagiText(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MotionCacheMagiText",
-            display_name="MotionCache MAGI Text",
-            category=f"{CATEGORY}/magi",
+            display_name="MotionCache Magi Text",
+            category=f"{CATEGORY}/sampling",
             description=(
                 "A caption for MAGI-1: cleaned as its training captions were, encoded, and with "
                 "the model's own rows for quality, style and motion. Needs special_tokens.npz of "
@@ -83,7 +85,7 @@ class MotionCacheMagiText(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(
-                    display_name="CONDITIONING", tooltip="For MotionCache MAGI Sampling."
+                    display_name="CONDITIONING", tooltip="For MotionCache Magi Sampling."
                 )
             ],
         )
@@ -98,13 +100,15 @@ class MotionCacheMagiText(io.ComfyNode):
                 f"this text encoder gives tokens of {', '.join(sorted(tokens))}; MAGI-1 was "
                 f"trained with T5 XXL (v1.1) alone. {_WHERE}"
             )
-        special = special_rows(special_token_table(), style, motion, high_quality)
+        table = special_token_table()
+        prefix = prefix_rows(table, style, motion, high_quality)[None]
         tokens = {_TOKENS: [_shortened(tokens[_TOKENS][0])]}
         made = []
         for rows, more in clip.encode_from_tokens_scheduled(tokens):
             kept = {name: value for name, value in more.items() if name != "attention_mask"}
             valid = _valid(rows, more.get("attention_mask"), tokens[_TOKENS][0])
-            made.append([valid, {**kept, KEY: special}])
+            joined = torch.cat((prefix.to(valid), valid), dim=1)[:, :MOST_ROWS]
+            made.append([joined, {**kept, DURATIONS: duration_rows(table)}])
         return io.NodeOutput(made)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..motioncache_core.models.magi1 import tiny
-from ..motioncache_core.models.magi1.special_tokens import KEY
+from ..motioncache_core.models.magi1.special_tokens import DURATIONS
 from ..motioncache_core.models.magi1.vae import build_vae
 from .host.magi_loader import magi_model
 from .host.magi_vae import MagiVaeSocket
@@ -17,7 +17,7 @@ class MotionCacheMagiTiny(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MotionCacheMagiTiny",
-            display_name="MotionCache MAGI Tiny",
+            display_name="MotionCache Magi Tiny",
             category=f"{CATEGORY}/demo",
             description=(
                 "A tiny MAGI-1 of random numbers, with a caption and a VAE of the same kind. It "
@@ -52,6 +52,6 @@ class MotionCacheMagiTiny(io.ComfyNode):
     @classmethod
     def execute(cls, kind: str, take: int) -> io.NodeOutput:
         model = magi_model(lambda: tiny.tiny_network(take), kind == "distill")
-        caption, special = tiny.tiny_text(take)
+        caption, durations = tiny.tiny_text(take)
         vae = MagiVaeSocket(build_vae(tiny.tiny_vae(take)))
-        return io.NodeOutput(model, [[caption, {KEY: special}]], vae)
+        return io.NodeOutput(model, [[caption, {DURATIONS: durations}]], vae)

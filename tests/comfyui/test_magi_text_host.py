@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, UnsupportedModelError
-from motioncache_pack.motioncache_core.models.magi1.special_tokens import KEY
+from motioncache_pack.motioncache_core.models.magi1.special_tokens import DURATIONS
 from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
@@ -91,10 +91,11 @@ def test_all_kinds_give_the_same_valid_rows(node, clip, table):
         assert rows.shape == expected.shape
         assert (rows - expected).norm() <= 1e-4 * expected.norm()
         assert "attention_mask" not in said
-    assert torch.equal(more[KEY].durations, table[7:15])
-    assert torch.equal(more[KEY].prefix, table[1:2])
-    ((_, more),) = encode(node, clip("pixart"), style="2d", motion="static", high_quality=False)
-    assert torch.equal(more[KEY].prefix, table[[16, 2]])
+    assert torch.equal(more[DURATIONS], table[7:15])
+    assert torch.equal(expected[0, :1], table[1:2])
+    ((rows, _),) = encode(node, clip("pixart"), style="2d", motion="static", high_quality=False)
+    assert torch.equal(rows[0, :2], table[[16, 2]])
+    assert torch.equal(rows[:, 2:], expected[:, 1:])
 
 
 def test_cleaning_is_what_its_switch_says(node, clip, table):
@@ -109,7 +110,7 @@ def test_cleaning_is_what_its_switch_says(node, clip, table):
 def test_an_empty_and_a_long_caption(node, clip, table):
     for kind in ("pixart", "mochi"):
         ((rows, _),) = encode(node, clip(kind), "")
-        assert rows.shape[1] == 1
+        assert rows.shape[1] == 2
     pixart = clip("pixart")
     long = " ".join(["fox"] * 900)
     ((rows, _),) = encode(node, pixart, long)
@@ -118,7 +119,7 @@ def test_an_empty_and_a_long_caption(node, clip, table):
     tokens = pixart.tokenize(long)["t5xxl"][0]
     end = pixart.tokenize("")["t5xxl"][0][0]
     ((expected, _),) = pixart.encode_from_tokens_scheduled({"t5xxl": [[*tokens[:799], end]]})
-    assert torch.equal(rows, expected)
+    assert torch.equal(rows[:, 1:], expected[:, :799])
 
 
 @pytest.mark.parametrize("names", [("umt5xxl",), ("clip_l", "t5xxl"), ("g", "l", "t5xxl")])

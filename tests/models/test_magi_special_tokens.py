@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import torch
 from motioncache_pack.motioncache_core import SettingsError, UnsupportedModelError
-from motioncache_pack.motioncache_core.models.magi1.special_tokens import read_table, special_rows
+from motioncache_pack.motioncache_core.models.magi1.special_tokens import (
+    duration_rows,
+    prefix_rows,
+    read_table,
+)
 from safetensors.torch import save_file
 
 WIDTH = 6
@@ -26,19 +30,12 @@ def table():
     ],
 )
 def test_rows_and_their_order(table, style, motion, high_quality, rows):
-    """As published: each of them in front of those before, the duration in front of all."""
-    special = special_rows(table, style, motion, high_quality)
-    caption = torch.randn(1, 5, WIDTH)
-    for left, duration in ((0, 7), (3, 10), (7, 14), (40, 14)):
-        expected = torch.cat((table[[duration, *rows]][None], caption), dim=1)
-        assert torch.equal(special.before(caption, left), expected)
+    """As published, where each of them is put in front of those before."""
+    assert torch.equal(prefix_rows(table, style, motion, high_quality), table[rows])
 
 
-def test_a_long_caption_is_cut_at_800_rows(table):
-    caption = torch.randn(1, 799, WIDTH, dtype=torch.bfloat16)
-    rows = special_rows(table, "none", "none", True).before(caption, 0)
-    assert rows.shape == (1, 800, WIDTH) and rows.dtype == torch.bfloat16
-    assert torch.equal(rows[:, 2:], caption[:, :798])
+def test_durations(table):
+    assert torch.equal(duration_rows(table), table[7:15])
 
 
 def test_either_form_of_the_file(table, tmp_path):
@@ -65,4 +62,4 @@ def test_other_files_are_refused(table, tmp_path):
 @pytest.mark.parametrize(("style", "motion"), [("4d", "none"), ("none", "fast")])
 def test_choices(table, style, motion):
     with pytest.raises(SettingsError, match="allowed are none"):
-        special_rows(table, style, motion, True)
+        prefix_rows(table, style, motion, True)

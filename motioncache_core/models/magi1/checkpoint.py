@@ -115,6 +115,11 @@ def check_complete(config: MagiConfig, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
+def is_quantised(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether weights have scales of their own."""
+    return any(name.endswith(f".{_SCALE}") for name in tensors)
+
+
 def dequantise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights that 8-bit ones stand for, in bf16; all others as they are.
 

@@ -7,9 +7,7 @@ with the same three names.
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -24,50 +22,24 @@ WHERE = (
     "Download special_tokens.npz (3.3 MB) from the folder example/assets of the repository "
     "SandAI-org/MAGI-1 on GitHub and put it into ComfyUI's models/text_encoders folder"
 )
-# where a conditioning keeps its `SpecialRows`
-KEY = "motioncache_magi_rows"
+# where a conditioning keeps its `duration_rows`
+DURATIONS = "magi_durations"
 # rows of a caption with everything in front of it
 MOST_ROWS = 800
 
-Style = Literal["none", "2d", "3d"]
-Motion = Literal["none", "static", "dynamic"]
-STYLES: tuple[Style, ...] = ("none", "2d", "3d")
-MOTIONS: tuple[Motion, ...] = ("none", "static", "dynamic")
+STYLES = ("none", "2d", "3d")
+MOTIONS = ("none", "static", "dynamic")
 
 _TABLE = "other_tokens"
 _HIGH_QUALITY, _STATIC, _DYNAMIC = 1, 2, 3
-_DURATIONS = slice(7, 15)
+_DURATION_ROWS = slice(7, 15)
 _STYLE_ROWS = {"3d": 15, "2d": 16}
 _LEAST_ROWS = 17
 
 
-@dataclass(frozen=True)
-class SpecialRows:
-    """Rows in front of a caption.
-
-    Attributes:
-        durations: `(8, C)`, row i says that i more chunks follow, the last that many do.
-        prefix: `(n, C)`, the rows between that one and the caption.
-    """
-
-    durations: Tensor
-    prefix: Tensor
-
-    def before(self, caption: Tensor, chunks_left: int) -> Tensor:
-        """`(1, N, C)` rows of a caption as a chunk is given them, in the caption's dtype.
-
-        Args:
-            caption: `(1, n, C)`, valid rows only.
-            chunks_left: chunks behind this one.
-        """
-        row = min(chunks_left, len(self.durations) - 1)
-        first = torch.cat((self.durations[row : row + 1], self.prefix))
-        joined = torch.cat((first[None].to(caption), caption), dim=1)
-        return joined[:, :MOST_ROWS]
-
-
-def special_rows(table: Tensor, style: str, motion: str, high_quality: bool) -> SpecialRows:
-    """The rows of the choices, in the published order: style, quality, motion.
+def prefix_rows(table: Tensor, style: str, motion: str, high_quality: bool) -> Tensor:
+    """The rows of the choices `(n, C)`, in the published order: style, quality, motion. They stand
+    between a chunk's duration and the caption.
 
     Args:
         table: of `read_table`.
@@ -81,7 +53,12 @@ def special_rows(table: Tensor, style: str, motion: str, high_quality: bool) -> 
     chosen = [_STYLE_ROWS[style]] if style in _STYLE_ROWS else []
     chosen += [_HIGH_QUALITY] if high_quality else []
     chosen += {"static": [_STATIC], "dynamic": [_DYNAMIC]}.get(motion, [])
-    return SpecialRows(table[_DURATIONS], table[chosen])
+    return table[chosen]
+
+
+def duration_rows(table: Tensor) -> Tensor:
+    """`(8, C)`: row i says that i more chunks follow, the last that so many or more do."""
+    return table[_DURATION_ROWS]
 
 
 def read_table(path: Path) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .config import MagiConfig
 from .network import MagiNetwork
-from .special_tokens import SpecialRows
 from .vae import MagiVAE, VaeConfig
 
 _CONFIG = MagiConfig(
@@ -66,10 +65,8 @@ def tiny_vae(seed: int) -> dict[str, Tensor]:
     return made
 
 
-def tiny_text(seed: int) -> tuple[Tensor, SpecialRows]:
-    """Rows of a caption `(1, n, C)` that says nothing, and the rows in front of it."""
+def tiny_text(seed: int) -> tuple[Tensor, Tensor]:
+    """Rows of a caption `(1, n, C)` that says nothing, and rows `(8, C)` of how much is left."""
     random = torch.Generator().manual_seed(seed)
-    width = _CONFIG.text_width
-    rows = torch.randn(_CAPTION_ROWS + 8 + 1, width, generator=random)
-    special = SpecialRows(durations=rows[:8], prefix=rows[8:9])
-    return rows[None, 9:], special
+    rows = torch.randn(_CAPTION_ROWS + 8, _CONFIG.text_width, generator=random)
+    return rows[None, 8:], rows[:8]
