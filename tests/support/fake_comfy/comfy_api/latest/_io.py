@@ -9,7 +9,8 @@ from enum import Enum
 from types import SimpleNamespace
 
 _FALSE = ("optional", "multiline", "is_output_list")
-_RENAMED = {"raw_link": "rawLink", "force_input": "forceInput", "display_mode": "display"}
+_RENAMED = {"raw_link": "rawLink", "force_input": "forceInput", "display_mode": "display",
+            "dynamic_prompts": "dynamicPrompts"}  # fmt: skip
 _SOCKET = "id display_name optional tooltip lazy {} extra_dict raw_link advanced"
 _WIDGETS = {
     "BOOLEAN": "default label_on label_off socketless force_input",
