@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ...common.decision_kinds import DENSE
+from ...models.magi1.chunk_call import ChunkCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class ChunkChoice:
         distance: how far it has come since the step before, where that decides.
         rows: tokens `(n,)` int64 to compute of a chunk that is computed in part.
         weight: motion weights of its tokens `(N,)` fp32, where they decide.
+        sees: the first and the last chunk that these rows attend to; None are those of the chunk.
     """
 
     kind: str = DENSE
@@ -28,19 +30,17 @@ class ChunkChoice:
     distance: float | None = None
     rows: Tensor | None = None
     weight: Tensor | None = None
+    sees: tuple[int, int] | None = None
 
 
 class ChunkPolicy(Protocol):
     """One run's decisions, and what is remembered for chunks that are not computed."""
 
-    def decide(
-        self, active: Mapping[int, int], latents: Mapping[int, Tensor]
-    ) -> dict[int, ChunkChoice]:
+    def decide(self, active: Mapping[int, int], call: ChunkCall) -> dict[int, ChunkChoice]:
         """For every chunk at work, by its number.
 
         Args:
             active: step of each of them, by its number.
-            latents: `(1, C, f, H, W)` fp32 of each.
         """
 
     def told(self, chunk: int, step: int, x: Tensor) -> Tensor:

@@ -75,15 +75,17 @@ class ChunkSession:
         active = {i: step.step for i, step in enumerate(it.steps) if step.role == ACTIVE}
         state.passes.begin(active, call)
         frames = it.chunk_frames()
-        latents = {chunk: call.x[:, :, frames[chunk]] for chunk in active}
-        choices = state.decide(active, latents)
+        choices = state.decide(active, call)
         calls = IterationCalls(state.rows)
         shown = self._show_clean(call, state, calls)
         out = torch.zeros_like(call.x, dtype=torch.float32)
         for chunk, step in active.items():
             ends = (chunk == min(active), chunk == max(active))
-            e = ChunkEvaluation(chunk, latents[chunk], step, *ends, choices[chunk].rows)
-            velocity = _velocity(state, e, choices[chunk], calls)
+            choice = choices[chunk]
+            e = ChunkEvaluation(
+                chunk, call.x[:, :, frames[chunk]], step, *ends, choice.rows, choice.sees
+            )
+            velocity = _velocity(state, e, choice, calls)
             out[:, :, frames[chunk]] = velocity * state.steps.sigmas[step]
         records = chunk_records(it, choices, shown, state.rows)
         self._record(call, state, choices, EvaluationRecord(
@@ -184,12 +186,10 @@ class _RunState:
         self.steps, self.layout, self.rows, self.passes = steps, layout, rows, passes
         self.policy, self.tiers, self.placement = policy, tiers, placement
 
-    def decide(
-        self, active: Mapping[int, int], latents: Mapping[int, Tensor]
-    ) -> dict[int, ChunkChoice]:
+    def decide(self, active: Mapping[int, int], call: ChunkCall) -> dict[int, ChunkChoice]:
         if self.policy is None:
             return {chunk: ChunkChoice() for chunk in active}
-        return self.policy.decide(active, latents)
+        return self.policy.decide(active, call)
 
     def drop(self) -> None:
         self.passes.drop()
@@ -201,7 +201,7 @@ def _velocity(
     state: _RunState, e: ChunkEvaluation, choice: ChunkChoice, calls: IterationCalls
 ) -> Tensor:
     """The velocity to give the sampler, foretold or from the network."""
-    needed = state.passes.work(replace(e, rows=None))
+    needed = state.passes.work(replace(e, rows=None, sees=None))
     if choice.kind == REUSE and state.policy is not None:
         calls.add(REUSE, needed, (), None, "")
         return state.policy.told(e.chunk, e.step, e.x)

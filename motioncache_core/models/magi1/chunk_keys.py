@@ -24,8 +24,8 @@ class ChunkKeys:
         # number of the chunk whose rows come first
         self._first: int | None = None
 
-    def reach(self, chunk: int, first: int, rows: Tensor | None = None) -> BlockKeys:
-        """Keeps what a chunk's evaluation makes, and shows it all from chunk `first` to itself.
+    def reach(self, chunk: int, first: int, last: int, rows: Tensor | None = None) -> BlockKeys:
+        """Keeps what a chunk's evaluation makes, and shows it all from chunk `first` to `last`.
 
         Args:
             rows: tokens `(n,)` int64 of the chunk that are evaluated; the keys of the others are
@@ -33,7 +33,8 @@ class ChunkKeys:
         """
         if self._first is None:
             self._first = first
-        start, end = self._rows_of(first).start, self._rows_of(chunk).stop
+        end = self._rows_of(chunk).stop
+        seen = slice(self._rows_of(first).start, self._rows_of(last).stop)
         places: Tensor | None = None
 
         def keys(block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,7 +44,7 @@ class ChunkKeys:
                 places = (every + self._rows_of(chunk).start).to(torch.int32)[None]
             self._store.grow(block, k, end)
             k, v = self._store.update(block, k.contiguous(), v.contiguous(), places, end)
-            return k[:, start:end], v[:, start:end]
+            return k[:, seen], v[:, seen]
 
         return keys
 

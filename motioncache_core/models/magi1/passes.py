@@ -28,6 +28,7 @@ class ChunkEvaluation:
         step: number of its step.
         oldest, newest: whether no chunk at work is older, or newer.
         rows: tokens `(n,)` int64 to compute; None computes all.
+        sees: the first and the last chunk that it attends to; None goes by its step.
     """
 
     chunk: int
@@ -36,6 +37,7 @@ class ChunkEvaluation:
     oldest: bool
     newest: bool
     rows: Tensor | None = None
+    sees: tuple[int, int] | None = None
 
 
 class ChunkPasses:
@@ -121,7 +123,8 @@ class ChunkPasses:
         """Rows, and the chunks whose keys they attend to, of each evaluation of the network that
         `velocity` makes."""
         rows = self._rows if e.rows is None else len(e.rows)
-        seen = e.chunk + 1 - self._steps.first_seen(e.chunk, e.step)
+        first_seen, last_seen = self._sees(e)
+        seen = last_seen + 1 - first_seen
         last = self._steps.stage(e.step) == _LAST
         if self._distilled:
             return [(rows, seen)] + [(rows, 1)] * (last and self._mixes(e))
@@ -169,14 +172,16 @@ class ChunkPasses:
         call, time = self._known, float(self._steps.times[e.step])
         text = call.text(e.chunk) if with_text else call.network.null_text()
         place = 0 if own_clip else e.chunk * CHUNK_FRAMES
-        first_seen = self._steps.first_seen(e.chunk, e.step)
-        sees = attend_alone if keys is None else keys.reach(e.chunk, first_seen, e.rows)
+        sees = attend_alone if keys is None else keys.reach(e.chunk, *self._sees(e), e.rows)
         return self._run(e.x, self._condition(time, with_text, e.step), text, place, sees, e.rows)
+
+    def _sees(self, e: ChunkEvaluation) -> tuple[int, int]:
+        return e.sees or (self._steps.first_seen(e.chunk, e.step), e.chunk)
 
     def _clean(self, chunk: int, x: Tensor, keys: ChunkKeys, with_text: bool) -> None:
         # chunks finish at the first step of a stage
         condition, text = self._condition(CLEAN_TIME, with_text, 0), self._known.network.null_text()
-        self._run(x, condition, text, chunk * CHUNK_FRAMES, keys.reach(chunk, chunk))
+        self._run(x, condition, text, chunk * CHUNK_FRAMES, keys.reach(chunk, chunk, chunk))
 
     def _condition(self, time: float, with_text: bool, step: int) -> Tensor:
         call = self._known
