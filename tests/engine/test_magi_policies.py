@@ -1,7 +1,9 @@
 """MotionCache on MAGI-1: the published decisions, and ours against them at equal work."""
 
 import dataclasses
+import json
 
+import jsonschema
 import pytest
 import torch
 from motioncache_pack import kernels
@@ -25,7 +27,10 @@ from motioncache_pack.motioncache_core.models.magi1.steps import ChunkSteps
 from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan
 from motioncache_pack.motioncache_core.policy.chunk_phases import PhaseRules
 from motioncache_pack.motioncache_core.report.motion_map import values
+from motioncache_pack.motioncache_core.report.report_json import as_json
+from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
+from motioncache_pack.motioncache_core.report.timeline import timeline
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same
@@ -240,6 +245,19 @@ def test_maps_show_how_answers_changed():
     run.trace.settings = MotionCacheSettings.preset("balanced").as_dict()
     motion = values(run.trace, "motion")
     assert motion.max() == 1.0 and (motion > 0).any()
+
+
+@pytest.mark.parametrize("policy", [by_answers(), by_phases(PhaseRules(), published=True)])
+def test_reports_are_valid_and_show_chunks(policy, root):
+    run = magi.run(magi.recorded("policy_slow"), make_policy=policy)
+    run.trace.settings, run.trace.preset = PUBLISHED.as_dict(), "paper"
+    schema = json.loads((root / "motioncache_core/report/report.schema.json").read_text("utf-8"))
+    jsonschema.validate(json.loads(as_json(run.trace)), schema)
+    told = text(run.trace)
+    assert "Model: MAGI-1, 2 blocks, 18x2x3 tokens in 3 chunk(s)" in told
+    assert "chunk 2: " in told and "Block-causal" not in told
+    cells = timeline(run.trace).cells
+    assert {cell.row for cell in cells} == {0, 1, 2}
 
 
 def test_flowcache_decides_by_chunks_alone():
