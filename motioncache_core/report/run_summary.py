@@ -42,7 +42,7 @@ class RunSummary:
             if call.note:
                 self.notes[call.note] += 1
             tokens = call.window or trace.tokens
-            whole = tokens, tokens * tokens
+            whole = tokens, call.window_pairs or tokens * tokens
             needed = (call.needed, call.needed_pairs) if call.needed else whole
             pairs = call.pairs if call.needed else call.computed * trace.tokens
             # the clip may not have been known yet when a call was declined

@@ -50,6 +50,8 @@ class CallRecord:
         needed: token rows the call computes when nothing is reused; 0 stands for the whole clip.
         pairs, needed_pairs: query-key pairs of a block's self-attention, alike.
         window: token rows of the model's input; 0 stands for the whole clip.
+        window_pairs: query-key pairs of these rows when nothing is left out; 0 stands for each of
+            them with each.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class CallRecord:
     pairs: int = 0
     needed_pairs: int = 0
     window: int = 0
+    window_pairs: int = 0
 
 
 @dataclass(slots=True)

@@ -26,6 +26,8 @@ from ...motioncache_core import (
 )
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
+from ...motioncache_core.engine.chunks.chunk_session import ChunkSession
+from ...motioncache_core.engine.chunks.start import chunk_session, settings_for_chunks
 from ...motioncache_core.report.report_text import line, progress
 from . import answers
 from .answers import ANSWERS
@@ -42,6 +44,7 @@ from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
 from .engine_choice import for_evaluations, why_no_tokens
 from .live_text import LiveText
+from .magi_network import CHUNK_SESSION
 from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
@@ -121,6 +124,9 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
+    # a network of its own, that is called chunk by chunk
+    own_network = getattr(sampler, "calls_chunks", False)
+    chosen = settings_for_chunks(chosen) if own_network else chosen
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy
@@ -136,15 +142,20 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
     live = LiveText(config.node_id)
     whole = settings.traits.answers and not by_chunks
+    session: AnswerSession | DeviceSessions | ChunkSession
     declined = None if whole else in_the_way
     facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
     if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
-        session: AnswerSession | DeviceSessions = answer_session(
+        session = answer_session(
             settings, kernels, for_answers(facts), trace, response, live.on_call
         )
-        ours = {ANSWERS: session}
+        ours: dict[str, Any] = {ANSWERS: session}
+    elif own_network:
+        published = preset == "paper"
+        session = chunk_session(settings, kernels, facts, trace, published, live.on_call)
+        ours = {CHUNK_SESSION: session}
     else:
         profile, note = profile_for(guider.model_patcher, preset, levels)
         trace.advise(note)

@@ -21,7 +21,8 @@ from ...motioncache_core.models.magi1.config import MagiConfig
 from ...motioncache_core.models.magi1.network import MagiNetwork
 from ...motioncache_core.models.magi1.options import MagiOptions
 
-# where the sampler leaves what it knows of a call
+# where a run's session is found, and what the sampler knows of a call
+CHUNK_SESSION = "motioncache_chunk_session"
 CHUNKS = "motioncache_chunks"
 
 

@@ -32,7 +32,7 @@ from ...motioncache_core.sampling.schedule import ACTIVE
 from .attach import check_conflicts, compiled_reason
 from .compiled import WHOLE, plain
 from .forcing_sampler import prefix_frames
-from .magi_network import CHUNKS, ChunkIteration
+from .magi_network import CHUNK_SESSION, CHUNKS, ChunkIteration
 from .memory import memory_facts
 
 # of noise levels that come as fp32
@@ -55,6 +55,8 @@ class MagiSampler(comfy.samplers.Sampler):
 
     # tells a run's session that it is to tell chunks apart
     denoises_chunks = True
+    # and that the network is called for each of them
+    calls_chunks = True
 
     def __init__(self, options: MagiOptions) -> None:
         self.options, self.steps = options, ChunkSteps(options)
@@ -85,7 +87,7 @@ class MagiSampler(comfy.samplers.Sampler):
         model_options = extra_args["model_options"]
         self._check(model_wrap, model_options, noise, sigmas)
         transformer_options = model_options["transformer_options"]
-        known: ChunkSession | None = transformer_options.get(CHUNKS)
+        known: ChunkSession | None = transformer_options.get(CHUNK_SESSION)
         session = _bare_session(model_wrap, self.steps) if known is None else known
         seed = extra_args.get("seed") or 0
 

@@ -199,3 +199,29 @@ def test_an_evaluation_may_be_prevented():
     with pytest.raises(KeyboardInterrupt):
         magi.run(case, before=before)
     assert left == -1
+
+
+def test_out_of_memory_moves_keys_and_goes_on(monkeypatch):
+    case, left = magi.recorded("base"), [30]
+    chunk = MagiNetwork.chunk
+
+    def short(self, *args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("none left")
+        return chunk(self, *args, **kwargs)
+
+    monkeypatch.setattr(MagiNetwork, "chunk", short)
+    run = magi.run(case)
+    assert "gpu_fp8" in run.trace.kv_reason and run.trace.kv_reasons
+    # from there on keys and values are kept in 8 bits
+    assert 1e-5 < case.error(run.latents) < 0.1
+
+
+def test_out_of_memory_without_a_place_to_go_is_raised(monkeypatch):
+    def none(self, *args, **kwargs):
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr(MagiNetwork, "chunk", none)
+    with pytest.raises(torch.OutOfMemoryError, match="none left"):
+        magi.run(magi.recorded("distill"))

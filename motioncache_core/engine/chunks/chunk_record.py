@@ -43,6 +43,7 @@ class IterationCalls:
             pairs=self._pairs(done),
             needed_pairs=self._pairs(needed),
             window=sum(rows for rows, _ in needed),
+            window_pairs=self._pairs(needed),
         )
         self.records.append(record)
         if watch is not None:

@@ -6,6 +6,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ from .chunk_memory import CHUNKS_KEPT, chunk_tiers
 from .chunk_policy import ChunkChoice, ChunkPolicy
 from .chunk_record import IterationCalls, active_rows, chunk_records, over_the_clip
 
+T = TypeVar("T")
 # makes None where every chunk is computed
 MakePolicy = Callable[[ChunkCall, ChunkSteps], ChunkPolicy | None]
 
@@ -134,8 +137,8 @@ class ChunkSession:
             if not given and not call.options.clean_pass:
                 state.passes.keep_noisy(chunk)
                 continue
-            watch = Stopwatch(call.x.device)
-            state.passes.show_clean(chunk, call.x[:, :, frames], given)
+            watch, x = Stopwatch(call.x.device), call.x[:, :, frames]
+            _with_room(state, partial(state.passes.show_clean, chunk, x, given))
             watch.stop()
             work = state.passes.clean_work(given)
             calls.add(DENSE, work, work, watch, "")
@@ -206,10 +209,28 @@ def _velocity(
         calls.add(REUSE, needed, (), None, "")
         return state.policy.told(e.chunk, e.step, e.x)
     watch = Stopwatch(e.x.device)
-    velocity = state.passes.velocity(e)
+    velocity = _with_room(state, partial(state.passes.velocity, e))
     watch.stop()
     kind = DENSE if e.rows is None else PARTIAL
     calls.add(kind, needed, state.passes.work(e), watch, "")
     if state.policy is None:
         return velocity
     return state.policy.took(e.chunk, e.step, e.x, velocity, choice)
+
+
+def _with_room(state: _RunState, work: Callable[[], T]) -> T:
+    """What `work` returns; where it runs out of memory, once more after keys and values have gone
+    to where there is more. It may have been broken off anywhere: it writes only what it writes
+    again.
+
+    Raises:
+        torch.OutOfMemoryError: there is no more room.
+    """
+    while True:
+        try:
+            return work()
+        except torch.OutOfMemoryError as error:
+            # what had been made is held by the traceback until this clause ends
+            message = str(error)
+        if not state.passes.make_room():
+            raise torch.OutOfMemoryError(message)
