@@ -224,17 +224,8 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
     velocity = session.evaluate(
         ModelCall(
-            network,
-            run,
-            x,
-            timestep,
-            passes,
-            options,
-            arguments,
-            forcing,
-            window_of(options),
-            foreign_code(adapter, network, options),
-            note_of_partial(options),
+            network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
+            foreign_code(adapter, network, options), note_of_partial(options),
             behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
         )  # fmt: skip
     )
