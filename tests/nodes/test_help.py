@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from motioncache_pack.tests.nodes.test_schema import CONTRACT
+from motioncache_pack.tests.nodes.contract import CONTRACT
 from PIL import Image
 
 # plain sockets, and what a page leaves to its tooltip

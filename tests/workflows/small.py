@@ -11,6 +11,7 @@ import torch
 from motioncache_pack.motioncache_core.demo import scenes
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support.fake_comfy import harness
+from motioncache_pack.tests.workflows import small_magi
 
 TINY = "tiny_wan.safetensors"
 LOADERS = ("UNETLoader", "MotionCacheLoadSkyReels")
@@ -38,6 +39,10 @@ REPORTS = {
     "wan22_14b_t2v_motioncache": [(10, 21), (10, 21)],
     "wan22_14b_i2v_motioncache": [(10, 21), (10, 21)],
     "wan22_5b_motioncache": [(30, 31)],
+    "magi1_t2v_motioncache": [(7 * 16, 24)],
+    "magi1_i2v_motioncache": [(8 * 16, 30)],
+    "magi1_extend_motioncache": [(8 * 16, 36)],
+    "motioncache_magi_tiny": [(7 * 8, 24)],
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -51,6 +56,8 @@ def tiny_wan() -> dict[str, torch.Tensor]:
 
 def with_a_tiny_model(prompt: Prompt) -> Prompt:
     """The prompt with `TINY` for its files, on a small picture."""
+    if small_magi.is_magi(prompt):
+        return small_magi.with_a_tiny_magi(prompt)
     kinds = {number: node["class_type"] for number, node in prompt.items()}
     # prompts are the demo model's, as there is no text encoder; a text-to-video model does not look
     # at what they say of a first frame
@@ -117,6 +124,9 @@ class StandIn:
             "ImageStitch": lambda it: torch.cat((it.image1, it.image2), 2),
             "SaveAnimatedWEBP": lambda it: it.images.shape[3],
             "PreviewAny": lambda it: it.source,
+            "RandomNoise": small_magi.noise,
+            "SamplerCustomAdvanced": small_magi.sample,
+            "VAEDecode": small_magi.decode,
         }  # fmt: skip
 
     def run(self, prompt: Prompt) -> dict[str, Any]:
