@@ -30,7 +30,7 @@ from motioncache_pack.motioncache_core.report.motion_map import values
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
-from motioncache_pack.motioncache_core.report.timeline import timeline
+from motioncache_pack.motioncache_core.report.timeline import cells
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same
@@ -256,8 +256,7 @@ def test_reports_are_valid_and_show_chunks(policy, root):
     told = text(run.trace)
     assert "Model: MAGI-1, 2 blocks, 18x2x3 tokens in 3 chunk(s)" in told
     assert "chunk 2: " in told and "Block-causal" not in told
-    cells = timeline(run.trace).cells
-    assert {cell.row for cell in cells} == {0, 1, 2}
+    assert {cell.row for cell in cells(run.trace)} == {0, 1, 2}
 
 
 def test_flowcache_decides_by_chunks_alone():

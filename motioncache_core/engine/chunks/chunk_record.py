@@ -89,7 +89,7 @@ def active_rows(
         part = torch.full((record.tokens,), record.kind == DENSE, device=device)
         rows = choices[number].rows if record.kind == PARTIAL else None
         if rows is not None:
-            part[rows] = True
+            part.index_fill_(0, rows, True)
         parts.append(part)
     return torch.cat(parts)
 

@@ -71,7 +71,7 @@ class PhasePolicy:
     ) -> Tensor:
         if choice.kind == PARTIAL and choice.rows is not None:
             computed = torch.zeros(self._tokens, dtype=torch.bool, device=x.device)
-            computed[choice.rows] = True
+            computed.index_fill_(0, choice.rows, True)
             cells = computed.view(CHUNK_FRAMES, x.shape[3] // PATCH, x.shape[4] // PATCH)
             wide = cells.repeat_interleave(PATCH, dim=1).repeat_interleave(PATCH, dim=2)
             velocity = torch.where(wide, velocity, self._given[chunk])

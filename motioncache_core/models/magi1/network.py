@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...common.host_transfer import upload
 from . import operations as plain
 from .blocks import Attend, Block
 from .config import MagiConfig
@@ -134,7 +135,7 @@ class MagiNetwork(nn.Module):
             step_size: the distilled network's second number, see `schedule.step_size`.
         """
         numbers = [time] if step_size is None else [time, step_size]
-        told = self.t_embedder(torch.tensor(numbers, dtype=torch.float32, device=device))
+        told = self.t_embedder(upload(numbers, device))
         row = self.y_embedder.null_caption_embedding[_WITH_TEXT if with_text else _WITHOUT_TEXT]
         text = self.y_embedder.y_proj_adaln(row[None].to(device=device, dtype=torch.float32))
         out: Tensor = (told.sum(dim=0, keepdim=True) + text).to(self.compute_dtype)

@@ -47,7 +47,7 @@ TINY, FULL = 36, 6 * 45 * 45
 PUBLISHED_PFLOP, PAPER_SPEEDUPS = 139.0, (1.64, 2.07)
 COUNT_TOLERANCE = 0.02
 THRESHOLDS = (0.0065, 0.01, 0.015)
-BUDGETS = tuple(round(0.02 * n, 2) for n in range(10, 46))
+BUDGETS = tuple(round(0.02 * n, 2) for n in range(5, 46))
 PRESETS = ("quality", "balanced", "fast")
 BARE = {"near_clean": False, "clean_pass": False}
 AS_PUBLISHED = "as published"
@@ -141,7 +141,8 @@ def gate() -> dict[str, float]:
 
 
 def kinds_of(case: magi.Recorded, network: Any) -> dict[str, Kind]:
-    """All kinds, run once; of ours the cheapest that is as close as each of the published."""
+    """All kinds, run once; of ours the least budget from which on all are as close as each of the
+    published."""
     kinds = {AS_PUBLISHED: Kind(AS_PUBLISHED, {}), NO_EXTRAS: Kind(NO_EXTRAS, BARE)}
     kinds |= {f"paper at {t:g}": Kind(NO_EXTRAS, BARE, paper(t)) for t in THRESHOLDS}
     for name in PRESETS:
@@ -156,8 +157,9 @@ def kinds_of(case: magi.Recorded, network: Any) -> dict[str, Kind]:
         tried[budget].run(case, network)
     for t in THRESHOLDS:
         allowed = distance(kinds[f"paper at {t:g}"].latents, plain)
-        near = (b for b in BUDGETS if distance(tried[b].latents, plain) <= allowed)
-        budget = next(near, None)
+        far = [b for b in BUDGETS if distance(tried[b].latents, plain) > allowed]
+        # below it one may come close by chance
+        budget = min((b for b in BUDGETS if b > max(far, default=0.0)), default=None)
         if budget is not None:
             kinds[f"ours, as close as paper at {t:g}: budget {budget:g}"] = tried[budget]
     return kinds
