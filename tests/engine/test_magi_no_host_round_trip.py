@@ -1,5 +1,7 @@
 """An iteration of MAGI-1 reads from the device once at most, and only to decide."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from motioncache_pack import kernels
@@ -25,13 +27,17 @@ from motioncache_pack.tests.support.sync_guard import (
 
 STEPS, CHUNKS = 16, 3
 ITERATIONS = STEPS + (CHUNKS - 1) * 4
-RULES = PhaseRules(0.02, 0.04, warm_up=2, chunk_steps=3)
+RULES = PhaseRules(0.05, 0.05, warm_up=2, chunk_steps=3)
+BY_CHUNKS = replace(RULES, chunk_steps=None)
+# how often an iteration may read, and whether single tokens are computed
 POLICIES = {
-    "none": (magi.every_chunk_computed, 0),
-    "answers": (by_answers(compute_budget=0.5), 0),
-    "published": (by_phases(RULES, True, iterations=ITERATIONS), 1),
-    "velocities": (by_phases(RULES, False, iterations=ITERATIONS), 1),
+    "none": (magi.every_chunk_computed, 0, False),
+    "answers": (by_answers(compute_budget=0.5), 0, False),
+    "published": (by_phases(RULES, True, iterations=ITERATIONS), 1, False),
+    "velocities": (by_phases(RULES, False, iterations=ITERATIONS), 1, True),
+    "chunks": (by_phases(BY_CHUNKS, False, iterations=ITERATIONS), 1, False),
 }
+CASES = [("distill", p) for p in POLICIES] + [("base", p) for p in ("none", "answers", "chunks")]
 
 
 def sampled(case, make_policy, reads):
@@ -74,14 +80,13 @@ def sampled(case, make_policy, reads):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", ["distill", "base"])
+@pytest.mark.parametrize(("name", "policy"), CASES)
 def test_an_iteration_reads_once_at_most(name, policy):
-    case, (make_policy, reads) = magi.recorded(name), POLICIES[policy]
+    case, (make_policy, reads, by_tokens) = magi.recorded(name), POLICIES[policy]
     on_it, traced = sampled(case, make_policy, reads)
     beside_it, expected = sampled(case, make_policy, None)
     kinds = [c.kind for c in traced.calls()]
     assert kinds == [c.kind for c in expected.calls()]
     assert ("reuse" in kinds) == (policy != "none")
-    assert ("partial" in kinds) == (case.distilled and reads == 1)
+    assert ("partial" in kinds) == by_tokens
     assert_close("latents", beside_it, on_it, 1e-4)
