@@ -30,7 +30,7 @@ _HOSTS = frozenset((
     "callbacks", "block", "block_index", "block_type", "total_blocks", "transformer_index",
     "grid_sizes", "img_slice", "original_shape", "activations_shape", "rope_options",
     "reference_image_num_tokens", "context_window", "multigpu_thread_device",
-    "prefetch_dynamic_vbars", "running_net_type",
+    "prefetch_dynamic_vbars", "running_net_type", "model_patch_data", "x_ref_attn_map",
 ))  # fmt: skip
 _PACK = Path(__file__).resolve().parents[2]
 # frames of these are the same for all
