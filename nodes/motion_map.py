@@ -16,7 +16,7 @@ from .host.loaders import intermediate_device
 from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
 from .pictures.scrubber import KEY, scrub_data
 from .pictures.timeline import notice
-from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
+from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, run_of
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,8 @@ class MotionCacheMotionMap(io.ComfyNode):
         legend: bool = False,
         upscale: str = "nearest",
     ) -> io.NodeOutput:
-        run = latest(trace)
+        found = run_of(trace, samples)
+        run = found.trace
         if layout not in LAYOUTS:
             allowed = ", ".join(map(repr, LAYOUTS))
             raise MotionCacheError(f"layout is {layout!r}; allowed are {allowed}")
@@ -148,4 +149,6 @@ class MotionCacheMotionMap(io.ComfyNode):
         data = scrub_data(run, view, step, *look, shown["images"][0], layout == "steps")
         if data is not None:
             shown[KEY] = [data]
+        if found.sentence is not None:
+            shown.update(ui.PreviewText(found.sentence).as_dict())
         return io.NodeOutput(pictures.to(intermediate_device()), ui=shown)

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import PRESETS, MotionCacheSettings, RunSettings, TraceHandle
+from ..motioncache_core import PRESETS, MotionCacheSettings, TraceHandle
 from .host.attach import attach
-from .types import CATEGORY, SettingsSocket, TraceSocket
+from .types import CATEGORY, SettingsSocket, TraceSocket, chosen_settings
 
 
 def _shares() -> str:
@@ -68,11 +68,7 @@ class MotionCachePatcher(io.ComfyNode):
         cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
         handle = TraceHandle()
-        if settings is None:
-            # as it is written: what it becomes depends on the run's length
-            chosen = RunSettings(MotionCacheSettings.preset(preset), preset)
-        else:
-            chosen = RunSettings(settings)
+        chosen = chosen_settings(preset, settings)
         # there are no hidden values where the class is not run by the host's executor
         node_id = getattr(cls.hidden, "unique_id", None)
         return io.NodeOutput(attach(model, chosen, handle, node_id), handle)

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import PRESETS, MotionCacheSettings, RunSettings
+from ..motioncache_core import PRESETS, MotionCacheSettings
 from .host.raylight import ACTORS, attach_to_ranks
-from .types import CATEGORY, SettingsSocket, TraceSocket
+from .types import CATEGORY, SettingsSocket, TraceSocket, chosen_settings
 
 ActorsSocket = io.Custom(ACTORS)
 
@@ -58,8 +58,5 @@ class MotionCacheRay(io.ComfyNode):
     def execute(
         cls, ray_actors: dict[str, Any], preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
-        if settings is None:
-            chosen = RunSettings(MotionCacheSettings.preset(preset), preset)
-        else:
-            chosen = RunSettings(settings)
+        chosen = chosen_settings(preset, settings)
         return io.NodeOutput(ray_actors, attach_to_ranks(ray_actors, chosen))

@@ -11,7 +11,7 @@ from ..motioncache_core.report.report_json import as_json
 from ..motioncache_core.report.report_text import text
 from .host.loaders import intermediate_device
 from .pictures.timeline import labelled_timeline
-from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, latest
+from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, run_of
 
 
 class MotionCacheReport(io.ComfyNode):
@@ -40,11 +40,11 @@ class MotionCacheReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, trace: TraceHandle, samples: dict[str, Any]) -> io.NodeOutput:
-        run = latest(trace)
-        words = text(run)
-        picture = labelled_timeline(run).to(intermediate_device())
+        run = run_of(trace, samples)
+        words = text(run.trace, run.sentence)
+        picture = labelled_timeline(run.trace).to(intermediate_device())
         shown = {
             **ui.PreviewText(words).as_dict(),
             **ui.PreviewImage(picture, cls=cls).as_dict(),
         }
-        return io.NodeOutput(words, picture, as_json(run), ui=shown)
+        return io.NodeOutput(words, picture, as_json(run.trace, run), ui=shown)

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..motioncache_core import MotionCacheError, Trace, TraceHandle
+from ..motioncache_core import MotionCacheError, MotionCacheSettings, RunSettings, SettingsError
+from ..motioncache_core.report.shown_run import ShownRun, shown_run
 
 CATEGORY = "MotionCache"
 TraceSocket = io.Custom("MOTIONCACHE_TRACE")
 SettingsSocket = io.Custom("MOTIONCACHE_SETTINGS")
 
 SAMPLES_TOOLTIP = (
-    "The sampler's output. It is only looked at to make this node wait for the sampler."
+    "The sampler's output: this node waits for it, and where the model was sampled more than once "
+    "it says which run to show."
 )
 
 
-def latest(handle: TraceHandle) -> Trace:
-    """The newest finished run behind a trace socket."""
-    trace = handle.latest
-    if trace is None:
+def run_of(handle: Any, samples: Any) -> ShownRun:
+    """The finished run behind a trace socket that made these samples.
+
+    Raises:
+        MotionCacheError: it is no trace, or no run has finished.
+    """
+    runs = getattr(handle, "runs", None)
+    if runs is None:
+        raise MotionCacheError(
+            f"trace is {handle!r}, which is no trace. Connect the trace output of a MotionCache "
+            "node."
+        )
+    latents = samples.get("samples") if isinstance(samples, dict) else samples
+    found = shown_run(list(runs), latents)
+    if found is None:
         raise MotionCacheError(
             "there is no finished sampling run yet. Connect `samples` to the LATENT output of the "
             "sampler that uses the patched model, so that this node runs after it."
         )
-    return trace
+    return found
+
+
+def chosen_settings(preset: str, settings: Any) -> RunSettings:
+    """What a node's preset and its settings, where some are connected, choose.
+
+    Raises:
+        SettingsError: there is no such preset, or what is connected are no settings.
+    """
+    if settings is None:
+        # as it is written: what it becomes depends on the run's length
+        return RunSettings(MotionCacheSettings.preset(preset), preset)
+    if not isinstance(settings, MotionCacheSettings):
+        raise SettingsError(
+            f"settings is {settings!r}, which are no settings. Connect a MotionCache Settings "
+            "node, or nothing to use the preset."
+        )
+    return RunSettings(settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,6 +27,7 @@ class BranchRows:
         filled: whether a full evaluation has stored residuals.
         iteration: number of the last evaluation that the branches took part in.
         around: rows around the video's in the keys.
+        view: whether the tensors are parts of a batch's.
         device: the model's, where residual and slope are in the host's memory; else None.
     """
 
@@ -39,6 +40,7 @@ class BranchRows:
     iteration: int = -1
     device: torch.device | None = None
     around: int = 0
+    view: bool = False
 
     def take_part(self, evaluation: int, least: int) -> None:
         """The branches are called in this evaluation. Ones that were last called before `least`
@@ -126,6 +128,7 @@ class BranchRows:
                     self.iteration,
                     self.device,
                     self.around,
+                    view=True,
                 )
             )
         return parts
@@ -182,6 +185,33 @@ class BranchTable:
             return None
         self.put(joined)
         return joined
+
+    def keep(self, keys: Collection[BranchKey]) -> None:
+        """Drop all branches but these."""
+        if all(key in keys for key in self.entries):
+            return
+        for owner in self._all():
+            parts = [owner] if all(key in keys for key in owner.keys) else owner.split()
+            for part in parts:
+                if any(key not in keys for key in part.keys):
+                    del self.entries[part.keys[0]]
+                elif part.view:
+                    self._own(part)
+
+    def _own(self, part: BranchRows) -> None:
+        """A view keeps the memory of those that were beside it."""
+        try:
+            self.put(BranchRows.join([part]))
+        except torch.OutOfMemoryError:
+            for key in part.keys:
+                self.entries.pop(key, None)
+
+    def forget(self, keys: Sequence[BranchKey]) -> None:
+        """Drop these branches, and those that share a batch with one of them."""
+        for owner in [self.entries[key] for key in keys if key in self.entries]:
+            for key in owner.keys:
+                if self.entries.get(key) is owner:
+                    del self.entries[key]
 
     def put(self, rows: BranchRows) -> None:
         """Remember these branches, replacing what was known of them."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from .reason_texts.calls import CALLS
 from .reason_texts.ends import ENDS
+from .reason_texts.foreign import FOREIGN
 from .reason_texts.maps import MAPS
 from .reason_texts.memory import MEMORY
 from .reason_texts.runs import RUNS
@@ -28,7 +29,9 @@ class Reason(str):
     action: str
 
 
-REASONS: Mapping[str, Template] = {**RUNS, **CALLS, **ENDS, **MEMORY, **MAPS}
+REASONS: Mapping[str, Template] = {
+    **RUNS, **CALLS, **FOREIGN, **ENDS, **MEMORY, **MAPS,
+}  # fmt: skip
 
 
 def because(code: str, **facts: object) -> Reason:

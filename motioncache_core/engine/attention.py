@@ -1,13 +1,20 @@
-"""Attention of the blocks of one call: active rows see the stored keys and values of all rows."""
+"""Attention of the blocks of one call: active rows see the stored keys and values of all rows.
+
+An attention call is known by its place in its block, by how many keys it has, and by who makes it:
+another node may have put one in front, or taken one away.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -23,6 +30,11 @@ from .call_plan import CallPlan
 BYPASSED = because("attention_bypassed")
 
 Attend = Callable[..., Tensor]
+# code of the calling frames, and where in it they are
+Caller = tuple[tuple[CodeType, int], ...]
+
+# frames that tell attention calls apart: the host's dispatch, the module, its block
+_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +57,24 @@ class BlockAttention:
 
     Args:
         previous: the override that was there before ours.
-        copies: whether blocks use their outputs' memory again, as CUDA graphs do.
+        copies: whether blocks use their outputs' memory again, as CUDA graphs do. They are
+            compiled then, and who calls is not to be seen.
+        callers: who made the call of each slot in the last full evaluation; filled there.
     """
 
-    def __init__(self, previous: Callable[..., Tensor] | None, copies: bool) -> None:
+    def __init__(
+        self,
+        previous: Callable[..., Tensor] | None,
+        copies: bool,
+        callers: dict[int, Caller] | None = None,
+    ) -> None:
         self._previous, self._copies = previous, copies
+        self._callers = {} if callers is None else callers
         self._plan: CallPlan | None = None
         self._kv: KVStore | None = None
         self._gather: RowGather | None = None
         self._sites: dict[int, StoredSite] = {}
-        self._last, self._calls = 0, 0
+        self._calls = self._met = 0
         self.attended = False
 
     def begin(self, plan: CallPlan, kv: KVStore | None, gather: RowGather | None) -> None:
@@ -65,7 +85,7 @@ class BlockAttention:
     def in_block(self, sites: list[StoredSite]) -> Iterator[None]:
         """A block with these key sites runs."""
         self._sites = {s.site.call: s for s in sites}
-        self._last, self._calls = max(self._sites, default=0), 0
+        self._calls = self._met = 0
         token = _RUNNING.set(self)
         try:
             yield
@@ -78,7 +98,7 @@ class BlockAttention:
         Raises:
             UnsupportedModelError: the block that has just run did.
         """
-        attended = self._calls >= self._last
+        attended = self._met >= len(self._sites)
         self.attended |= attended
         if not attended and self._gather is not None:
             raise UnsupportedModelError(f"block {block}: {BYPASSED}")
@@ -98,7 +118,10 @@ class BlockAttention:
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
-        kept = at.site.flat(k).contiguous(), at.site.flat(v).contiguous()
+        kept = at.site.flat(k), at.site.flat(v)
+        if not self._is_site(at, kept[0].shape[1], plan):
+            return self._host(func, q, k, v, *args[3:], **kwargs)
+        kept = kept[0].contiguous(), kept[1].contiguous()
         if self._copies:
             kept = kept[0].clone(), kept[1].clone()
         updates = plan.kv_updates
@@ -123,12 +146,44 @@ class BlockAttention:
         shaped = at.site.shaped(keys, k), at.site.shaped(values, v)
         return attend(q, *shaped, *args[3:], **kwargs)
 
+    def _is_site(self, at: StoredSite, keys: int, plan: CallPlan) -> bool:
+        """Whether the call that is made is the one whose keys are kept.
+
+        Raises:
+            UnsupportedModelError: it is not, in a partial evaluation.
+        """
+        caller = () if self._copies else _caller()
+        wanted = at.before + plan.computed + at.behind
+        if self._gather is None:
+            found = keys == wanted
+            self._callers[at.slot] = caller
+        else:
+            found = keys == wanted and caller == self._callers.get(at.slot, caller)
+            if not found:
+                raise UnsupportedModelError(
+                    f"an attention call has {keys} keys where {wanted} were expected, or is made "
+                    "by other code than in the last full evaluation"
+                )
+        self._met += found
+        return found
+
     def _host(self, func: Attend, *args: Any, **kwargs: Any) -> Tensor:
         if self._previous is not None:
             return self._previous(func, *args, **kwargs)
         return func(*args, **kwargs)
 
 
+def _caller() -> Caller:
+    """The frames that an attention call comes from, but for torch's and ours."""
+    frame, found = sys._getframe(1), list[tuple[CodeType, int]]()
+    while frame is not None and len(found) < _FRAMES:
+        if not frame.f_code.co_filename.startswith(_NOT_CALLERS):
+            found.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return tuple(found)
+
+
+_NOT_CALLERS = (f"{Path(torch.__file__).parent}{os.sep}", __file__)
 _RUNNING: ContextVar[BlockAttention | None] = ContextVar("motioncache_attention", default=None)
 
 

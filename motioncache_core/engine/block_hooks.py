@@ -7,8 +7,8 @@ of all rows, and scatters the result back after the last block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 from ..cache import residuals
 from ..cache.branches import BranchRows
-from ..common.decision_kinds import DENSE, REUSE
+from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockRun, BlockStream, RowGather
-from .attention import BYPASSED, BlockAttention, StoredSite, attention_hook
+from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
+
+NOT_HOOKED = "no block was reached: the model did not call its block hooks"
 
 # decides when the first block is reached, from what enters it and the rows around the video's in
 # the keys of its attention
@@ -41,6 +43,12 @@ class BlockHooks:
     Args:
         tokens: video rows L.
         compiled: see `find_compiled`.
+        callers: see `BlockAttention`.
+
+    Attributes:
+        failed: what went wrong in a partial evaluation, whoever has caught it since.
+        output: video rows behind the last block, `(B, L, C)`.
+        block_calls: how often an original block was called.
     """
 
     def __init__(
@@ -51,15 +59,18 @@ class BlockHooks:
         adapter: Adapter,
         facts: ModelFacts,
         compiled: nn.Module | None = None,
+        callers: dict[int, Caller] | None = None,
     ) -> None:
         self._planner, self._ops, self._tokens = planner, ops, tokens
         self._blocks, self._compiled = adapter.blocks(facts), compiled
         self._copies = any(run.writes_input for run, _ in self._blocks)
+        self._callers = callers
         self._attention = BlockAttention(None, copies=False)
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
         self._gather: RowGather | None = None
+        self.failed: str | None = None
         self.output: Tensor | None = None
         self.block_calls = 0
 
@@ -67,7 +78,7 @@ class BlockHooks:
     def plan(self) -> CallPlan:
         """The plan; made when the first block is reached."""
         if self._plan is None:
-            raise CacheShapeError("no block was reached: the model did not call its block hooks")
+            raise CacheShapeError(NOT_HOOKED)
         return self._plan
 
     def computed(self, layout: TokenLayout) -> list[bool]:
@@ -85,7 +96,8 @@ class BlockHooks:
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of the host's options with our hooks in front of the ones already there."""
         previous = options.get("optimized_attention_override")
-        self._attention = BlockAttention(previous, copies=self._compiled is not None)
+        copies = self._compiled is not None
+        self._attention = BlockAttention(previous, copies, self._callers)
         replaced = dict(options.get("patches_replace", {}))
         patches = dict(replaced.get("dit", {}))
         slot = 0
@@ -112,10 +124,11 @@ class BlockHooks:
                 self.block_calls += 1
                 # what a block has written into its input cannot be run again; the whole call can
                 branches = None if run.writes_input else self._state
-                out = retry_with_room(
-                    branches, lambda: self._run_original(run, slot, original, call)
-                )
-                self._attention.check_attended(index)
+                with self._noting():
+                    out = retry_with_room(
+                        branches, lambda: self._run_original(run, slot, original, call)
+                    )
+                    self._attention.check_attended(index)
                 return out
 
             def chained(call: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +136,30 @@ class BlockHooks:
                     return counted(call)
                 return previous(call, {**extra, "original_block": counted})
 
-            return self._run_block(index, run, args, chained)
+            with self._noting():
+                return self._run_block(index, run, args, chained)
 
         return patch
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """What goes wrong in a partial evaluation, inside of code that may catch it."""
+        try:
+            yield
+        except Exception as error:
+            if self._gather is not None:
+                self.failed = self.failed or str(error)
+            raise
+
+    @property
+    def reached(self) -> bool:
+        """Whether the first block has been reached."""
+        return self._plan is not None
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some rows run."""
+        return self._plan is not None and self._plan.kind == PARTIAL
 
     def _run_original(
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
@@ -151,7 +185,11 @@ class BlockHooks:
         if self._gather is not None:
             hand_over = run.enter if index == 0 else run.take
             args = retry_with_room(self._state, partial(hand_over, args, self._gather))
+        entering = run.stream(args).tokens.shape
         out = block(args)
+        made = run.tokens(out).shape
+        if self._gather is not None and made != entering:
+            raise CacheShapeError(f"block {index} made {tuple(made)} of {tuple(entering)}")
         if index == len(self._blocks) - 1:
             stream = replace(run.stream(args), tokens=run.tokens(out))
             out = self._finish(run, plan, stream, out)

@@ -16,7 +16,7 @@ from ..policy.model_profile import MIN_LEVELS, Changes
 from ..sampling.model_call import BranchKey, ModelCall
 from .block_probe import BlockProbe
 from .devices import THREAD_DEVICE
-from .session import decline_reason
+from .limits import decline_reason
 
 _EPS = 1e-8
 
@@ -107,7 +107,7 @@ class Recorder:
         tokens, modulation, residual = probe.tokens, probe.modulation, probe.residual
         if tokens is None or residual is None:
             return
-        levels = call.timestep.float() / adapter.timestep_scale
+        level = call.levels(adapter.timestep_scale).amax()
         for i, key in enumerate(call.branches):
             rows = slice(i * call.samples, (i + 1) * call.samples)
             branch = self._branches.setdefault(key, _Branch())
@@ -117,7 +117,7 @@ class Recorder:
                 None if modulation is None else modulation(rows.start).float().clone(),
                 residual[rows].clone(),
             )
-            branch.levels.append(levels[rows].amax())
+            branch.levels.append(level)
             if branch.last is not None:
                 branch.changes.append(_changes(branch.last, now))
             branch.last = now

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..cache.branches import BranchRows
 from ..cache.row_update import RowUpdate, RowUpdates
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
-from ..common.reasons import because
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.chunk_decision import Decision
 from ..policy.evaluation_plan import EvaluationPlan
@@ -59,15 +59,21 @@ class CallPlan:
     kv_updates: RowUpdates | None = None
 
 
-def call_plan(parts: list[Part], state: BranchRows, x: Tensor) -> CallPlan:
-    """Every row attends to all rows; what is not stored yet makes the call dense."""
+def call_plan(
+    parts: list[Part], state: BranchRows, x: Tensor, whole: Reason | None = None
+) -> CallPlan:
+    """Every row attends to all rows; what is not stored yet makes the call dense.
+
+    Args:
+        whole: why keys and values are not stored, where another node is in the way.
+    """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
     elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
-        note = because("kv_incomplete")
+        note = whole or because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()

@@ -14,19 +14,20 @@ from ..cache.memory_plan import MemoryPlan, still
 from ..cache.residual_placement import new_residuals, residual_tensors
 from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
-from ..common.reasons import because
+from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
 from ..models.block_stream import BlockStream
-from ..policy.decider import Decider
+from ..policy.decider import Decider, DecisionGroup
 from ..policy.distance import advice
 from ..policy.evaluation_plan import evaluation_plan
 from ..policy.motion_weights import rate_of_change, token_patches
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord
 from ..sampling.forcing_call import ForcingCall
-from ..sampling.model_call import ModelCall
+from ..sampling.model_call import BranchKey, ModelCall
 from ..sampling.schedule import UNSTARTED
+from .attention import Caller
 from .block_hooks import BlockHooks
 from .call_plan import (
     CallPlan,
@@ -50,6 +51,7 @@ class ClipCache:
         memory: shared with the other context windows of the run.
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
+        shown: whether reports show this one's grid.
     """
 
     def __init__(
@@ -63,20 +65,40 @@ class ClipCache:
         forcing: ForcingCall | None = None,
         position: int = 0,
         label: str = "",
+        shown: bool = True,
     ) -> None:
         self.layout, self.adapter, self.facts = layout, adapter, facts
         self._context, self._memory = context, memory
         self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
         self._forcing, self._still = forcing, False
+        # of the call that is being made
+        self._groups: list[DecisionGroup] = []
+        # rows that the first block was given, where they are not the grid's
+        self.got: int | None = None
+        # branches of the evaluation that goes on
+        self._asked: set[BranchKey] = set()
+        # why single tokens are not told apart any more
+        self._whole: Reason | None = None
+        # who calls the attention of each key site
+        self.callers: dict[int, Caller] = {}
         self._tables: dict[torch.device, BranchTable] = {}
         clamp = context.settings.clamp_distance
         source = context.run.profile or adapter.distance(facts, layout, clamp)
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
         self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
-        if not label or self._recorder.trace.grid is None:
+        if (shown and not label) or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)
+
+    def begin(self) -> None:
+        """The sampler's next evaluation begins: branches that the last one did not ask for are
+        over."""
+        if self._asked:
+            for table in self._tables.values():
+                table.keep(self._asked)
+        self._decider.begin(self._asked)
+        self._asked = set()
 
     def follows(self, forcing: ForcingCall, layout: TokenLayout) -> bool:
         """Whether the call goes on with what is stored here."""
@@ -97,6 +119,17 @@ class ClipCache:
         self.layout = layout
         self._recorder.clip(layout)
 
+    def lose_tokens(self, why: Reason) -> None:
+        """Evaluations are whole from now on, and no keys and values are kept."""
+        self._whole = why
+        for table in self._tables.values():
+            table.forget_kv()
+
+    def again(self) -> None:
+        """The call that was planned last comes once more."""
+        for g in self._groups:
+            g.clip.served.difference_update(g.keys)
+
     def plan(
         self, call: ModelCall, stream: BlockStream, around: int
     ) -> tuple[CallPlan, BranchRows]:
@@ -108,6 +141,7 @@ class ClipCache:
         """
         x = stream.video
         if x.shape[1] != self.layout.tokens:
+            self.got = x.shape[1]
             grid = f"{self.layout.frames}x{self.layout.height}x{self.layout.width}"
             raise CacheShapeError(
                 f"the first block got {x.shape[1]} tokens; {self.layout.tokens} were expected "
@@ -118,11 +152,15 @@ class ClipCache:
         self._still = not call.causal and still(self._settings, self.layout.frames)
         if tiers.lost:
             table.forget_kv()
+        self._asked.update(call.branches)
         state = table.find(call.branches, x, around)
         if state is None:
+            # before the new ones take room
+            table.forget(call.branches)
             state = self._new_rows(call, x, tiers, around)
             table.put(state)
         groups = self._decider.decide(call, self.layout, x, stream.modulation, self._partial)
+        self._groups = groups
         parts = []
         for g in groups:
             if g.clip.plan is None:
@@ -138,7 +176,7 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x)
+            plan = call_plan(parts, state, x, self._whole)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -178,7 +216,7 @@ class ClipCache:
 
     def observe(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
-        groups = self._decider.groups(call, self.layout)
+        groups = self._groups
         plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
@@ -215,7 +253,8 @@ class ClipCache:
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        return self._memory.stored and not self._still and self._settings.kv_cache != "off"
+        kept = self._memory.stored and self._settings.kv_cache != "off"
+        return kept and not self._still and self._whole is None
 
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
@@ -233,14 +272,13 @@ class ClipCache:
         if self._settings.motion_source == "features" and hooks.output is not None:
             shape = (call.rows, self.layout.frames, self.layout.spatial, -1)
             return hooks.output.reshape(shape).contiguous()
-        sigma = call.timestep.float() / self.adapter.timestep_scale
-        sigma = sigma.reshape(sigma.shape[0], 1, -1, 1, 1)
+        sigma = call.levels(self.adapter.timestep_scale).reshape(1, 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
         return token_patches(x0, self.facts.patch).contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
-        keeps = tiers.tiers and not tiers.lost and not self._still
+        keeps = tiers.tiers and not tiers.lost and not self._still and self._whole is None
         kv = KVStore(self._key_sites, tiers) if keeps else None
         # rows of chunks that have not started are read before they are written
         count, place = residual_tensors(self._settings), self._memory.residuals.place

@@ -32,6 +32,14 @@ class DeviceSessions:
         self._lock, self._closed = threading.Lock(), False
         self._sessions = {device: make(device, trace)}
         self._traces = {device: trace}
+        self._begun = False
+
+    def begin(self) -> None:
+        """`Session.begin` on all devices."""
+        with self._lock:
+            self._begun = True
+            for session in self._sessions.values():
+                session.begin()
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """`Session.evaluate` of the call's device."""
@@ -41,6 +49,8 @@ class DeviceSessions:
             if device not in self._sessions and not closed:
                 self._traces[device] = Trace(dict(self._trace.settings))
                 self._sessions[device] = self._make(device, self._traces[device])
+                if self._begun:
+                    self._sessions[device].begin()
         if closed:
             # another device's error has ended the run, and nobody reads this result
             return call.run(dict(call.options))

@@ -1,9 +1,12 @@
-"""Runs in which nothing is reused, known before the first step."""
+"""Runs and calls in which nothing is reused, known before they start."""
 
 from __future__ import annotations
 
-from ..common.reasons import because
+from ..common.reasons import Reason, because
+from ..models.adapter import Adapter
+from ..policy.compute_budget import evaluations_left
 from ..report.trace_recorder import TraceRecorder
+from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..sampling.run_settings import FEW_STEPS, LITTLE_REUSE
 from ..settings import MotionCacheSettings
@@ -23,3 +26,32 @@ def why_off(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorde
     elif 0 < steps <= LITTLE_REUSE:
         recorder.remark(because("little_reuse", steps=steps, better=LITTLE_REUSE + 1))
     return recorder.trace.reason
+
+
+def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
+    """Why a call of a known network has to run untouched; None if it need not."""
+    options = call.options
+    if options.get("context_window") is not None and call.window is None:
+        return because("windows_unknown", kind="not over frames")
+    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
+        if options.get("patches", {}).get(name):
+            return because("block_patch", name=name)
+    rows, branches = call.rows, len(call.branches)
+    if rows % branches:
+        return because("uneven_batch", rows=rows, branches=branches)
+    return adapter.decline(call.arguments, options)
+
+
+def tokens_lost(why: Reason) -> Reason:
+    """That evaluations are whole from here on, and why."""
+    action = why.action[0].lower() + why.action[1:]
+    return because("tokens_lost", why=why.happened, action=action)
+
+
+def check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
+    """Remark that a budget is spent before any of it is free to be placed."""
+    free, enough = evaluations_left(settings, run)
+    if free > 0 and enough <= 0:
+        steps = len(set(run.step_sigmas))
+        budget = settings.compute_budget
+        recorder.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

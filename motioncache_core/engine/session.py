@@ -6,28 +6,30 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..common.errors import UnsupportedModelError
+from ..common.errors import SettingsError, UnsupportedModelError
 from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
 from ..models.adapter import Adapter
 from ..models.registry import find_adapter, takes_frame_levels
-from ..policy.compute_budget import evaluations_left
 from ..policy.map_exchange import MapExchange
 from ..policy.run_context import RunContext
 from ..report.trace import CallRecord, Trace
 from ..report.trace_recorder import TraceRecorder
 from ..sampling.model_call import ModelCall
+from ..sampling.passes import PassNames
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .answers.chunk_answers import ChunkAnswers, by_chunks
-from .block_hooks import BlockHooks
+from .block_hooks import NOT_HOOKED, BlockHooks
+from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
-from .limits import why_off
+from .limits import check_budget, decline_reason, tokens_lost, why_off
 from .window_caches import WindowCaches
 
 log = logging.getLogger(__name__)
@@ -69,11 +71,21 @@ class Session:
             self._answers = ChunkAnswers(settings, run, ops)
             settings, run = by_chunks(settings, run)
         if settings.compute_budget > 0 and not self._off:
-            _check_budget(settings, run, self._recorder)
+            check_budget(settings, run, self._recorder)
         self._context = RunContext(
             settings, ops, run, self._recorder, reuse=not self._off, exchange=exchange
         )
         self._clips = WindowCaches(self._context)
+        self._names: PassNames | None = None
+
+    def begin(self) -> None:
+        """The sampler asks for its next evaluation. Where nobody says so, a branch that comes
+        again begins one."""
+        self._names = self._names or PassNames()
+        if self._names.begin():
+            self._recorder.reset("passes_new")
+        self._recorder.begin()
+        self._clips.begin()
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run the network, dense, in part or not at all; returns what it would return.
@@ -81,13 +93,23 @@ class Session:
         Raises:
             CacheShapeError: the latent is not a video, or the model's tokens are not its grid's.
             SettingsError: the settings do not fit a diffusion-forcing run.
-            UnsupportedModelError: no adapter knows the network.
+            UnsupportedModelError: no adapter knows a network that is to denoise chunks.
         """
-        adapter, declined = find_adapter(call.network)
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
+        try:
+            adapter, declined = find_adapter(call.network)
+        except UnsupportedModelError:
+            # another node has put it in the place of the one that the run began with
+            self._clips.drop()
+            swapped = because("network_swapped", name=type(call.network).__name__)
+            if not self._recorder.trace.evaluations:
+                self._recorder.decline(swapped)
+            return self._pass_through(call, swapped)
         why = self._run.declined or declined or decline_reason(adapter, call)
+        if self._run.announced and self._names is None:
+            why = why or because("guider_unknown")
         if not self._off:
             why = why or self._clips.decline_reason(adapter, call)
         if why and call.causal:
@@ -102,6 +124,9 @@ class Session:
             return self._pass_through(call)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
+        foreign, call = self._foreign(call), self._named(call)
+        if foreign is not None and self._whole is None and self._tells_tokens(call):
+            self._lose_tokens(tokens_lost(foreign))
         try:
             return self._cached(adapter, call)
         except torch.OutOfMemoryError:
@@ -114,6 +139,24 @@ class Session:
         log.warning("MotionCache - %s.", SPENT)
         return self._pass_through(call, SPENT)
 
+    def _foreign(self, call: ModelCall) -> Reason | None:
+        """What other nodes do that needs whole evaluations."""
+        names = self._names
+        if names is not None and names.differ(call.branches):
+            return call.foreign or because("answers_compared")
+        return call.foreign
+
+    def _named(self, call: ModelCall) -> ModelCall:
+        """The call with passes that are told from all others of its evaluation."""
+        names = self._names
+        if names is None:
+            return call
+        parts = zip(call.branches, call.latents.split(call.samples), strict=True)
+        named = replace(call, branches=tuple(names.name(key, x) for key, x in parts))
+        if names.moved:
+            self._recorder.remark(because("passes_alike"))
+        return named
+
     def _cached(self, adapter: Adapter, call: ModelCall) -> Tensor:
         clip = self._clips.find(adapter, call)
         hooks = BlockHooks(
@@ -123,17 +166,22 @@ class Session:
             adapter,
             clip.facts,
             self._compiled_part(call.network),
+            clip.callers,
         )
-        options = hooks.options(call.options)
         watch = Stopwatch(call.device)
-        out = call.run(options)
+        out = self._run_with(hooks, call)
         watch.stop()
+        if isinstance(out, str):
+            return self._instead(adapter, call, clip, hooks.partial, out)
         if self._closed:
             # another device's error has ended the run in the meantime
             self._drop()
             return out
         self._clips.observe_memory()
-        self._called(clip.observe(call, hooks, out), watch)
+        record = clip.observe(call, hooks, out)
+        if hooks.partial:
+            record.note = record.note or call.partial_note
+        self._called(record, watch)
         if self._answers is None or call.forcing is None:
             return out
         told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
@@ -142,6 +190,55 @@ class Session:
         if change is not None:
             self._recorder.weighed(self._recorder.trace.evaluations[-1], change)
         return told
+
+    def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
+        """What the network gives with the hooks in it, or what went wrong."""
+        try:
+            out = call.run(hooks.options(call.options))
+        except (torch.OutOfMemoryError, SettingsError, *self._run.stops):
+            raise
+        except Exception as error:
+            # block-causal attention is only in the engine
+            if call.causal:
+                raise
+            # its traceback holds what had been made
+            return f"{type(error).__name__}: {error}"
+        return hooks.failed or (out if hooks.reached or call.causal else NOT_HOOKED)
+
+    def _instead(
+        self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
+    ) -> Tensor:
+        """A call that went wrong with the hooks in the network: in full, or without them."""
+        lost = None if clip.got is None else self._clips.reframe(adapter, call, clip.got)
+        if lost is None and partial and self._whole is None:
+            lost = because("partial_failed", error=error)
+        if lost is not None:
+            self._lose_tokens(lost)
+            clip.again()
+            return self._cached(adapter, call)
+        why = because("hooks_failed", error=error)
+        # where it fails without us, it does so in its own words
+        out = self._pass_through(call, why)
+        self._off = why
+        self._recorder.decline(why)
+        self._clips.drop()
+        log.warning("MotionCache - %s.", why)
+        return out
+
+    @property
+    def _whole(self) -> Reason | None:
+        """Why single tokens are not told apart any more."""
+        return self._clips.whole
+
+    def _tells_tokens(self, call: ModelCall) -> bool:
+        """Whether a call may compute some of its rows, and can do without."""
+        per_token = self._context.settings.traits.per_token or call.forcing is not None
+        return per_token and not call.causal and self._context.reuse
+
+    def _lose_tokens(self, why: Reason) -> None:
+        self._clips.lose_tokens(why)
+        self._recorder.remark(why)
+        log.warning("MotionCache - %s.", why)
 
     @property
     def reached(self) -> bool:
@@ -160,6 +257,8 @@ class Session:
 
     def _drop(self) -> None:
         self._clips.drop()
+        if self._names is not None:
+            self._names.drop()
         if self._answers is not None:
             self._answers.drop()
         self._looked_at = self._compiled = None
@@ -190,25 +289,3 @@ class Session:
             done, stopped = self._watches.popleft()
             done.seconds = stopped.seconds()
         self._on_call(self._recorder.trace)
-
-
-def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
-    """Why a call of a known network has to run untouched; None if it need not."""
-    options = call.options
-    if options.get("context_window") is not None and call.window is None:
-        return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
-    rows, branches = call.rows, len(call.branches)
-    if rows % branches:
-        return because("uneven_batch", rows=rows, branches=branches)
-    return adapter.decline(call.arguments, options)
-
-
-def _check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:
-    free, enough = evaluations_left(settings, run)
-    if free > 0 and enough <= 0:
-        steps = len(set(run.step_sigmas))
-        budget = settings.compute_budget
-        recorder.remark(because("budget_spent", budget=budget, steps=steps, fixed=steps - free))

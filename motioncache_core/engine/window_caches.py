@@ -18,6 +18,9 @@ from .clip_cache import ClipCache
 
 MOVED = "out of memory: moved to the host's memory"
 
+# of a call: its network, window and grid; the last is free under diffusion forcing, where it moves
+ClipKey = tuple[ModelFacts, ContextWindow | None, TokenLayout | None]
+
 # share of the device's free memory that the residuals of all context windows may take
 _RESIDUAL_SHARE = 0.6
 
@@ -33,11 +36,51 @@ class WindowCaches:
             bare = replace(context.settings, forecast=0.0, kv_forecast=0.0, correction=0.0)
             context = replace(context, settings=bare)
         self._context, self._keys = context, True
-        self._clips: dict[tuple[ModelFacts, ContextWindow | None], ClipCache] = {}
-        self._memory: dict[ModelFacts, MemoryPlan] = {}
+        self._clips: dict[ClipKey, ClipCache] = {}
+        # those of the evaluation that goes on; None where nobody says it begins
+        self._called: set[ClipKey] | None = None
+        # of a network and the grid of a clip, or of all windows
+        self._memory: dict[tuple[ModelFacts, TokenLayout | None], MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
+        # frames that another node's code adds to a clip of this layout
+        self._added: dict[TokenLayout, int] = {}
         self.latest: ClipCache | None = None
+        # why single tokens are not told apart any more
+        self.whole: Reason | None = None
+
+    def lose_tokens(self, why: Reason) -> None:
+        """Evaluations are whole from now on, and no keys and values are kept."""
+        self.whole = why
+        for clip in self._clips.values():
+            clip.lose_tokens(why)
+
+    def reframe(self, adapter: Adapter, call: ModelCall, rows: int) -> Reason | None:
+        """Another node's code adds latent frames to the model's input, or takes some: the clip is
+        what the blocks are given.
+
+        Args:
+            rows: tokens that the first block was given.
+
+        Returns:
+            what is told of it; None where they are no whole frames.
+        """
+        layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
+        if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
+            return None
+        before, frames = self._layout(layout, call), rows // layout.spatial
+        self._added[layout] = frames - layout.frames
+        self._keep({key for key in self._clips if key[2] != before})
+        who = ", ".join(call.behind) or "another node"
+        return because("frames_added", who=who, frames=frames, of=layout.frames)
+
+    def begin(self) -> None:
+        """The next evaluation begins: clips that the last one did not ask for are over."""
+        if self._called:
+            self._keep(self._called)
+        self._called = set()
+        for clip in self._clips.values():
+            clip.begin()
 
     def decline_reason(self, adapter: Adapter, call: ModelCall) -> Reason | None:
         """Why a call in a context window has to pass through."""
@@ -62,35 +105,58 @@ class WindowCaches:
         self._hand_over(call)
         facts = adapter.facts(call.network)
         layout = self._layout(adapter.layout(facts, adapter.video(call.x)), call)
-        forcing, key = call.forcing, (facts, call.window)
+        forcing = call.forcing
+        key = facts, call.window, None if forcing is not None else layout
         clip = self._clips.get(key)
         if clip is not None and forcing is not None and clip.follows(forcing, layout):
             clip.move_to(forcing, layout)
-        elif clip is None or clip.layout != layout or forcing is not None:
+        elif clip is None or forcing is not None:
             # another size or window: nothing that was stored fits
-            if facts not in self._memory or call.window is None:
+            if self._called is None:
+                self._keep({k for k in self._clips if k[:2] != key[:2]})
+            self._clips.pop(key, None)
+            place = _place(key)
+            if place not in self._memory or call.window is None:
                 c, sites = self._context, adapter.key_sites(facts)
-                self._memory[facts] = MemoryPlan(
+                self._memory[place] = MemoryPlan(
                     c.settings, c.ops, c.run, sites, facts.heads, facts.key_width, self._keys
                 )
-            self._clips.pop(key, None)
-            clip = self._clips[key] = self._new(adapter, facts, layout, call)
+            memory = self._memory[place]
+            clip = self._clips[key] = self._new(adapter, facts, layout, call, memory)
+        if self._called is not None:
+            self._called.add(key)
         self.latest = clip
         return clip
 
+    def _keep(self, keys: set[ClipKey]) -> None:
+        """Drop all clips but these, and the plans of those that none is left of."""
+        self._clips = {key: c for key, c in self._clips.items() if key in keys}
+        places = {_place(key) for key in self._clips}
+        self._memory = {p: plan for p, plan in self._memory.items() if p in places}
+
     def _new(
-        self, adapter: Adapter, facts: ModelFacts, layout: TokenLayout, call: ModelCall
+        self,
+        adapter: Adapter,
+        facts: ModelFacts,
+        layout: TokenLayout,
+        call: ModelCall,
+        memory: MemoryPlan,
     ) -> ClipCache:
         context, window = self._context, call.window
         position = 0 if window is None else context.run.windows.index(window)
         if context.reuse:
             settings, run = spread(context.settings, context.run)
             context = replace(context, settings=settings, run=run)
-        return ClipCache(
-            context, adapter, facts, layout, self._memory[facts],
+        clip = ClipCache(
+            context, adapter, facts, layout, memory,
             forcing=call.forcing, position=position,
-            label="" if window is None else f"window {position}",
+            label="" if window is None else f"window {position}", shown=not self._clips,
         )  # fmt: skip
+        if self._called is not None:
+            clip.begin()
+        if self.whole is not None:
+            clip.lose_tokens(self.whole)
+        return clip
 
     def drop(self) -> None:
         """Keep nothing."""
@@ -128,10 +194,14 @@ class WindowCaches:
         if any(network is not call.network for network in served):
             self.drop()
             self._context.recorder.remark(because("network_changed"))
+            self._context.recorder.reset("networks_alternate")
         self._networks.update(dict.fromkeys(call.branches, call.network))
 
     def _layout(self, layout: TokenLayout, call: ModelCall) -> TokenLayout:
         forcing = call.forcing
+        if layout in self._added:
+            frames = layout.frames + self._added[layout]
+            return TokenLayout(frames, layout.height, layout.width)
         chunks = self._context.run.chunks if forcing is None else forcing.iteration.chunks
         if chunks is not None:
             layout = TokenLayout(layout.frames, layout.height, layout.width, chunks)
@@ -158,3 +228,9 @@ class WindowCaches:
         if run.make_room is not None and need > _RESIDUAL_SHARE * run.free_memory():
             run.make_room(int(need / _RESIDUAL_SHARE) + 1)
         return need <= _RESIDUAL_SHARE * run.free_memory()
+
+
+def _place(key: ClipKey) -> tuple[ModelFacts, TokenLayout | None]:
+    """Where the memory of a clip is planned: context windows share a plan."""
+    facts, window, layout = key
+    return facts, layout if window is None else None

@@ -123,5 +123,9 @@ class Adapter:
 
 def qualified_name(network: object) -> str:
     """Module and class of an object, "comfy.ldm.wan.model.WanModel" for instance."""
-    kind = type(network)
+    return qualified_class(type(network))
+
+
+def qualified_class(kind: type) -> str:
+    """The same of a class."""
     return f"{kind.__module__}.{kind.__qualname__}"

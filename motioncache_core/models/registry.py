@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
-from .adapter import Adapter, qualified_name
+from .adapter import Adapter, qualified_class, qualified_name
 from .wan import WAN
 
 ADAPTERS: tuple[Adapter, ...] = (WAN,)
@@ -16,8 +16,16 @@ def find_adapter(network: object) -> tuple[Adapter, Reason | None]:
     Raises:
         UnsupportedModelError: no adapter knows the class; the message lists what is supported.
     """
-    name = qualified_name(network)
-    short = type(network).__name__
+    return find_adapter_of_class(type(network))
+
+
+def find_adapter_of_class(kind: type) -> tuple[Adapter, Reason | None]:
+    """The same for the network's class.
+
+    Raises:
+        UnsupportedModelError: as above.
+    """
+    name, short = qualified_class(kind), kind.__name__
     for adapter in ADAPTERS:
         if name in adapter.classes:
             return adapter, None

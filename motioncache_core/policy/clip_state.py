@@ -30,6 +30,8 @@ class ClipState:
         kv_clock: when each token was last computed; the same one where nothing is corrected.
         sigmas, levels: noise level of every frame in the evaluation that was decided last, on the
             host and, `(F,)` fp32, on the device.
+        evaluation: number of the sampler's evaluation that was decided last; None where nobody
+            says it.
         served: branches that have carried out the current plan.
         maps: inter-frame differences `(samples, F, S)` the branches left in this evaluation.
     """
@@ -46,6 +48,7 @@ class ClipState:
     levels: Tensor | None = None
     plan: EvaluationPlan | None = None
     record: EvaluationRecord | None = None
+    evaluation: int | None = None
     served: set[BranchKey] = field(default_factory=set)
     maps: dict[BranchKey, Tensor] = field(default_factory=dict)
 
@@ -55,13 +58,21 @@ class ClipState:
         ranges = zip(layout.chunk_rows(), layout.chunks, strict=True)
         return cls(label, layout, [ChunkState(rows, n, device) for rows, n in ranges])
 
-    def is_current(self, sigmas: tuple[float, ...], key: BranchKey) -> bool:
-        """Whether a call of this branch belongs to the evaluation that was decided last."""
-        return self.may_be_current(key) and sigmas == self.sigmas
+    def is_current(
+        self, sigmas: tuple[float, ...], key: BranchKey, evaluation: int | None = None
+    ) -> bool:
+        """Whether a call of this branch belongs to the evaluation that was decided last.
 
-    def may_be_current(self, key: BranchKey) -> bool:
+        Args:
+            evaluation: number of the sampler's evaluation, where known.
+        """
+        return self.may_be_current(key, evaluation) and sigmas == self.sigmas
+
+    def may_be_current(self, key: BranchKey, evaluation: int | None = None) -> bool:
         """`is_current`, as far as it can be told without the noise level."""
-        return self.plan is not None and key not in self.served
+        if evaluation is None:
+            return self.plan is not None and key not in self.served
+        return self.plan is not None and evaluation == self.evaluation
 
     def slide(self, rows: int, layout: TokenLayout, sigma: float) -> None:
         """The clip's first rows leave, whole chunks of them, and new chunks join its end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +16,11 @@ from ..common.token_layout import TokenLayout
 from ..report.trace import EvaluationRecord
 from ..sampling.forcing_call import ForcingCall
 from ..sampling.model_call import BranchKey, ModelCall
+from ..sampling.passes import prompt_of
 from .chunk_decision import Decision
 from .clip_decision import advance, measure, prepare, records
 from .clip_state import ClipState
+from .contents import Contents
 from .run_context import RunContext
 
 log = logging.getLogger(__name__)
@@ -54,20 +56,42 @@ class Decider:
         self._context, self._source, self._scale = context, source, timestep_scale
         self._position, self._label = position, label
         self._measures: dict[torch.device, DistanceMeasure] = {}
-        self._clips: dict[tuple[torch.device, BranchKey], ClipState] = {}
+        self._clips: dict[tuple[torch.device, BranchKey, int], ClipState] = {}
+        # number of the sampler's evaluation, and what its passes look at; None where nobody says
+        self._evaluation: int | None = None
+        self._contents = Contents()
         self._read: tuple[Tensor, int | None, tuple[float, ...]] | None = None
         exchange, self._shared = context.exchange, context.settings.cfg_mask == "shared"
         self._maps = exchange.device_maps() if exchange is not None and self._shared else None
 
-    def groups(self, call: ModelCall, layout: TokenLayout) -> list[DecisionGroup]:
-        """The call's parts, with the states that decide for them."""
+    def begin(self, asked: Collection[BranchKey] = ()) -> None:
+        """The sampler's next evaluation begins.
+
+        Args:
+            asked: branches of the last one; none where it had none. Others are over.
+        """
+        self._evaluation = 0 if self._evaluation is None else self._evaluation + 1
+        self._contents.begin()
+        if asked and not self._shared:
+            prompts = {prompt_of(key) for key in asked}
+            self._clips = {place: c for place, c in self._clips.items() if place[1] in prompts}
+
+    def groups(self, call: ModelCall, layout: TokenLayout, x: Tensor) -> list[DecisionGroup]:
+        """The call's parts, with the states that decide for them.
+
+        Args:
+            x: video tokens `(B, L, C)` before the first block.
+        """
         n = call.samples
         if self._shared:
             parts = [(slice(0, n * len(call.branches)), call.branches)]
         else:
             parts = [(slice(i * n, (i + 1) * n), (key,)) for i, key in enumerate(call.branches)]
         device = call.device
-        return [DecisionGroup(self._clip(device, keys, layout), rows, keys) for rows, keys in parts]
+        return [
+            DecisionGroup(self._clip(device, keys, layout, x[rows][:n]), rows, keys)
+            for rows, keys in parts
+        ]
 
     def decide(
         self,
@@ -85,12 +109,16 @@ class Decider:
             x: video tokens `(B, L, C)`.
             modulation: timestep modulation `(T, 6, C)` of a batch row, where there is one.
         """
-        groups = self.groups(call, layout)
+        groups, evaluation = self.groups(call, layout, x), self._evaluation
         levels, sigmas = self._levels(call, x.device, layout.frames)
-        if sigmas is None and any(g.clip.may_be_current(g.keys[0]) for g in groups):
+        if sigmas is None and any(g.clip.may_be_current(g.keys[0], evaluation) for g in groups):
             sigmas = self._remember(call, tuple(read(levels)))
         known = None if sigmas is None else _per_frame(sigmas, layout.frames)
-        deciding = [g for g in groups if known is None or not g.clip.is_current(known, g.keys[0])]
+        deciding = [
+            g
+            for g in groups
+            if known is None or not g.clip.is_current(known, g.keys[0], evaluation)
+        ]
         if deciding:
             context, forcing, proposals = self._context, call.forcing, []
             for g in deciding:
@@ -110,6 +138,7 @@ class Decider:
                 known = _per_frame(self._remember(call, read_now), layout.frames)
             for g, proposed in zip(deciding, proposals, strict=True):
                 decisions = advance(g.clip, context, proposed, numbers, known)
+                g.clip.evaluation = evaluation
                 self._record(g.clip, decisions, forcing)
                 if self._maps is not None:
                     self._maps.begin(layout, known)
@@ -138,7 +167,7 @@ class Decider:
         host."""
         if call.forcing is not None:
             return upload(call.forcing.sigmas, device), call.forcing.sigmas
-        levels = call.timestep[0].float().reshape(-1) / self._scale
+        levels = call.levels(self._scale)
         if len(levels) not in (1, frames):
             raise CacheShapeError(
                 f"{len(levels)} timesteps for {frames} latent frames; give one or one each"
@@ -165,15 +194,22 @@ class Decider:
         return self._measures[device]
 
     def _clip(
-        self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout
+        self, device: torch.device, keys: Sequence[BranchKey], layout: TokenLayout, x: Tensor
     ) -> ClipState:
-        key = (device, None if self._shared else keys[0])
+        number = 0 if self._evaluation is None else self._contents.number(keys[0], x)
+        key = (device, None if self._shared else prompt_of(keys[0]), number)
         if key not in self._clips:
-            branch = "all branches" if self._shared else f"branch {len(self._clips)}"
-            named = not self._shared or not self._label
-            names = [self._label] * bool(self._label) + [branch] * named
-            self._clips[key] = ClipState.start(", ".join(names), layout, device)
+            first = self._clips.get((*key[:2], 0))
+            label = self._name() if first is None else first.label
+            self._clips[key] = ClipState.start(label, layout, device)
         return self._clips[key]
+
+    def _name(self) -> str:
+        """How the next state is called in records."""
+        known = sum(number == 0 for _, _, number in self._clips)
+        branch = "all branches" if self._shared else f"branch {known}"
+        named = not self._shared or not self._label
+        return ", ".join([self._label] * bool(self._label) + [branch] * named)
 
     def _record(
         self, clip: ClipState, decisions: Sequence[Decision], forcing: ForcingCall | None
@@ -186,11 +222,10 @@ class Decider:
             it = forcing.iteration
             record.window, record.first_frame = it.window, it.start
             record.first_chunk = forcing.first_chunk
-        clip.record = record
         weights = [c.weights for c in clip.chunks if c.weights is not None]
         motion = any(d.phase == "motion" for d in decisions) and len(weights) == len(clip.chunks)
         inverse = None if clip.plan is None else clip.plan.inverse
-        recorder.evaluation(
+        clip.record = recorder.evaluation(
             record,
             torch.cat(weights) if motion else None,
             None if inverse is None else inverse[0] >= 0,

@@ -131,7 +131,7 @@ class ModelProfile:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ProfileError(f"the profile {path} cannot be read ({error}); {_AGAIN}") from error
         if not isinstance(data, dict) or data.get("kind") != KIND:
             raise ProfileError(f"{path} is no profile of MotionCache; move it away, or {_AGAIN}")
@@ -142,7 +142,7 @@ class ModelProfile:
             )
         try:
             profile = cls._checked(data, path.name)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ProfileError(f"the profile {path} is damaged ({error!s}); {_AGAIN}") from error
         if profile.fingerprint != fingerprint:
             raise ProfileError(

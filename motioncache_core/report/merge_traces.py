@@ -31,6 +31,7 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
             setattr(into, name, getattr(trace, name))
     into.decline(trace.reason)
     into.declined_calls += trace.declined_calls
+    into.resets |= trace.resets
     for remark in trace.remarks:
         into.remark(remark)
     for sentence in trace.why:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ..sampling.run_facts import SchedulePart
 from .report_text import COUNTED
 from .run_summary import RunSummary
+from .shown_run import ShownRun
 from .trace import Trace
 
 # raised when a field of the JSON report changes its meaning or goes
 SCHEMA = 1
 
 
-def summary(trace: Trace) -> dict[str, Any]:
-    """The report as JSON-ready data; `SCHEMA` says which version."""
+def summary(trace: Trace, shown: ShownRun | None = None) -> dict[str, Any]:
+    """The report as JSON-ready data; `SCHEMA` says which version.
+
+    Args:
+        shown: which run of its model this is, where that is known.
+    """
+    found: dict[str, Any] = _without_nan(_summary(trace))
+    found["run"] = None
+    if shown is not None:
+        found["run"] = {"number": shown.number, "of": shown.of, "from_samples": shown.known}
+    return found
+
+
+def _summary(trace: Trace) -> dict[str, Any]:
     run = RunSummary(trace)
     return {
         "schema": SCHEMA,
@@ -90,9 +104,18 @@ def summary(trace: Trace) -> dict[str, Any]:
     }
 
 
-def as_json(trace: Trace) -> str:
+def as_json(trace: Trace, shown: ShownRun | None = None) -> str:
     """`summary` as indented JSON."""
-    return json.dumps(summary(trace), indent=1)
+    return json.dumps(summary(trace, shown), indent=1, allow_nan=False)
+
+
+def _without_nan(data: Any) -> Any:
+    """The same data, null for every number that JSON has no word for."""
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _rounded(value: float | None) -> float | None:

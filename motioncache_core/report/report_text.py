@@ -42,10 +42,14 @@ def progress(trace: Trace) -> str:
     return words + (f", about {saved:.1f} s saved" if saved else "")
 
 
-def text(trace: Trace) -> str:
-    """The report for people."""
+def text(trace: Trace, which: str | None = None) -> str:
+    """The report for people.
+
+    Args:
+        which: run of its model this is, in words; None where there was only one.
+    """
     run = RunSummary(trace)
-    rows = [f"MotionCache: {_line(run)}"]
+    rows = [f"MotionCache: {_line(run)}", *([] if which is None else [f"Shown: {which}"])]
     if trace.grid is not None:
         f, h, w = trace.grid
         blocks = f"{trace.blocks} blocks, " * bool(trace.blocks)

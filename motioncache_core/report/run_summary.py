@@ -105,7 +105,13 @@ class RunSummary:
         if self._reused:
             return None
         chunks = [c for e in trace.evaluations for c in e.chunks]
-        if {c.phase for c in chunks} <= _PROTECTED:
+        phases = Counter(c.phase for c in chunks)
+        if 2 * phases["restart"] > len(chunks):
+            return because("noise_rises")
+        code, times = next(iter(trace.resets.most_common(1)), ("", 0))
+        if 2 * times > max(Counter(e.scope for e in trace.evaluations).values()):
+            return because(code)
+        if set(phases) <= _PROTECTED:
             return because("protected", evaluations=len(trace.evaluations))
         if self.notes and set(self.kinds) != {DENSE}:
             return next(iter(self.notes))

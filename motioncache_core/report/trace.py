@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,6 +137,9 @@ class Trace:
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
         why: sentences on what was chosen for this run.
+        resets: evaluations that could not go on with what was stored, by the code of the reason.
+        number: of the run among those of its model, from 1.
+        mark: by which the latents that it made are known again, see `shown_run.mark_of`.
     """
 
     settings: dict[str, Any]
@@ -165,7 +168,10 @@ class Trace:
     declined_calls: list[CallRecord] = field(default_factory=list)
     part: SchedulePart | None = None
     windows: tuple[ContextWindow, ...] = ()
+    resets: Counter[str] = field(default_factory=Counter)
     finished: bool = False
+    number: int = 1
+    mark: tuple[float, ...] = ()
 
     def show(self, layout: TokenLayout) -> None:
         """Describe the clip, or the window of it that the model sees from now on."""
@@ -217,7 +223,12 @@ class Trace:
 class TraceHandle:
     """The wire between the patcher and the nodes behind the sampler: the last runs' traces."""
 
-    runs: deque[Trace] = field(default_factory=lambda: deque(maxlen=4))
+    runs: deque[Trace] = field(default_factory=lambda: deque(maxlen=8))
+
+    def add(self, trace: Trace) -> None:
+        """A run has ended."""
+        trace.number = self.runs[-1].number + 1 if self.runs else 1
+        self.runs.append(trace)
 
     @property
     def latest(self) -> Trace | None:

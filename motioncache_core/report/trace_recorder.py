@@ -21,6 +21,12 @@ class TraceRecorder:
         self.trace = trace
         trace.part, trace.windows = run.part, tuple(run.windows)
         self._maps: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
+        # of the evaluation that goes on, by scope and windows; None where nobody says it begins
+        self._current: dict[tuple[str, int, int], EvaluationRecord] | None = None
+
+    def begin(self) -> None:
+        """The next evaluation begins: whatever is decided in it is told of one record."""
+        self._current = {}
 
     def decline(self, reason: str) -> None:
         """The first reason why calls went through untouched."""
@@ -29,6 +35,14 @@ class TraceRecorder:
     def remark(self, reason: Reason) -> None:
         """Something that did not stop the run from reusing; once."""
         self.trace.remark(reason)
+
+    def reset(self, code: str) -> None:
+        """An evaluation could not go on with what was stored.
+
+        Args:
+            code: of the reason that is told if that happens all the time.
+        """
+        self.trace.resets[code] += 1
 
     def model(
         self, name: str, distance: str, advice: str | None, blocks: int, work: tuple[int, int]
@@ -49,12 +63,21 @@ class TraceRecorder:
 
     def evaluation(
         self, record: EvaluationRecord, weight: Tensor | None, active: Tensor | None
-    ) -> None:
-        """A decision, with motion weights `(L,)` fp32 and the mask of active rows `(L,)`."""
+    ) -> EvaluationRecord:
+        """A decision, with motion weights `(L,)` fp32 and the mask of active rows `(L,)`.
+
+        Returns:
+            the record that its calls belong to: that of the evaluation's first decision.
+        """
+        if self._current is not None:
+            first = self._current.setdefault((record.scope, record.position, record.window), record)
+            if first is not record:
+                return first
         self.trace.evaluations.append(record)
         if weight is not None:
             weight = (weight * 255).round().to(torch.uint8)
         self._maps.append((record, weight, active))
+        return record
 
     def weighed(self, record: EvaluationRecord, weight: Tensor) -> None:
         """Motion weights `(L,)` fp32 of a decision, learned after it."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.reasons import Reason
 from .forcing_call import ForcingCall
 from .run_facts import ContextWindow
 
@@ -25,11 +26,16 @@ class ModelCall:
         x: model input `(B, C, F, H, W)`, the noisy latent first in C; a list where a family has
             more than video.
         timestep: `(B,)` or one per latent frame `(B, F)`.
-        branches: conditioning branches in batch order; B is a multiple of their number.
+        branches: conditioning branches in batch order; B is a multiple of their number. Other
+            passes of the same evaluation have other keys.
         options: the host's transformer options.
         arguments: the call's other arguments by name.
         forcing: where the sampler denoises chunks at noise levels of their own.
         window: where the host cuts the clip into context windows.
+        foreign: why single tokens cannot be told apart, where code of other nodes runs in the
+            network that may need all of them.
+        partial_note: what is said of the call where only some tokens are computed.
+        behind: what other nodes' code is called that stands between us and the network.
     """
 
     network: object
@@ -41,6 +47,9 @@ class ModelCall:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     forcing: ForcingCall | None = None
     window: ContextWindow | None = None
+    foreign: Reason | None = None
+    partial_note: str = ""
+    behind: tuple[str, ...] = ()
 
     @property
     def causal(self) -> bool:
@@ -55,13 +64,28 @@ class ModelCall:
     @property
     def rows(self) -> int:
         """Batch rows B."""
-        return self._first.shape[0]
+        return self.latents.shape[0]
 
     @property
     def device(self) -> torch.device:
         """Where the call runs."""
-        return self._first.device
+        return self.latents.device
+
+    def levels(self, scale: float) -> Tensor:
+        """Noise levels `(1,)`, or one per latent frame `(F,)`, fp32 on the call's device.
+
+        They are the sampler's own, where it says them: timesteps of a frame that is kept in part
+        are scaled by its mask, and are those of no step.
+
+        Args:
+            scale: timestep at noise level 1.
+        """
+        told = self.options.get("sigmas")
+        if self.forcing is None and isinstance(told, Tensor):
+            return told.reshape(-1)[:1].float().to(self.device)
+        return self.timestep[0].float().reshape(-1) / scale
 
     @property
-    def _first(self) -> Tensor:
+    def latents(self) -> Tensor:
+        """The video's part of the input."""
         return self.x if isinstance(self.x, Tensor) else self.x[0]

@@ -67,6 +67,8 @@ class RunFacts:
         part: where these noise levels lie in the model's whole schedule.
         windows: the context windows of every step; none where the clip is not cut.
         declined: why the run passes through untouched, where it has to.
+        announced: whether the host says where an evaluation begins.
+        stops: exceptions by which the user ends a run.
     """
 
     sigmas: Sequence[float] = ()
@@ -80,6 +82,8 @@ class RunFacts:
     part: SchedulePart | None = None
     windows: tuple[ContextWindow, ...] = ()
     declined: Reason | None = None
+    announced: bool = False
+    stops: tuple[type[Exception], ...] = ()
 
     @property
     def step_sigmas(self) -> list[float]:

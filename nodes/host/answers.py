@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...motioncache_core import AnswerCall, AnswerSession
-from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.models.adapter import qualified_name
 from ...motioncache_core.models.registry import ADAPTERS
 from .compiled import plain
-
-ANSWERS = "motioncache_answers"
-
-# parts of the transformer options that other nodes fill for passes of their own
-_REPLACED = ("patches_replace", "patches")
-
-
-def begin(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
-          *args: Any, **kwargs: Any) -> Tensor:  # fmt: skip
-    """PREDICT_NOISE: the sampler asks for one evaluation, whatever calls that takes."""
-    options = (model_options or {}).get("transformer_options", {})
-    session: AnswerSession | None = options.get(ANSWERS)
-    if session is not None:
-        session.begin(read(timestep.reshape(-1)[:1])[0])
-    out: Tensor = executor(x, timestep, model_options or {}, *args, **kwargs)
-    return out
+from .passes import ANSWERS, passes_of
 
 
 def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Any = None,
@@ -44,13 +27,9 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
     session: AnswerSession | None = options.get(ANSWERS)
     if session is None or torch.compiler.is_compiling():
         return run()
-    passes = _passes(options)
+    passes = passes_of(options, len(x))
     if not passes:
         return run()
-    if len(x) % len(passes):
-        # another node makes a call for each part and leaves the options as they were: its calls
-        # are told apart by their order
-        passes = (passes,)
     network = plain(executor.class_obj.diffusion_model)
     return session.evaluate(
         AnswerCall(
@@ -63,28 +42,6 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
             _family(network),
         )
     )
-
-
-def _passes(options: Mapping[str, Any]) -> tuple[Hashable, ...]:
-    """What each part of a call is computed for: its conditioning, the window of the clip, and what
-    other nodes have put in the place of the network's parts for it. Nothing where another node
-    calls the model and does not say it."""
-    indices, uuids = options.get("cond_or_uncond", ()), options.get("uuids", ())
-    if len(indices) != len(uuids):
-        return ()
-    window = options.get("context_window")
-    frames = getattr(window, "index_list", None)
-    place = None if frames is None else (getattr(window, "dim", None), tuple(map(int, frames)))
-    changed = tuple(
-        (name, part, tuple(map(str, _names(found))))
-        for name in _REPLACED
-        for part, found in sorted(options.get(name, {}).items(), key=lambda item: str(item[0]))
-    )
-    return tuple((index, uuid, place, changed) for index, uuid in zip(indices, uuids, strict=True))
-
-
-def _names(found: Any) -> Sequence[Any]:
-    return sorted(found, key=str) if isinstance(found, Mapping) else (len(found),)
 
 
 def video_of(x: Tensor, latent_shapes: Any) -> tuple[int, int, int, int] | None:

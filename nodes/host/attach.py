@@ -21,7 +21,6 @@ from ...motioncache_core import (
     Trace,
     TraceHandle,
     answer_session,
-    find_adapter,
     settings_for_run,
 )
 from ...motioncache_core.common.host_transfer import upload
@@ -29,8 +28,8 @@ from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.engine.chunks.chunk_session import ChunkSession
 from ...motioncache_core.engine.chunks.start import chunk_session, settings_for_chunks
 from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.report.shown_run import mark_of
 from . import answers
-from .answers import ANSWERS
 from .compiled import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -42,9 +41,11 @@ from .compiled import (
 )
 from .conflicts import check_conflicts, check_recording
 from .devices import on_devices
-from .engine_choice import for_evaluations, why_no_tokens
+from .engine_choice import for_evaluations, known_adapter, why_no_tokens
+from .foreign import behind, foreign_code, note_of_partial
 from .live_text import LiveText
 from .magi_network import CHUNK_SESSION
+from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
@@ -53,7 +54,6 @@ from .run_facts import for_answers, run_facts, window_of
 log = logging.getLogger(__name__)
 
 KEY = "motioncache"
-SESSION = "motioncache_session"
 FORCING = "motioncache_forcing"
 PROFILE = "motioncache_profile"
 
@@ -79,17 +79,18 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Raises:
         ConflictError: another cache is on the model already.
     """
-    check_conflicts(model.model_options, KEY in model.model_options.get("transformer_options", {}))
+    if chosen.preset == "off":
+        handle.add(off(chosen))
+        LiveText(node_id).show(handle.runs[-1].reason)
+        return model.clone()
+    already = KEY in model.model_options.get("transformer_options", {})
+    check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
-    if chosen.preset == "off":
-        handle.runs.append(off(chosen))
-        LiveText(node_id).show(handle.runs[-1].reason)
-        return clone
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
-    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, answers.begin)
+    clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
@@ -132,7 +133,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     # its chunks' rows are told apart, whatever the policy
     by_chunks = getattr(sampler, "denoises_chunks", False)
     if not chosen.settings.traits.answers and not by_chunks:
-        no_tokens = in_the_way or why_no_tokens(guider, outer, noise)
+        no_tokens = in_the_way or why_no_tokens(guider, outer, noise, sigmas)
     settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
         settings, told = for_evaluations(settings), []
@@ -157,7 +158,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         session = chunk_session(settings, kernels, facts, trace, published, live.on_call)
         ours = {CHUNK_SESSION: session}
     else:
-        profile, note = profile_for(guider.model_patcher, preset, levels)
+        profile, note = profile_for(guider.model_patcher, preset, settings, levels)
         trace.advise(note)
         facts = facts if profile is None else replace(facts, profile=profile)
         session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
@@ -174,7 +175,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         session.close()
     if not trace.calls() and COMPILE_ARGUMENTS in outer:
         trace.decline(WHOLE)
-    config.handle.runs.append(trace)
+    trace.mark = mark_of(result)
+    config.handle.add(trace)
     live.show(progress(trace))
     log.info("MotionCache - %s", line(trace))
     return result
@@ -201,10 +203,14 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         # called outside of a sampler that was wrapped
         out: Tensor = executor(x, timestep, *args, **kwargs)
         return out
+    passes = passes_of(options, len(x if isinstance(x, Tensor) else x[0]))
+    if not passes:
+        untouched: Tensor = executor(x, timestep, *args, **kwargs)
+        return untouched
     network = executor.class_obj
-    adapter, _ = find_adapter(network)
+    adapter = known_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
-    if forcing is not None:
+    if forcing is not None and adapter is not None:
         levels = upload(forcing.sigmas, x.device) * adapter.timestep_scale
         timestep = levels.expand(x.shape[0], -1)
 
@@ -214,12 +220,14 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         result: Tensor = executor(x, timestep, *swapped, **named)
         return result
 
-    arguments = {**dict(zip(adapter.positional, args, strict=False)), **kwargs}
-    branches = tuple(zip(options["cond_or_uncond"], options["uuids"], strict=True))
+    names = () if adapter is None else adapter.positional
+    arguments = {**dict(zip(names, args, strict=False)), **kwargs}
     velocity = session.evaluate(
         ModelCall(
-            network, run, x, timestep, branches, options, arguments, forcing, window_of(options)
-        )
+            network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
+            foreign_code(adapter, network, options), note_of_partial(options),
+            behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
+        )  # fmt: skip
     )
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 

@@ -10,12 +10,12 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from ...motioncache_core import ConflictError, ModelProfile, Recorder, UnsupportedModelError
-from ...motioncache_core.models.registry import find_adapter
 from ...motioncache_core.policy.model_profile import MIN_LEVELS
-from .attach import KEY, SESSION, compiled_reason, evaluate
-from .compiled import plain
+from .attach import KEY, compiled_reason, evaluate
 from .conflicts import CALIBRATE, other_cache
+from .engine_choice import adapter_of
 from .live_text import LiveText
+from .passes import SESSION
 from .profiles import describe, identify, place_of
 
 log = logging.getLogger(__name__)
@@ -30,15 +30,9 @@ def attach_recorder(model: Any, node_id: str | None = None) -> Any:
     """A clone of the model whose runs are recorded; the model itself is not changed.
 
     Raises:
-        UnsupportedModelError: MotionCache does not run on this model, so a profile is of no use.
         ConflictError: a cache is on the model, or it is recorded already.
     """
-    _, declined = find_adapter(plain(model.get_model_object("diffusion_model")))
-    if declined is not None:
-        raise UnsupportedModelError(
-            f"there is nothing to calibrate: {declined}. Remove MotionCache Calibrate."
-        )
-    _check(model.model_options)
+    _check(model.model_options, getattr(model, "wrappers", None))
     if CALIBRATE in model.model_options.get("transformer_options", {}):
         raise ConflictError("this model already has MotionCache Calibrate. One node is enough.")
     clone = model.clone()
@@ -49,9 +43,9 @@ def attach_recorder(model: Any, node_id: str | None = None) -> Any:
     return clone
 
 
-def _check(model_options: dict[str, Any]) -> None:
+def _check(model_options: dict[str, Any], wrappers: dict[str, Any] | None = None) -> None:
     """Refuse a cache beside the recording."""
-    name = other_cache(model_options)
+    name = other_cache(model_options, wrappers)
     if KEY in model_options.get("transformer_options", {}):
         name = "MotionCache"
     if name is not None:
@@ -70,6 +64,11 @@ def _record(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: 
     live: LiveText = options[CALIBRATE]
     # a cache that was added behind this node shows only now
     _check(outer)
+    _, declined = adapter_of(patcher)
+    if declined:
+        raise UnsupportedModelError(
+            f"there is nothing to calibrate: {declined}. Remove MotionCache Calibrate."
+        )
     reason = compiled_reason(patcher, outer)
     if reason:
         raise UnsupportedModelError(f"MotionCache Calibrate cannot measure this run: {reason}.")

@@ -16,22 +16,48 @@ from ...motioncache_core import (
 )
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.models.adapter import Adapter
+from ...motioncache_core.models.registry import find_adapter_of_class
 from .compiled import plain
+from .foreign import foreign_before
+
+# of a host's model, and its class, which other nodes patch in the same way
+_NETWORK, _CLASS = "diffusion_model", "diffusion_model.__class__"
 
 
 def adapter_of(model: Any) -> tuple[Adapter | None, Reason | None]:
-    """The adapter of a model's network, and why its tokens cannot be told apart."""
-    network = plain(model.get_model_object("diffusion_model"))
+    """The adapter of the network that a model will run with, and why its tokens cannot be told
+    apart."""
+    network = plain(model.get_model_object(_NETWORK))
+    kind = type(network)
+    if network is model.model.diffusion_model:
+        # another clone may have been sampled with another class, which goes when this one is loaded
+        kind = model.get_model_object(_CLASS)
     try:
-        return find_adapter(network)
+        return find_adapter_of_class(kind)
     except UnsupportedModelError:
-        return None, because("model_unknown", name=type(network).__name__)
+        return None, because("model_unknown", name=kind.__name__)
 
 
-def why_no_tokens(guider: Any, model_options: Mapping[str, Any], noise: Tensor) -> Reason | None:
-    """Why a run cannot tell tokens apart, as far as that is known before it starts."""
+def known_adapter(network: Any) -> Adapter | None:
+    """The adapter of a network; None where there is none."""
+    try:
+        return find_adapter(network)[0]
+    except UnsupportedModelError:
+        return None
+
+
+def why_no_tokens(
+    guider: Any, model_options: Mapping[str, Any], noise: Tensor, sigmas: Tensor
+) -> Reason | None:
+    """Why a run cannot tell tokens apart, as far as that is known before it starts.
+
+    Args:
+        sigmas: noise levels of the run, with the one it ends at.
+    """
     if noise.ndim != 5:
         return because("no_video", shape=tuple(noise.shape))
+    if len(sigmas) > 1 and float(sigmas[0]) < float(sigmas[-1]):
+        return because("noise_rises")
     adapter, why = adapter_of(guider.model_patcher)
     if adapter is None or why is not None:
         return why
@@ -39,6 +65,11 @@ def why_no_tokens(guider: Any, model_options: Mapping[str, Any], noise: Tensor) 
     for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
         if patches.get(name):
             return because("block_patch", name=name)
+    foreign = foreign_before(
+        guider.model_patcher, adapter, model_options.get("transformer_options", {})
+    )
+    if foreign is not None:
+        return foreign
     if any("control" in cond for conds in guider.conds.values() for cond in conds or ()):
         return because("control_net")
     return None

@@ -29,10 +29,11 @@ from ...motioncache_core import (
     takes_frame_levels,
 )
 from ...motioncache_core.models.adapter import Adapter
-from .attach import FORCING, KEY, SESSION, check_conflicts, compiled_reason, evaluate
+from .attach import FORCING, KEY, check_conflicts, compiled_reason, evaluate
 from .compiled import WHOLE, plain
 from .devices import on_devices
 from .memory import memory_facts
+from .passes import SESSION
 
 log = logging.getLogger(__name__)
 

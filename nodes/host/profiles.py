@@ -11,12 +11,14 @@ from torch import Tensor
 from ...motioncache_core import (
     CalibratedProfile,
     ModelProfile,
+    MotionCacheSettings,
     ProfileError,
-    find_adapter,
+    UnsupportedModelError,
     fingerprint,
 )
 from ...motioncache_core.sampling.run_settings import FIXED
 from .compiled import plain
+from .engine_choice import adapter_of
 
 _NETWORK = "diffusion_model"
 
@@ -60,9 +62,10 @@ def describe(patcher: Any) -> str:
 
 
 def _sized(patcher: Any, between: str) -> str:
-    network = plain(patcher.get_model_object(_NETWORK))
-    adapter, _ = find_adapter(network)
-    facts = adapter.facts(network)
+    adapter, reason = adapter_of(patcher)
+    if adapter is None:
+        raise UnsupportedModelError(f"there is no profile of this model: {reason}")
+    facts = adapter.facts(plain(patcher.get_model_object(_NETWORK)))
     return f"{adapter.name} {facts.width}{between}{sum(facts.blocks)}"
 
 
@@ -75,23 +78,30 @@ def _files(mark: str) -> list[Path]:
 
 
 def profile_for(
-    patcher: Any, preset: str | None, sigmas: Sequence[float]
+    patcher: Any, preset: str | None, settings: MotionCacheSettings, sigmas: Sequence[float]
 ) -> tuple[CalibratedProfile | None, str | None]:
     """The measure to use for a run at these noise levels, where one was recorded, and what to say
-    of it.
+    of it. A run that goes by no measure of its own does not look for one.
+
+    Args:
+        settings: of the run.
 
     Raises:
         ProfileError: the model's file is corrupt, of another version or of another model.
     """
+    if settings.compute_budget > 0 or settings.reuse_threshold == 0:
+        return None, None
     if not any(folder().glob("*.json")):
         return None, None
     mark = identify(patcher)
+    if preset in FIXED:
+        known = sorted(folder().glob(f"*{mark}.json"))
+        used = f"preset {preset} is as published"
+        return None, f"the profile {known[0].name} is not used: {used}" if known else None
     found = _files(mark)
     if not found:
         return None, None
     profile = ModelProfile.load(found[0], mark)
-    if preset in FIXED:
-        return None, f"the profile {profile.name} is not used: preset {preset} is as published"
     beyond = profile.uncovered(sigmas) if sigmas else None
     if beyond:
         return None, f"the profile is not used: {beyond}. Calibrate again with this sampler"

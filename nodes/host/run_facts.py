@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import comfy.model_management
 from torch import Tensor
 
 from ...motioncache_core import CalibratedProfile, ContextWindow, RunFacts, SchedulePart
@@ -36,17 +37,44 @@ def run_facts(
     patcher = guider.model_patcher
     sampling = patcher.get_model_object("model_sampling")
     conds = [c for name, c in guider.conds.items() if c and (name != "negative" or guider.cfg != 1)]
+    given = [cond for named in conds for cond in named]
     windows, moving = context_windows(guider.model_options, noise, len(sigmas) - 1)
     return RunFacts(
         sigmas=sigmas.tolist(),
         end_sigma=float(sampling.percent_to_sigma(end_percent)) if end_percent < 1 else None,
-        branches=max(1, sum(len(c) for c in conds)),
+        branches=alive_together(given, sampling, sigmas.tolist()),
         **memory_facts(patcher.load_device),
         profile=profile,
         part=schedule_part(sampling, sigmas),
         windows=windows,
         declined=declined or moving,
+        announced=True,
+        stops=(comfy.model_management.InterruptProcessingException,),
     )
+
+
+def alive_together(
+    conds: Sequence[Mapping[str, Any]], sampling: Any, sigmas: Sequence[float]
+) -> int:
+    """How many conditionings have a state at the same time, at most: those of a step and of the one
+    before it, whose states are let go behind it.
+
+    Args:
+        conds: of all prompts, each with the part of the schedule that it is for.
+        sigmas: noise levels of the run, with the one it ends at.
+    """
+    spans = [
+        (
+            float(sampling.percent_to_sigma(cond.get("start_percent") or 0.0)),
+            float(sampling.percent_to_sigma(1.0 if (e := cond.get("end_percent")) is None else e)),
+        )
+        for cond in conds
+    ]
+    steps = [
+        {i for i, (start, end) in enumerate(spans) if end <= sigma <= start}
+        for sigma in sigmas[:-1]
+    ]
+    return max([1, *(len(a | b) for a, b in zip(steps, steps[1:] or steps, strict=False))])
 
 
 def for_answers(facts: RunFacts) -> RunFacts:

@@ -36,7 +36,7 @@ class ComparePictures:
         position: where the line of "wipe" is, 0 left to 1 right.
 
     Raises:
-        MotionCacheError: no such mode.
+        MotionCacheError: no such mode, or a number out of range.
     """
 
     def __init__(
@@ -46,6 +46,13 @@ class ComparePictures:
         if mode not in MODES:
             allowed = ", ".join(map(repr, MODES))
             raise MotionCacheError(f"mode is {mode!r}; allowed are {allowed}")
+        # values that come over a wire have not been looked at by the host
+        if not 0 <= position <= 1:
+            raise MotionCacheError(
+                f"position is {position:g}; give a number from 0 (left) to 1 (right)"
+            )
+        if not 0 < gain < math.inf:
+            raise MotionCacheError(f"gain is {gain:g}; give a number above 0")
         self._videos, self._found = (reference, candidate), found
         self._mode, self._gain, self._position = mode, gain, position
         height, width = reference.shape[1:3]

@@ -47,6 +47,8 @@ def attention(pack, monkeypatch):  # noqa: F811
         calls.append("outer")
         return inner(func, *args, **kwargs)
 
+    outer.__qualname__ = "patched.sage_attention"
+
     def put(model):
         clone = model.clone()
         clone.model_options.setdefault("transformer_options", {})[ATTENTION] = outer

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.engine import attention
 from motioncache_pack.motioncache_core.engine.block_hooks import BYPASSED
 from motioncache_pack.motioncache_core.report import report_text as report
@@ -245,12 +245,15 @@ def test_blocks_that_bypass_the_hook_are_computed_as_a_whole(monkeypatch):
 
 
 def test_active_rows_never_attend_to_themselves_alone(monkeypatch):
-    dictate(monkeypatch, "dense", [0])
+    dictate(monkeypatch, "dense", [0], [1], "reuse")
     # the first evaluation's two calls of each block are heard, the second one's are not
     run, x = Run(Deaf(hearing=2)), torch.ones(1, 2, 3, 1, 1)
-    run.call(x, 1000)
-    with pytest.raises(UnsupportedModelError, match=r"block 0: .*attention hook.*Remove"):
-        run.call(x, 900)
+    wanted = Deaf()(x, torch.tensor([1000]))
+    for t in (1000, 900, 800, 700):
+        assert_same("output", wanted, run.call(x, t))
+    assert run.kinds == ["dense", "dense", "dense", "reuse"]
+    (lost,) = run.trace.remarks
+    assert code_of(lost) == "partial_failed" and "block 0" in lost and "attention hook" in lost
 
 
 def test_a_run_without_a_compiler_loads_none(monkeypatch):

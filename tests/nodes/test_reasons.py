@@ -18,8 +18,12 @@ from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
-from motioncache_pack.tests.nodes.reason_makers import INSIDE, MAKERS
+from motioncache_pack.tests.nodes import reason_makers
+from motioncache_pack.tests.nodes.reason_makers_states import INSIDE_STATES, STATES
 from motioncache_pack.tests.support.node_runs import foretold
+
+MAKERS = {**reason_makers.MAKERS, **STATES}
+INSIDE = {**reason_makers.INSIDE, **INSIDE_STATES}
 
 # what a sentence's second part may begin with
 VERBS = {

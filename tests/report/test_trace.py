@@ -76,9 +76,9 @@ def test_only_the_first_reason_is_kept():
 def test_the_handle_gives_the_newest_finished_run():
     handle = TraceHandle()
     assert handle.latest is None
-    traces = [Trace({}, model=str(i)) for i in range(6)]
+    traces = [Trace({}, model=str(i)) for i in range(10)]
     handle.runs.extend(traces)
     assert handle.latest is None
     traces[3].finished = traces[4].finished = True
     assert handle.latest is traces[4]
-    assert len(handle.runs) == 4
+    assert len(handle.runs) == 8

@@ -46,6 +46,12 @@ CALLS: Mapping[str, Template] = {
         "a pass that was not there at the last computed evaluation has no answers to go by",
         "Leave it: it is foretold from its next evaluation on",
     ),
+    "passes_alike": Template(
+        "another node asks for passes that nothing tells apart but their order, and what they look "
+        "at changes from one evaluation to the next (tiles that move, for instance), so these are "
+        "computed",
+        "Use tiles that stay where they are, or remove that node",
+    ),
     "steps_differ": Template(
         "evaluation {evaluation} came at noise level {sigma:.4g}, which is not what the sampler "
         "does on this schedule: from there on everything is computed",

@@ -64,10 +64,35 @@ RUNS: Mapping[str, Template] = {
         "the network changed in mid-run: its state was dropped, and the next one warms up anew",
         "Leave it: that is how two experts share a run",
     ),
+    "frames_added": Template(
+        "between MotionCache and the network, {who} makes {frames} latent frames of {of}, so that "
+        "single tokens are not told apart: whole evaluations are computed or reused",
+        "Leave it, or remove that node",
+    ),
+    "network_swapped": Template(
+        "another node has put {name} in the network's place after the run began, and that is not "
+        "known block by block",
+        "Remove that node, or use a preset that foretells whole evaluations",
+    ),
     "model_variant": Template(
         "{name} is not known block by block yet: {why}", "Use another model of its family"
     ),
     "model_unknown": Template("{name} is not known block by block", "Use a model that is"),
+    "noise_rises": Template(
+        "the noise rises from one evaluation to the next (unsampling), and what the blocks did at "
+        "less noise is not carried to more",
+        "Sample from noise to clean, or use a preset that foretells whole evaluations",
+    ),
+    "passes_new": Template(
+        "every evaluation asks for passes that were not there before: another node makes its "
+        "conditioning, its areas or its windows anew each time",
+        "Use a guider or a node that keeps them for the whole run",
+    ),
+    "networks_alternate": Template(
+        "the network is another one in every evaluation, and what one of them did says nothing of "
+        "the other",
+        "Use two samplers with a part of the steps each",
+    ),
     "no_video": Template(
         "the latent has shape {shape}, which is no video (batch, channels, frames, height, width)",
         "Connect an empty video latent",

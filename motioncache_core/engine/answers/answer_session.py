@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable
 
 import torch
@@ -20,6 +20,7 @@ from ...policy.answer_plan import AnswerPlan
 from ...report.trace import CallRecord, ChunkRecord, EvaluationRecord, Trace
 from ...report.trace_recorder import TraceRecorder
 from ...sampling.answer_call import AnswerCall
+from ...sampling.passes import PassNames
 from .pass_state import PassState
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,12 @@ class AnswerSession:
     ) -> None:
         self._plan, self._ops, self._recorder, self._on_call = plan, ops, recorder, on_call
         self._passes: dict[tuple[Hashable, ...], PassState] = {}
-        self._seen: Counter[Hashable] = Counter()
+        self._names = PassNames()
         self._index, self._sigma, self._reuse = -1, 0.0, False
         self._last_computed = -1
         self._record: EvaluationRecord | None = None
+        # whether another network was met in this evaluation
+        self._alternates = False
         # the pass whose change is drawn
         self._shown: tuple[Hashable, ...] | None = None
         # shape of the latents that the report's grid is of
@@ -68,9 +71,11 @@ class AnswerSession:
     def begin(self, sigma: float) -> None:
         """The sampler asks for its next evaluation, at this noise level."""
         with self._lock:
+            self._let_go()
             self._index, self._sigma = self._index + 1, sigma
-            self._seen.clear()
-            self._record = None
+            if self._names.begin():
+                self._recorder.reset("passes_new")
+            self._record, self._alternates = None, False
             plan = self._plan
             if (
                 plan is not None
@@ -81,7 +86,6 @@ class AnswerSession:
             follows = plan is not None and self._lost is None
             self._reuse = follows and plan is not None and self._index not in plan.computed
             if not self._reuse:
-                self._let_go()
                 self._last_computed = self._index
 
     def evaluate(self, call: AnswerCall) -> Tensor:
@@ -98,7 +102,7 @@ class AnswerSession:
                 self._recorder.decline(because("guider_unknown"))
             if not over:
                 record = self._evaluation(call)
-                names = [] if uneven else [self._name(key, call) for key in call.passes]
+                names = [] if uneven else self._named(call)
                 states = [self._state(name, call) for name in names]
         if over:
             # another thread's error has ended the run, and nobody reads this result
@@ -151,6 +155,7 @@ class AnswerSession:
         with self._lock:
             self._closed = True
             self._passes.clear()
+            self._names.drop()
         self._recorder.freeze()
         # only now, as reading a watch waits for the device
         for record, watch in self._watches:
@@ -158,11 +163,18 @@ class AnswerSession:
         self._watches.clear()
         self._recorder.finish(time.perf_counter() - self._started)
 
-    def _name(self, key: Hashable, call: AnswerCall) -> tuple[Hashable, ...]:
-        """What a pass is known by: its place among those of this evaluation that are alike, too."""
-        alike = (key, call.x.shape[1:], call.samples, call.x.device)
-        self._seen[alike] += 1
-        return (self._seen[alike], *alike)
+    def _named(self, call: AnswerCall) -> list[tuple[Hashable, ...]]:
+        """What the call's passes are known by."""
+        parts = zip(call.passes, call.x.split(call.samples), strict=True)
+        names = [
+            (self._names.name(key, x), x.shape[1:], call.samples, x.device) for key, x in parts
+        ]
+        if (
+            self._names.moved
+            and (why := because("passes_alike")) not in self._recorder.trace.remarks
+        ):
+            self._remark(why)
+        return names
 
     def _state(self, name: tuple[Hashable, ...], call: AnswerCall) -> PassState | None:
         """The state of a pass that was there at the last computed evaluation."""
@@ -170,24 +182,36 @@ class AnswerSession:
         if state is None:
             return None
         stale = self._reuse and state.last_seen < self._last_computed
-        if stale or state.network is not call.network:
+        other = not state.is_of(call.network)
+        if other and not self._alternates:
+            self._alternates = True
+            self._recorder.reset("networks_alternate")
+        if stale or other:
             del self._passes[name]
             return None
+        state.last_asked = self._index
         return state
 
     def _new(self, name: tuple[Hashable, ...], call: AnswerCall, x: Tensor) -> PassState:
         plan = self._plan
         assert plan is not None
         state = PassState(call.network, x, plan.ledger(), plan.clean)
+        state.last_asked = self._index
         with self._lock:
             if self._keeps:
                 self._passes[name] = state
         return state
 
     def _let_go(self) -> None:
-        """Passes that were not asked for at the last computed evaluation are over."""
-        before = self._last_computed
-        self._passes = {k: s for k, s in self._passes.items() if s.last_seen >= before}
+        """Passes that the evaluation that ends did not ask for are over, and those that were not
+        there at the last computed one."""
+        before, now = self._last_computed, self._index
+        if any(s.last_asked == now for s in self._passes.values()):
+            self._passes = {
+                k: s
+                for k, s in self._passes.items()
+                if s.last_asked == now and s.last_seen >= before
+            }
         # threads may have come in any order
         like_the_grid = [n for n in self._passes if self._drawn in n]
         self._shown = min(like_the_grid, key=repr, default=None)

@@ -112,7 +112,7 @@ class ChunkAnswers:
         computed: bool,
     ) -> Tensor:
         state = self._states.get(name)
-        if state is not None and (state.network is not network or not state.is_like(part)):
+        if state is not None and (not state.is_of(network) or not state.is_like(part)):
             state = None
         if not computed and state is not None:
             return state.reuse(step, part, 1.0, self._ops)

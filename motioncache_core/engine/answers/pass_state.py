@@ -28,8 +28,10 @@ class PassState:
 
     def __init__(self, network: object, x: Tensor, ledger: AnswerLedger, clean: bool) -> None:
         self.network, self.ledger, self._clean = network, ledger, clean
-        # number of the evaluation that it was last computed in
-        self.last_seen = -1
+        # its class may be swapped while the object stays
+        self._kind = type(network)
+        # numbers of the evaluations that it was last computed in, and last asked for
+        self.last_seen = self.last_asked = -1
         self.on_host, self._device = False, x.device
         self._answers = torch.empty(0)
         self._answers = self._with_room(
@@ -37,6 +39,10 @@ class PassState:
         )
         # slots from old to new
         self._order: list[int] = []
+
+    def is_of(self, network: object) -> bool:
+        """Whether the answers are this network's."""
+        return self.network is network and self._kind is type(network)
 
     def is_like(self, x: Tensor) -> bool:
         """Whether the answers have the shape and the place of these latents."""

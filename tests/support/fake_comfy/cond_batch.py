@@ -125,6 +125,13 @@ def sampling_function(
 ):
     """Denoised x0 after guidance; at scale 1 the unconditional call is left out."""
     guided = model_options.get("disable_cfg1_optimization") or not math.isclose(cond_scale, 1.0)
-    uncond = uncond if guided else None
-    out = calc_cond_batch(model, [cond, uncond], x, timestep, model_options)
+    conds = [cond, uncond if guided else None]
+    batch = model_options.get("sampler_calc_cond_batch_function")
+    if batch is not None:
+        given = {"conds": conds, "input": x, "sigma": timestep, "model": model,
+                 "model_options": model_options}  # fmt: skip
+        out = batch(given)
+    else:
+        out = calc_cond_batch(model, conds, x, timestep, model_options)
+    uncond = conds[1]
     return cfg_function(model, *out, cond_scale, x, timestep, model_options, cond, uncond)
