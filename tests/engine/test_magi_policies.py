@@ -15,7 +15,6 @@ from motioncache_pack.motioncache_core import (
     settings_for_run,
 )
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.motioncache_core.engine.chunks import phase_policy
 from motioncache_pack.motioncache_core.engine.chunks.answer_policy import AnswerPolicy
 from motioncache_pack.motioncache_core.engine.chunks.phase_policy import PhasePolicy
 from motioncache_pack.motioncache_core.engine.chunks.start import (
@@ -23,9 +22,13 @@ from motioncache_pack.motioncache_core.engine.chunks.start import (
     chunk_session,
     settings_for_chunks,
 )
+from motioncache_pack.motioncache_core.models.magi1.passes import ChunkPasses
 from motioncache_pack.motioncache_core.models.magi1.steps import ChunkSteps
 from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan
-from motioncache_pack.motioncache_core.policy.chunk_phases import PhaseRules
+from motioncache_pack.motioncache_core.policy.chunk_phases import (
+    ChunkPhases,
+    PhaseRules,
+)
 from motioncache_pack.motioncache_core.report.motion_map import values
 from motioncache_pack.motioncache_core.report.report_json import as_json
 from motioncache_pack.motioncache_core.report.report_text import text
@@ -107,19 +110,25 @@ def test_paper_is_those_rules():
     assert case.error(run.latents) <= 1e-6
 
 
+def own_chunks(self, e):
+    """Rows see what their own chunk may see."""
+    return self._steps.first_seen(e.chunk, e.step), e.chunk
+
+
 WRONG = {
-    "no memory of tokens": (phase_policy.ChunkPhases, "_weigh", lambda self, s, c, w: None),
-    "displacement of another step": (PhasePolicy, "_length", lambda self, step: 0.01),
+    "no memory of tokens": (ChunkPhases, "_weigh", lambda self, s, c, w: None, 1e-3),
+    "displacement of another step": (PhasePolicy, "_length", lambda self, step: 0.01, 1e-3),
+    "own chunks": (ChunkPasses, "_sees", own_chunks, 1e-4),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_detail_is_seen(name, monkeypatch):
-    case = magi.recorded("policy_fast")
-    where, what, instead = WRONG[name]
+    case = magi.recorded("policy_slow")
+    where, what, instead, least = WRONG[name]
     monkeypatch.setattr(where, what, instead)
     run = magi.run(case, make_policy=by_phases(rules_of(case), published=True))
-    assert case.error(run.latents) > 1e-3
+    assert case.error(run.latents) > least
 
 
 @pytest.mark.parametrize("threshold", [0.0065, 0.01])
@@ -153,7 +162,7 @@ def test_the_budget_that_is_asked_for_is_spent(whole):
         assert dense.count("dense") == 3 * round(64 * budget)
         assert dense.count("reuse") == 3 * 64 - dense.count("dense")
         errors.append(distance(run.latents, whole))
-    assert errors == sorted(errors) and errors[-1] < 0.05
+    assert errors[0] < 0.7 * errors[-1] and max(errors) < 0.06
 
 
 def test_ours_is_closer_than_the_published_method_with_no_more_work(whole):
