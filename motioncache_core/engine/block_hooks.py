@@ -23,11 +23,19 @@ from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, Around, ModelFacts
-from ..models.block_stream import ROWS_AROUND, BlockRun, BlockStream, RowGather
+from ..models.block_stream import (
+    GRID,
+    ROWS_AROUND,
+    BlockRun,
+    BlockStream,
+    RowGather,
+    SideBlocks,
+)
 from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
+from .shadow import beside, hidden
 
 NOT_HOOKED = "no block was reached: the model did not call its block hooks"
 
@@ -42,7 +50,7 @@ class BlockHooks:
     """The hooks of one call. Made for the call and dropped after it.
 
     Args:
-        tokens: video rows L.
+        layout: of the video rows.
         network: has the blocks.
         around: what stands around the video rows.
         compiled: see `find_compiled`.
@@ -58,7 +66,7 @@ class BlockHooks:
         self,
         planner: Planner,
         ops: TokenOps,
-        tokens: int,
+        layout: TokenLayout,
         adapter: Adapter,
         facts: ModelFacts,
         network: object = None,
@@ -66,12 +74,14 @@ class BlockHooks:
         compiled: nn.Module | None = None,
         callers: dict[int, Caller] | None = None,
     ) -> None:
-        self._planner, self._ops, self._tokens = planner, ops, tokens
+        self._planner, self._ops, self._layout = planner, ops, layout
         self._blocks, self._compiled = adapter.blocks(facts), compiled
-        self._network, self._known = network, around or Around()
+        self._network, self._known, self._side = network, around or Around(), adapter.side
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._callers = callers
         self._attention = BlockAttention(None, copies=False)
+        # for blocks that the host does not let us replace
+        self._hidden: dict[tuple[str, int], BlockPatch] = {}
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
@@ -120,15 +130,56 @@ class BlockHooks:
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
             own = None if run.call is None else partial(run.call, self._network, i)
-            previous = patches.get((run.hook, i))
-            patches[(run.hook, i)] = self._patch(index, run, slot, previous, own)
+            key, held = (run.hook, i), patches if run.shadow is None else self._hidden
+            held[key] = self._patch(index, run, slot, patches.get(key), own)
             slot += len(run.keys)
         replaced["dit"] = patches
+        grid = self._layout.frames, self._layout.height, self._layout.width
         return {
             **options,
+            **({GRID: grid} if self._hidden else {}),
             "patches_replace": replaced,
             "optimized_attention_override": attention_hook(),
         }
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While the network is called with `options`."""
+        with ExitStack() as stack:
+            stack.enter_context(self._attention.in_call())
+            for run in {run.hook: run for run, _ in self._blocks}.values():
+                if run.shadow is not None:
+                    stack.enter_context(
+                        hidden(self._network, run, self._hidden, lambda: self._gather)
+                    )
+            if self._side is not None:
+                stack.enter_context(beside(self._network, self._side, self._run_beside))
+            yield
+
+    def _run_beside(
+        self,
+        side: SideBlocks,
+        index: int,
+        block: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        # their keys are kept behind those of the stack
+        slot = sum(len(run.keys) for run, _ in self._blocks) + index
+        gather = self._gather
+        if self.plan.kind == REUSE:
+            return side.skip(*args, **kwargs)
+        if gather is not None:
+            taken = partial(side.take, index, args, kwargs, gather)
+            args, kwargs = retry_with_room(self._state, taken)
+
+        def run() -> Any:
+            with self._attention.in_block([StoredSite(slot, side.site, 0, 0)]):
+                return block(*args, **kwargs)
+
+        out = retry_with_room(self._state, run)
+        self._attention.check_attended(slot)
+        return out
 
     def _patch(
         self,
@@ -186,8 +237,12 @@ class BlockHooks:
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
         sites = [StoredSite(slot + i, s, *s.around(call)) for i, s in enumerate(run.keys)]
+        gather = self._gather
+        told = {}
+        if gather is not None:
+            told = {q.call: partial(q.attend, gather, call) for q in run.queries}
         with ExitStack() as stack:
-            stack.enter_context(self._attention.in_block(sites))
+            stack.enter_context(self._attention.in_block(sites, told))
             if self._compiled is not None:
                 stream = run.stream(call)
                 stack.enter_context(in_a_run(stream.tokens.device))
@@ -198,23 +253,41 @@ class BlockHooks:
     def _run_block(
         self, index: int, run: BlockRun, args: dict[str, Any], block: BlockFunction
     ) -> dict[str, Any]:
-        if index == 0:
+        first, last = index == 0, index == len(self._blocks) - 1
+        if first:
             args = self._begin(run, args)
-        plan = self.plan
+        plan, gather = self.plan, self._gather
         if plan.kind == REUSE:
-            return args
-        if self._gather is not None:
-            hand_over = run.enter if index == 0 else run.take
-            args = retry_with_room(self._state, partial(hand_over, args, self._gather))
+            if run.shadow is not None:
+                run.shadow.skip(args)
+            # what the host adds between blocks has no place in the answer
+            told = last if run.full_length else first
+            return self._with_output(run, args) if told else args
+        whole = run.stream(args)
+        if gather is not None:
+            hand_over = run.enter if first or run.full_length else run.take
+            args = retry_with_room(self._state, partial(hand_over, args, gather))
         entering = run.stream(args).tokens.shape
         out = block(args)
-        made = run.tokens(out).shape
-        if self._gather is not None and made != entering:
-            raise CacheShapeError(f"block {index} made {tuple(made)} of {tuple(entering)}")
-        if index == len(self._blocks) - 1:
-            stream = replace(run.stream(args), tokens=run.tokens(out))
-            out = self._finish(run, plan, stream, out)
+        tokens = run.tokens(out)
+        if gather is not None and tokens.shape != entering:
+            raise CacheShapeError(f"block {index} made {tuple(tokens.shape)} of {tuple(entering)}")
+        if last:
+            if gather is not None:
+                padding = gather.padding(whole.before, whole.behind)
+                tokens = tokens[:, : tokens.shape[1] - padding]
+            return self._finish(run, plan, replace(run.stream(args), tokens=tokens), out)
+        if gather is not None and run.full_length:
+            around = whole.before, whole.behind
+            spread = partial(gather.spread, whole.tokens, tokens, *around)
+            return run.with_tokens(out, retry_with_room(self._state, spread))
         return out
+
+    def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        if self.output is None or self._state is None:
+            raise CacheShapeError("the last block ran before the first")
+        args = self._reused(run, args, self._state)
+        return run.with_tokens(args, run.stream(args).with_video(self.output))
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
         self._mark(run, args)
@@ -228,14 +301,15 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            args = self._reused(run, args, state)
-            return run.with_tokens(args, run.stream(args).with_video(self.output))
+            return args
         self._input = video.clone() if self._copies else video
         self._around = stream.before, stream.behind
         # few rows, and of tensors that blocks may write into
         self._beside = [t.clone() for t in self._others(run, stream, args)]
         if plan.rows is not None:
-            self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
+            multiple = run.multiple(stream.tokens.shape[1], self._layout)
+            rows, tokens = plan.rows, self._layout.tokens
+            self._gather = RowGather(self._ops, rows, tokens, plan.frames, multiple)
         self._attention.begin(plan, state.kv, self._gather)
         return args
 
@@ -245,7 +319,7 @@ class BlockHooks:
             return
         before, behind = self._known.before, self._known.behind
         if behind is None:
-            behind = max(0, run.stream(args).tokens.shape[1] - before - self._tokens)
+            behind = max(0, run.stream(args).tokens.shape[1] - before - self._layout.tokens)
         args["transformer_options"][ROWS_AROUND] = before, behind
 
     def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:

@@ -65,12 +65,14 @@ def call_plan(
     x: Tensor,
     whole: Reason | None = None,
     answers_beside: bool = False,
+    keys: bool = True,
 ) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense.
 
     Args:
         whole: why keys and values are not stored, where another node is in the way.
         answers_beside: see `Adapter`.
+        keys: whether keys and values are ours to keep, and not the model's.
     """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
@@ -78,7 +80,11 @@ def call_plan(
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
-    elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
+    elif (
+        kinds not in ({DENSE}, {REUSE})
+        and (keys or whole is not None)
+        and not (state.kv and state.kv.complete)
+    ):
         note = whole or because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:

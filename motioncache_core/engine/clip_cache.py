@@ -89,7 +89,7 @@ class ClipCache:
         source = context.run.profile or adapter.distance(facts, layout, clamp)
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
-        self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
+        self._recorder.model(adapter.name, source.name, advice(source), blocks, work, facts.beside)
         if (shown and not label) or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)
@@ -179,7 +179,8 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x, self._whole, self.adapter.answers_beside)
+            beside, keys = self.adapter.answers_beside, self._key_sites > 0
+            plan = call_plan(parts, state, x, self._whole, beside, keys)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -256,7 +257,8 @@ class ClipCache:
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        kept = self._memory.stored and self._settings.kv_cache != "off"
+        stored = self._memory.stored or self._key_sites == 0
+        kept = stored and self._settings.kv_cache != "off"
         return kept and not self._still and self._whole is None
 
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:

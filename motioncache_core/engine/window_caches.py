@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 from ..cache.kv_bytes import CPU
@@ -43,6 +44,7 @@ class WindowCaches:
         self._memory: dict[tuple[ModelFacts, TokenLayout | None], MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
+        self._part: Hashable = None
         # frames that another node's code adds to a clip of this layout
         self._added: dict[TokenLayout, int] = {}
         self.latest: ClipCache | None = None
@@ -105,6 +107,9 @@ class WindowCaches:
             CacheShapeError: the latent is not a video.
         """
         self._hand_over(call)
+        if call.part != self._part:
+            self._keep(set())
+            self._part = call.part
         facts = adapter.facts(call.network)
         whole = adapter.layout(facts, adapter.video(call.x))
         around = adapter.around(facts, whole, call.arguments)
@@ -152,6 +157,9 @@ class WindowCaches:
         if context.reuse:
             settings, run = spread(context.settings, context.run)
             context = replace(context, settings=settings, run=run)
+        if adapter.one_list:
+            shared = replace(context.settings, cfg_mask="shared")
+            context = replace(context, settings=shared)
         clip = ClipCache(
             context, adapter, facts, layout, memory,
             forcing=call.forcing, position=position,

@@ -12,7 +12,7 @@ from ..common.errors import UnsupportedModelError
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
-from .block_stream import BlockRun
+from .block_stream import BlockRun, SideBlocks
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class ModelFacts:
         image_to_video: whether the model takes image conditions.
         row_work, pair_work: multiply-accumulates of a block for one token row, and for one
             query-key pair of its self-attention.
+        beside: the same of what runs beside a block on all rows, whatever is computed; a mean over
+            the blocks.
+        side_blocks: blocks beside the stack, where rows are left out of them too.
     """
 
     width: int
@@ -40,6 +43,8 @@ class ModelFacts:
     image_to_video: bool
     row_work: int
     pair_work: int
+    beside: tuple[int, int] = (0, 0)
+    side_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,13 @@ def any_instance(network: object) -> Reason | None:
     return None
 
 
+def always_this(
+    network: Any, options: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> Adapter | None:
+    """Of a family whose calls are all described by one adapter."""
+    return None
+
+
 def whole(x: Tensor) -> Tensor:
     """A latent that is all video."""
     return x
@@ -82,6 +94,16 @@ def whole(x: Tensor) -> Tensor:
 def flow_clean(video: Tensor, level: Tensor, output: Tensor) -> Tensor:
     """`x0 = x - level * velocity`, `(B, C, F, H, W)` fp32: the clean video of a flow model."""
     return video.float() - level * output.float()
+
+
+def given_clean(video: Tensor, level: Tensor, output: Tensor) -> Tensor:
+    """The clean video of a call of the model around the network, fp32, which is what it gives."""
+    return output.float()
+
+
+# where a call is taken over: of the network, or of the model around it, which is given noisy
+# latents and gives clean ones
+NETWORK, MODEL = "network", "model"
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,13 @@ class Adapter:
             one row of it.
         video: the video's part `(B, C, F, H, W)` of the model's input or output.
         clean: predicted clean video, from video, noise level and the video's part of the output.
+        entry: whose calls are taken over, the network's or those of the model around it.
+        one_list: whether all batch rows of a call have to compute the same rows.
+        of_call: the adapter that describes a call better, from network, options and arguments;
+            None where that is this one.
+        side: blocks beside the stack.
+        beside: arguments that bring rows beside the video's, and what they do. A noise level for
+            each frame does not go together with them.
         shift_frames: options with the rotary positions moved by latent frames; None where the
             model takes no noise level for each frame, and so no diffusion forcing.
     """
@@ -130,6 +159,11 @@ class Adapter:
     answers_beside: bool = False
     video: Callable[[Any], Tensor] = whole
     clean: Callable[[Tensor, Tensor, Tensor], Tensor] = flow_clean
+    beside: Mapping[str, str] = field(default_factory=dict)
+    entry: str = NETWORK
+    one_list: bool = False
+    of_call: Callable[[Any, Mapping[str, Any], Mapping[str, Any]], Adapter | None] = always_this
+    side: SideBlocks | None = None
     shift_frames: Callable[[Mapping[str, Any], int], dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
@@ -159,7 +193,7 @@ class Adapter:
 
     def key_sites(self, facts: ModelFacts) -> int:
         """Attention calls of one model call whose keys hold video rows."""
-        return sum(len(run.keys) for run, _ in self.blocks(facts))
+        return sum(len(run.keys) for run, _ in self.blocks(facts)) + facts.side_blocks
 
     def shifted(self, options: Mapping[str, Any], frames: int) -> dict[str, Any]:
         """The host's options with the rotary positions moved by so many latent frames.

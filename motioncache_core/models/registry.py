@@ -5,14 +5,24 @@ from __future__ import annotations
 from ..common.errors import UnsupportedModelError
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_class, qualified_name
+from .cogvideo import COGVIDEO
+from .cosmos import COSMOS
 from .hunyuan_video import HUNYUAN_VIDEO
 from .kandinsky import KANDINSKY
 from .ltx2 import LTX2
 from .ltxv import LTXV
 from .minimax import MINIMAX_H3
+from .mochi import MOCHI
 from .wan import WAN
+from .wan_causal import WAN_CAUSAL
+from .wan_humo import WAN_HUMO
+from .wan_vace import WAN_VACE
+from .wan_variants import WAN_ANIMATE, WAN_CAMERA, WAN_DANCER, WAN_S2V, WAN_SCAIL
 
-ADAPTERS: tuple[Adapter, ...] = (WAN, HUNYUAN_VIDEO, KANDINSKY, MINIMAX_H3, LTXV, LTX2)
+ADAPTERS: tuple[Adapter, ...] = (
+    WAN, WAN_CAMERA, WAN_SCAIL, WAN_VACE, WAN_S2V, WAN_ANIMATE, WAN_HUMO, WAN_DANCER, WAN_CAUSAL,
+    HUNYUAN_VIDEO, KANDINSKY, MINIMAX_H3, LTXV, LTX2, COSMOS, COGVIDEO, MOCHI,
+)  # fmt: skip
 
 
 def find_adapter(network: object) -> tuple[Adapter, Reason | None]:

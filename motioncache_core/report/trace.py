@@ -122,7 +122,10 @@ class Trace:
     Attributes:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
-        seconds: wall-clock time inside the sampler.
+        seconds: wall-clock time from the first evaluation to the end of the sampler, and of what
+            the pack does before; of the whole sampler where it was left alone.
+        own_seconds: the part of it that the pack took beside the model's calls, where known.
+        steps, expected: of the sampler, and evaluations that these make; 0 where not known.
         residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
             memory held by residuals (and slopes) and by keys and values, on the model's device and
             in the host's memory, and by the per-token arrays that decisions are made from.
@@ -133,6 +136,7 @@ class Trace:
         remarks: what else the user may want to change.
         row_work, pair_work: multiply-accumulates of a block for one token row, and for one
             query-key pair.
+        beside: the same of what runs beside a block on all rows, whatever is computed.
         part: what the run sampled of the model's noise schedule, where known.
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
@@ -150,10 +154,14 @@ class Trace:
     blocks: int = 0
     row_work: int = 0
     pair_work: int = 0
+    beside: tuple[int, int] = (0, 0)
     preset: str | None = None
     why: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
+    own_seconds: float = 0.0
+    steps: int = 0
+    expected: int = 0
     residual_bytes: int = 0
     residual_host_bytes: int = 0
     kv_bytes: int = 0
@@ -177,6 +185,12 @@ class Trace:
         """Describe the clip, or the window of it that the model sees from now on."""
         self.grid = (layout.frames, layout.height, layout.width)
         self.chunks = layout.chunks
+
+    @property
+    def unit(self) -> str:
+        """What an evaluation is called: a step where the sampler makes one for each."""
+        count = max(self.expected, len(self.evaluations))
+        return "step" if self.steps and count <= self.steps else "evaluation"
 
     @property
     def tokens(self) -> int:

@@ -45,16 +45,24 @@ class TraceRecorder:
         self.trace.resets[code] += 1
 
     def model(
-        self, name: str, distance: str, advice: str | None, blocks: int, work: tuple[int, int]
+        self,
+        name: str,
+        distance: str,
+        advice: str | None,
+        blocks: int,
+        work: tuple[int, int],
+        beside: tuple[int, int] = (0, 0),
     ) -> None:
         """What is sampled.
 
         Args:
             work: multiply-accumulates of a block for a token row and for a query-key pair.
+            beside: the same of what runs beside a block on all rows, whatever is computed.
         """
         trace = self.trace
         trace.model, trace.distance, trace.blocks = name, distance, blocks
         trace.row_work, trace.pair_work = work
+        trace.beside = beside
         trace.advise(advice)
 
     def clip(self, layout: TokenLayout) -> None:
@@ -116,6 +124,9 @@ class TraceRecorder:
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
         self._maps.clear()
 
-    def finish(self, seconds: float) -> None:
-        """The run is over; it took so long."""
-        self.trace.seconds, self.trace.finished = seconds, True
+    def finish(self, seconds: float, own: float = 0.0) -> None:
+        """The run is over; its evaluations took so long, of which the pack had its own beside the
+        model's calls."""
+        trace = self.trace
+        trace.seconds, trace.own_seconds = trace.seconds + seconds, trace.own_seconds + own
+        trace.finished = True

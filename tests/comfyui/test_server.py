@@ -225,12 +225,12 @@ def test_a_whole_graph_runs(server):
     assert len(outputs["6"]["images"]) == FRAMES
     assert len(outputs["7"]["images"]) == 1
     (words,) = outputs["8"]["text"]
-    assert words.startswith("MotionCache: 24 evaluations (")
+    assert words.startswith("MotionCache: 24 steps (")
     assert " 0 reuse" not in words
     # the executor keeps the patched model: a second prompt uses it again
     (again,) = server.run(graph(seed=2))["8"]["text"]
-    assert again.startswith("MotionCache: 24 evaluations (")
-    assert len(re.findall(r"MotionCache - 24 evaluations", server.log)) == 2
+    assert again.startswith("MotionCache: 24 steps (")
+    assert len(re.findall(r"MotionCache - 24 steps", server.log)) == 2
     assert complaints(server.log) == []
 
 

@@ -61,25 +61,25 @@ CONTRACT = {
     "MotionCacheSettings": (
         "MotionCache Settings",
         {
+            "compute_budget": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
             "policy": combo("answer", "answer", "motion", "chunk", "step", "random", **PLAIN),
             "warmup_steps": whole(1, 1, 100, **PLAIN),
-            "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
-            "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **PLAIN),
+            "forecast": real(1.0, 0.0, 1.0, 0.01, **MORE),
+            "hindsight": ("BOOLEAN", {"default": True, **MORE}),
+            "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
+            "verbose": ("BOOLEAN", {"default": False, **MORE}),
+            "motion_sensitivity": real(0.4, 0.0, 1.0, 0.01, **MORE),
+            "motion_source": combo("residual", "predicted_x0", "features", "residual", **MORE),
+            "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
+            "max_stale_steps": whole(16, 0, 1000, **MORE),
+            "correction": real(1.0, 0.0, 1.0, 0.01, **MORE),
+            "kv_cache": combo("auto", "auto", "gpu", "gpu_fp8", "cpu", "off", **MORE),
+            "kv_forecast": real(0.5, 0.0, 1.0, 0.01, **MORE),
+            "cfg_mask": combo("shared", "shared", "separate", **MORE),
+            "reuse_threshold": real(0.1, 0.0, 10.0, 0.005, **MORE),
             "uniform_updates": whole(0, 0, 1000, **MORE),
             "agreement": real(0.5, 0.0, 0.99, 0.01, **MORE),
             "min_update_ratio": real(0.4, 0.0, 1.0, 0.01, **MORE),
-            "max_stale_steps": whole(16, 0, 1000, **MORE),
-            "end_percent": real(1.0, 0.0, 1.0, 0.01, **MORE),
-            "motion_source": combo("residual", "predicted_x0", "features", "residual", **MORE),
-            "forecast": real(1.0, 0.0, 1.0, 0.01, **MORE),
-            "cfg_mask": combo("shared", "shared", "separate", **MORE),
-            "kv_cache": combo("auto", "auto", "gpu", "gpu_fp8", "cpu", "off", **MORE),
-            "verbose": ("BOOLEAN", {"default": False, **MORE}),
-            "kv_forecast": real(0.5, 0.0, 1.0, 0.01, **MORE),
-            "update_share": real(0.0, 0.0, 1.0, 0.01, **MORE),
-            "compute_budget": real(0.4, 0.0, 1.0, 0.01, **PLAIN),
-            "correction": real(1.0, 0.0, 1.0, 0.01, **MORE),
-            "hindsight": ("BOOLEAN", {"default": True, **MORE}),
         },
         {},
         [("MOTIONCACHE_SETTINGS", "settings")],
@@ -87,7 +87,6 @@ CONTRACT = {
     "MotionCacheMotionMap": (
         "MotionCache Motion Map",
         {
-            "trace": TRACE,
             "samples": LATENT,
             "view": combo("motion", "motion", "updates", "staleness", "active"),
             "step": whole(-1, -1, 10000),
@@ -96,6 +95,7 @@ CONTRACT = {
         },
         {
             "images": IMAGE,
+            "trace": TRACE,
             "layout": combo("frames", "frames", "steps"),
             "legend": ("BOOLEAN", {"default": False}),
             "upscale": combo("nearest", "nearest", "smooth", **MORE),
@@ -104,7 +104,7 @@ CONTRACT = {
     ),
     "MotionCacheReport": (
         "MotionCache Report",
-        {"trace": TRACE, "samples": LATENT}, {},
+        {"samples": LATENT}, {"trace": TRACE},
         [("STRING", "text"), ("IMAGE", "timeline"), ("STRING", "json")],
     ),
     "MotionCacheCompare": (
@@ -113,9 +113,9 @@ CONTRACT = {
             "reference": IMAGE,
             "candidate": IMAGE,
             "mode": combo("side by side", "side by side", "wipe", "difference"),
-            "gain": real(10.0, 0.5, 255.0, 0.5),
+            "gain": real(0.0, 0.0, 255.0, 0.5),
         },
-        {"position": real(0.5, 0.0, 1.0, 0.01)},
+        {"position": real(0.5, 0.0, 1.0, 0.01), "reference_trace": TRACE, "trace": TRACE},
         [PICTURE, ("STRING", "text")],
     ),
     "MotionCacheCalibrate": ("MotionCache Calibrate", {"model": MODEL}, {}, [("MODEL", "MODEL")]),
@@ -162,7 +162,7 @@ CONTRACT = {
         },
         {"take": whole(0, 0, 0xFFFFFFFF, **MORE)},
         [("MODEL", "MODEL"), ("CONDITIONING", "positive"), ("CONDITIONING", "negative"),
-         ("LATENT", "LATENT")],
+         ("LATENT", "LATENT"), ("MOTIONCACHE_TRACE", "trace")],
     ),
     "MotionCacheDemoDecode": (
         "MotionCache Demo Decode",
@@ -223,8 +223,9 @@ def test_execute_takes_the_inputs_in_their_order(pack):
             assert [p.kind for p in parameters.values()] == [inspect.Parameter.VAR_KEYWORD]
             continue
         assert [i.id for i in inputs] == list(parameters), node_id
-        optional = [i.id for i in inputs if i.optional]
-        assert optional == [p.name for p in parameters.values() if p.default is not p.empty]
+        # the host leaves out what is not connected
+        optional = [parameters[i.id] for i in inputs if i.optional]
+        assert all(p.default is not p.empty for p in optional)
 
 
 def test_everything_is_explained_and_found(pack):

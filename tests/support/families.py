@@ -9,12 +9,14 @@ import torch
 from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
 from motioncache_pack.motioncache_core.models.kandinsky import KANDINSKY
 from motioncache_pack.motioncache_core.models.minimax import MINIMAX_H3
+from motioncache_pack.motioncache_core.models.mochi import MOCHI
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
-from motioncache_pack.tests.support import toy_hunyuan, toy_kandinsky, toy_minimax
+from motioncache_pack.tests.support import toy_hidden, toy_hunyuan, toy_kandinsky, toy_minimax
 from motioncache_pack.tests.support.family import Call, Family
 from motioncache_pack.tests.support.ltx_families import LTX_FAMILIES
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
+from motioncache_pack.tests.support.wan_families import WAN_VARIANTS
 from torch import Tensor
 
 SIZE = (3, 6, 8)
@@ -164,10 +166,28 @@ def _minimax(condition: bool = False, levels: bool = False) -> Family:
     )  # fmt: skip
 
 
+def _words(batch: int = 1) -> Family:
+    network, tokens = toy_hidden.Words().eval(), 36
+
+    def call(step: int, prompt: int) -> Call:
+        rng, fixed = (torch.Generator().manual_seed(seed) for seed in (step, 80 + prompt))
+        x = torch.randn(batch, 16, *SIZE, generator=rng)
+        text = torch.randn(batch, 6, toy_hidden.TEXT, generator=fixed)
+        return Call(x, torch.full((batch,), 0.95 - 0.1 * step), text, {"num_tokens": 4})
+
+    return Family(
+        MOCHI, network, tokens, call, tuple(("double_block", i) for i in range(toy_hidden.LAYERS)),
+        lambda _, x, __: x, lambda keys, _: keys[:, :, :tokens].transpose(1, 2),
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
     "wan, odd sides": lambda: _wan("odd sides"),
+    **WAN_VARIANTS,
+    "mochi": _words,
+    "mochi, two clips": lambda: _words(2),
     "toy": lambda: _toy(2, 2),
     "toy, masked": lambda: _toy(2, 2, masked=True),
     "toy, one run": lambda: _toy(3, 0),

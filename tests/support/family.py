@@ -6,6 +6,7 @@ the keys and values of video rows that are not active are swapped for the stored
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,9 @@ class Family:
         held: likewise the rows of conditions that the network's head reads, whose answers are
             reused with the video's.
         name: of the tokens among a block's arguments.
+        reads_input: whether the host reads what entered the first block again, behind it.
+        side_calls: attention calls of a block beside the stack, of which the first is kept; 0 where
+            there are none, or they always run on all rows.
         own_call: a block by its number, where the host's function for replacements is of no use.
     """
 
@@ -56,6 +60,8 @@ class Family:
     held: Callable[[str, Tensor, Call], Tensor] | None = None
     name: str = "img"
     own_call: Callable[[Any, int], Callable[..., Any]] | None = None
+    reads_input: bool = False
+    side_calls: int = 0
 
     def original(self, key: tuple[str, int], extra: dict[str, Any]) -> Callable[..., Any]:
         """A block as the host calls it, where it is given as what `extra` says."""
@@ -98,6 +104,7 @@ class Oracle:
         first: list[str] = []
         running: list[Any] = [None, 0]
         last: list[Tensor] = []
+        beside = itertools.count(0)
 
         def attention(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
             # one attention may be split into several calls with the same keys
@@ -105,6 +112,12 @@ class Oracle:
                 return func(q, *last[1:], *args, **kwargs)
             fresh = k
             running[1] += 1
+            if running[0] is None and family.side_calls:
+                number = next(beside)
+                if number % family.side_calls == 0:
+                    k, v = k.clone(), v.clone()
+                    for name, mixed in (("k", k), ("v", v)):
+                        self._mix(("beside", number, name), family.video_keys(mixed, call), active)
             if running[0] is not None and running[1] in family.sites:
                 k, v = k.clone(), v.clone()
                 for name, mixed in (("k", k), ("v", v)):

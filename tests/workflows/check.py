@@ -15,7 +15,9 @@ from PIL import Image
 # the page draws the title above a node's position
 TITLE = 30
 # characters of a note, which is read beside the graph; bytes of a thumbnail
-LONGEST, LARGEST = 2000, 80_000
+LONGEST, LARGEST = 1000, 80_000
+# of a graph, at which the page opens it so that its words are drawn on a small screen
+WIDEST, TALLEST = 2000, 1130
 WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
 # `**name**`, then perhaps a value to set: `*choice*` or a number
 SETTING = re.compile(r"\*\*([a-z]\w*)\*\*(?: (?:\*(\w+)\*|(\d+(?:\.\d+)?)))?")
@@ -124,6 +126,11 @@ def _places(workflow: Workflow) -> Iterator[str]:
     for group in workflow["groups"]:
         x, y, w, h = group["bounding"]
         groups[f"group {group['title']}"] = x, y, x + w, y + h
+    edges = [*boxes.values(), *groups.values()]
+    low, high = ([f(e[i] for e in edges) for i in (a, a + 1)] for f, a in ((min, 0), (max, 2)))
+    size = [b - a for a, b in zip(low, high, strict=True)]
+    if size[0] > WIDEST or size[1] > TALLEST:
+        yield f"it is {size[0]} x {size[1]} large, more than {WIDEST} x {TALLEST}"
     pairs = chain(combinations(boxes.items(), 2), combinations(groups.items(), 2))
     for (one, a), (other, b) in pairs:
         if _overlap(a, b):
@@ -189,8 +196,8 @@ def _traces(workflow: Workflow) -> Iterator[str]:
     """A trace is read behind the sampler that fills it."""
     api = signatures.to_api(workflow)
     watchers = [node for node in api.values() if node["class_type"] in WATCHERS]
-    if {node["class_type"] for node in watchers} != set(WATCHERS):
-        yield f"a workflow has both of {WATCHERS}"
+    if not watchers:
+        yield f"a workflow has one of {WATCHERS}"
     for node in watchers:
         patcher, sampler = node["inputs"]["trace"][0], node["inputs"]["samples"][0]
         if api[sampler]["inputs"].get("model") != [patcher, 0]:
