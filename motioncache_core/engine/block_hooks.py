@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..cache import residuals
@@ -25,13 +24,13 @@ from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, Around, ModelFacts
 from ..models.block_stream import (
     GRID,
-    ROWS_AROUND,
     BlockRun,
     BlockStream,
     RowGather,
     SideBlocks,
 )
 from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
+from .beside import Beside
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
@@ -76,7 +75,8 @@ class BlockHooks:
     ) -> None:
         self._planner, self._ops, self._layout = planner, ops, layout
         self._blocks, self._compiled = adapter.blocks(facts), compiled
-        self._network, self._known, self._side = network, around or Around(), adapter.side
+        self._network, self._side = network, adapter.side
+        self._beside = Beside(around or Around(), layout.tokens)
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._callers = callers
         self._attention = BlockAttention(None, copies=False)
@@ -85,9 +85,6 @@ class BlockHooks:
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
-        # what enters the first block besides the video
-        self._beside: list[Tensor] = []
-        self._around = (0, 0)
         self._gather: RowGather | None = None
         self.failed: str | None = None
         self.output: Tensor | None = None
@@ -286,11 +283,11 @@ class BlockHooks:
     def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
         if self.output is None or self._state is None:
             raise CacheShapeError("the last block ran before the first")
-        args = self._reused(run, args, self._state)
+        args = self._beside.reused(run, args, self._state)
         return run.with_tokens(args, run.stream(args).with_video(self.output))
 
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
-        self._mark(run, args)
+        self._beside.mark(run, args)
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         stream = run.stream(args)
@@ -303,44 +300,12 @@ class BlockHooks:
             )
             return args
         self._input = video.clone() if self._copies else video
-        self._around = stream.before, stream.behind
-        # few rows, and of tensors that blocks may write into
-        self._beside = [t.clone() for t in self._others(run, stream, args)]
+        self._beside.enter(run, stream, args)
         if plan.rows is not None:
             multiple = run.multiple(stream.tokens.shape[1], self._layout)
             rows, tokens = plan.rows, self._layout.tokens
             self._gather = RowGather(self._ops, rows, tokens, plan.frames, multiple)
         self._attention.begin(plan, state.kv, self._gather)
-        return args
-
-    def _mark(self, run: BlockRun, args: dict[str, Any]) -> None:
-        """Leave what is around the video where all blocks of the call find it."""
-        if self._known == Around():
-            return
-        before, behind = self._known.before, self._known.behind
-        if behind is None:
-            behind = max(0, run.stream(args).tokens.shape[1] - before - self._layout.tokens)
-        args["transformer_options"][ROWS_AROUND] = before, behind
-
-    def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:
-        """What goes through the blocks besides the video."""
-        around = stream.others(*self._around)
-        sound = None if run.beside is None else run.beside(args)
-        return [tokens for tokens in (around, sound) if tokens is not None]
-
-    def _reused(self, run: BlockRun, args: dict[str, Any], state: BranchRows) -> dict[str, Any]:
-        """All besides the video with what the blocks last added to it."""
-        stream = run.stream(args)
-        self._around = stream.before, stream.behind
-        now = self._others(run, stream, args)
-        if not state.beside:
-            return args
-        added = [x + r for x, r in zip(now, state.beside, strict=True)]
-        if run.with_beside is not None:
-            args = run.with_beside(args, added.pop())
-        if added:
-            first, last = added[0].split(self._around, dim=1)
-            args = run.with_tokens(args, torch.cat((first, stream.video, last), dim=1))
         return args
 
     def _finish(
@@ -351,9 +316,7 @@ class BlockHooks:
             raise CacheShapeError("the last block ran before the first")
         # rows behind others are no tensor of their own
         y = stream.video.contiguous()
-        now = self._others(run, stream, out)
-        state.beside = [y - x for x, y in zip(self._beside, now, strict=True)]
-        self._beside = []
+        self._beside.leave(run, stream, out, state)
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True
