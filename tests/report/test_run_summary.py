@@ -61,6 +61,14 @@ def test_shares_by_hand(trace):
     assert run.engine_share == 1
 
 
+def test_what_runs_beside_the_blocks_is_work_that_no_reuse_saves(trace):
+    # as much again for all 20 rows, in the reused call too
+    trace.beside = (trace.row_work, trace.pair_work)
+    run = RunSummary(trace)
+    assert run.compute_share == pytest.approx(130 / 200)
+    assert run.flops_share == pytest.approx((130 + 200) / (200 + 200))
+
+
 def test_saved_seconds_are_the_work_left_out_at_the_median_slope(trace):
     # in units of a full batch row: 2, 2, 1/2, 0, 1 and 1 took 2, 4, 1, 0.5, 1.5 and 1.5 seconds.
     # The slopes between any two of them have the median 1; 3/2 and 2 were left out
