@@ -81,7 +81,6 @@ class MotionCacheSettings:
         "wait longer. 0.4 is the optimum of a forecast, and the paper's value too. With a high "
         "update_share, as with compute_budget, values above 0 choose nearly the same tokens. Not "
         "used with policy answer, as it tells no tokens apart.",
-        advanced=False,
     )
     reuse_threshold: float = option(
         0.1,
@@ -90,7 +89,6 @@ class MotionCacheSettings:
         "again. Higher is faster and less exact. policy answer always goes by compute_budget.",
         limits=(0.0, 10.0),
         step=0.005,
-        advanced=False,
     )
     uniform_updates: int = option(
         3,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..motioncache_core.report.video_quality import compare, text
+from ..motioncache_core import TraceHandle
+from ..motioncache_core.report.two_runs import times
+from ..motioncache_core.report.video_quality import compare, fitting_gain, plain_words, text
 from .host.loaders import intermediate_device
 from .pictures.comparison import MODES, ComparePictures
-from .types import CATEGORY
+from .types import CATEGORY, TraceSocket
 
 
 class MotionCacheCompare(io.ComfyNode):
@@ -42,13 +44,13 @@ class MotionCacheCompare(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "gain",
-                    default=10.0,
-                    min=0.5,
+                    default=0.0,
+                    min=0.0,
                     max=255.0,
                     step=0.5,
                     tooltip=(
-                        "The error is multiplied by this before it is shown. The numbers do not "
-                        "change."
+                        "The error is multiplied by this before it is shown; 0 takes what fits. "
+                        "The numbers do not change."
                     ),
                 ),
                 io.Float.Input(
@@ -59,6 +61,19 @@ class MotionCacheCompare(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     tooltip="Where the line of the wipe is, from 0 (left) to 1 (right).",
+                ),
+                TraceSocket.Input(
+                    "reference_trace",
+                    optional=True,
+                    tooltip=(
+                        "Says how long the run without MotionCache took: the trace of a "
+                        "MotionCache node whose preset is off, or the demo model's."
+                    ),
+                ),
+                TraceSocket.Input(
+                    "trace",
+                    optional=True,
+                    tooltip="Says how long the run with MotionCache took: that node's trace.",
                 ),
             ],
             outputs=[
@@ -74,13 +89,23 @@ class MotionCacheCompare(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, reference: Tensor, candidate: Tensor, mode: str, gain: float, position: float = 0.5
+        cls,
+        reference: Tensor,
+        candidate: Tensor,
+        mode: str,
+        gain: float,
+        position: float = 0.5,
+        reference_trace: TraceHandle | None = None,
+        trace: TraceHandle | None = None,
     ) -> io.NodeOutput:
         found = compare(reference, candidate)
+        gain = gain or fitting_gain(reference, candidate)
         pictures = ComparePictures(reference, candidate, found, mode, gain, position)
-        words = text(found, reference)
+        timed = times(*(None if h is None else h.latest for h in (reference_trace, trace)))
+        said = f"{timed}, {plain_words(found)}" if timed else plain_words(found)
+        words = f"{said}\n{text(found, reference)}"
         shown = {
             **ui.PreviewText(words).as_dict(),
-            **ui.PreviewImage(pictures.preview(), cls=cls).as_dict(),
+            **ui.PreviewImage(pictures.preview(said), cls=cls).as_dict(),
         }
         return io.NodeOutput(pictures.all().to(intermediate_device()), words, ui=shown)

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..motioncache_core import Trace, TraceHandle
+from ..motioncache_core.common.reasons import because
 from ..motioncache_core.demo import checkpoint, clips, codec, conditions, scenes
 from .host.loaders import from_model_space, intermediate_device, load_demo_model, to_model_space
-from .types import CATEGORY
+from .host.uncached import timed
+from .types import CATEGORY, TraceSocket
 
 
 class MotionCacheDemoModel(io.ComfyNode):
@@ -57,12 +60,18 @@ class MotionCacheDemoModel(io.ComfyNode):
                 io.Latent.Output(
                     display_name="LATENT", tooltip=f"An empty latent video. {checkpoint.LIMITS}"
                 ),
+                TraceSocket.Output(
+                    display_name="trace",
+                    tooltip="How long runs without MotionCache took, for MotionCache Compare.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, scene: str, frames: int, batch_size: int, take: int = 0) -> io.NodeOutput:
+        handle, told = TraceHandle(), Trace({}, reason=because("no_trace"), finished=True)
         model = load_demo_model(checkpoint.state_dict(), checkpoint.profile(), checkpoint.SHIFT)
+        model = timed(model, handle, told)
         clip = clips.clip(scenes.SCENES[scene], frames, take)
         mask, first = clip.conditions.split((conditions.MASK_CHANNELS, codec.CHANNELS), dim=1)
         # as the host's image-to-video nodes give them: latents of its space, and 1 where a frame
@@ -71,7 +80,7 @@ class MotionCacheDemoModel(io.ComfyNode):
         empty = torch.zeros(batch_size, codec.CHANNELS, frames, clips.SIDE, clips.SIDE)
         positive, negative = ([[text, dict(shown)]] for text in clip.text)
         return io.NodeOutput(
-            model, positive, negative, {"samples": empty.to(intermediate_device())}
+            model, positive, negative, {"samples": empty.to(intermediate_device())}, handle
         )
 
 

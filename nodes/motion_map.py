@@ -16,7 +16,7 @@ from .host.loaders import intermediate_device
 from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
 from .pictures.scrubber import KEY, scrub_data
 from .pictures.timeline import notice
-from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, run_of
+from .types import CATEGORY, SAMPLES_TOOLTIP, TRACE_TOOLTIP, TraceSocket, run_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class MotionCacheMotionMap(io.ComfyNode):
             search_aliases=["motion map", "heatmap", "debug", "what was reused"],
             is_output_node=True,
             inputs=[
-                TraceSocket.Input("trace", tooltip="The trace output of the MotionCache node."),
+                # the host takes the link away where the MotionCache node is bypassed
+                TraceSocket.Input("trace", optional=True, tooltip=TRACE_TOOLTIP),
                 io.Latent.Input("samples", tooltip=SAMPLES_TOOLTIP),
                 io.Combo.Input(
                     "view",
@@ -46,7 +47,7 @@ class MotionCacheMotionMap(io.ComfyNode):
                     tooltip=(
                         "motion: the weight of each token, bright where it changes fast or moves. "
                         "updates: how often it was computed. staleness: how long ago. active: "
-                        "whether it was computed in this evaluation."
+                        "whether it was computed in this step."
                     ),
                 ),
                 io.Int.Input(
@@ -54,7 +55,7 @@ class MotionCacheMotionMap(io.ComfyNode):
                     default=-1,
                     min=-1,
                     max=10000,
-                    tooltip="Evaluation to show, from 0. -1 is the last one that has a map.",
+                    tooltip="Step to show, from 1; -1 is the last one that has a map.",
                 ),
                 io.Combo.Input(
                     "colormap",
@@ -79,8 +80,8 @@ class MotionCacheMotionMap(io.ComfyNode):
                     default="frames",
                     optional=True,
                     tooltip=(
-                        "frames: the latent frames of one evaluation. steps: one sheet over the "
-                        "run, evaluations down, latent frames across."
+                        "frames: the latent frames of one step. steps: one sheet over the run, "
+                        "steps down, latent frames across."
                     ),
                 ),
                 io.Boolean.Input(
@@ -115,12 +116,12 @@ class MotionCacheMotionMap(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        trace: TraceHandle,
-        samples: dict[str, Any],
-        view: str,
-        step: int,
-        colormap: str,
-        opacity: float,
+        trace: TraceHandle | None = None,
+        samples: dict[str, Any] | None = None,
+        view: str = VIEWS[0],
+        step: int = -1,
+        colormap: str = COLORMAPS[0],
+        opacity: float = 0.6,
         images: Tensor | None = None,
         layout: str = "frames",
         legend: bool = False,
@@ -131,6 +132,8 @@ class MotionCacheMotionMap(io.ComfyNode):
         if layout not in LAYOUTS:
             allowed = ", ".join(map(repr, LAYOUTS))
             raise MotionCacheError(f"layout is {layout!r}; allowed are {allowed}")
+        # people count from 1
+        step = step - 1 if step > 0 else -1
         look = (colormap, images, opacity, upscale)
         try:
             if layout == "steps":

@@ -32,7 +32,11 @@ class MotionCachePatcher(io.ComfyNode):
                 "the loader and any LoRA, before the sampler. Bypassing it is the same as not "
                 "having it."
             ),
-            search_aliases=["motion cache", "cache", "speed up", "teacache", "easycache", "wan"],
+            search_aliases=[
+                "motion cache", "cache", "video cache", "first block cache", "teacache",
+                "easycache", "magcache", "speed up", "faster", "accelerate", "optimize",
+                "skip steps", "wan", "wan speed", "hunyuan", "ltx", "skyreels", "magi",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="Any model. Presets motion and paper are for Wan."),
                 io.Combo.Input(
@@ -61,7 +65,7 @@ class MotionCachePatcher(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-        )
+        )  # fmt: skip
 
     @classmethod
     def execute(

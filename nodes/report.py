@@ -11,7 +11,7 @@ from ..motioncache_core.report.report_json import as_json
 from ..motioncache_core.report.report_text import text
 from .host.loaders import intermediate_device
 from .pictures.timeline import labelled_timeline
-from .types import CATEGORY, SAMPLES_TOOLTIP, TraceSocket, run_of
+from .types import CATEGORY, SAMPLES_TOOLTIP, TRACE_TOOLTIP, TraceSocket, run_of
 
 
 class MotionCacheReport(io.ComfyNode):
@@ -25,7 +25,8 @@ class MotionCacheReport(io.ComfyNode):
             search_aliases=["motion cache report", "statistics", "timeline", "debug"],
             is_output_node=True,
             inputs=[
-                TraceSocket.Input("trace", tooltip="The trace output of the MotionCache node."),
+                # the host takes the link away where the MotionCache node is bypassed
+                TraceSocket.Input("trace", optional=True, tooltip=TRACE_TOOLTIP),
                 io.Latent.Input("samples", tooltip=SAMPLES_TOOLTIP),
             ],
             outputs=[
@@ -39,7 +40,9 @@ class MotionCacheReport(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, trace: TraceHandle, samples: dict[str, Any]) -> io.NodeOutput:
+    def execute(
+        cls, trace: TraceHandle | None = None, samples: dict[str, Any] | None = None
+    ) -> io.NodeOutput:
         run = run_of(trace, samples)
         words = text(run.trace, run.sentence)
         picture = labelled_timeline(run.trace).to(intermediate_device())

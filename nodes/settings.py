@@ -12,10 +12,12 @@ from .widgets import widgets
 
 # saved workflows know widgets by this order: new ones go to the end
 ORDER = (
-    "policy", "warmup_steps", "motion_sensitivity", "reuse_threshold", "uniform_updates",
-    "agreement", "min_update_ratio", "max_stale_steps", "end_percent", "motion_source", "forecast",
-    "cfg_mask", "kv_cache", "verbose", "kv_forecast", "update_share", "compute_budget",
-    "correction", "hindsight",
+    "compute_budget", "policy", "warmup_steps", "forecast", "hindsight", "end_percent", "verbose",
+    # where single tokens are told apart
+    "motion_sensitivity", "motion_source", "update_share", "max_stale_steps", "correction",
+    "kv_cache", "kv_forecast", "cfg_mask",
+    # the published method's
+    "reuse_threshold", "uniform_updates", "agreement", "min_update_ratio",
 )  # fmt: skip
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..motioncache_core import MotionCacheError, MotionCacheSettings, RunSettings, SettingsError
+from ..motioncache_core import (
+    MotionCacheError,
+    MotionCacheSettings,
+    RunSettings,
+    SettingsError,
+    Trace,
+)
+from ..motioncache_core.common.reasons import because
 from ..motioncache_core.report.shown_run import ShownRun, shown_run
 
 CATEGORY = "MotionCache"
@@ -17,14 +24,21 @@ SAMPLES_TOOLTIP = (
     "The sampler's output: this node waits for it, and where the model was sampled more than once "
     "it says which run to show."
 )
+TRACE_TOOLTIP = (
+    "The trace output of the MotionCache node. Without it, as when that node is bypassed, this "
+    "node says so."
+)
 
 
 def run_of(handle: Any, samples: Any) -> ShownRun:
-    """The finished run behind a trace socket that made these samples.
+    """The finished run behind a trace socket that made these samples; an empty one that says so
+    where nothing is connected, as the host leaves it of a MotionCache node that is bypassed.
 
     Raises:
         MotionCacheError: it is no trace, or no run has finished.
     """
+    if handle is None:
+        return ShownRun(Trace({}, reason=because("no_trace"), finished=True), 1, 1, True)
     runs = getattr(handle, "runs", None)
     if runs is None:
         raise MotionCacheError(

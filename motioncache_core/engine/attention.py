@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -205,7 +205,8 @@ class BlockAttention:
 
 def _caller() -> Caller:
     """The frames that an attention call comes from, but for torch's and ours."""
-    frame, found = sys._getframe(1), list[tuple[CodeType, int]]()
+    frame: FrameType | None = sys._getframe(1)
+    found: list[tuple[CodeType, int]] = []
     while frame is not None and len(found) < _FRAMES:
         if not frame.f_code.co_filename.startswith(_NOT_CALLERS):
             found.append((frame.f_code, frame.f_lasti))

@@ -64,7 +64,7 @@ class Session:
         self._compiled: nn.Module | None = None
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
         self._reached, self._closed, self._on_call = False, False, on_call
-        self._started, self._spent = time.perf_counter(), 0
+        self._started, self._called_before, self._spent = time.perf_counter(), False, 0
         self._off = why_off(settings, run, self._recorder)
         self._answers: ChunkAnswers | None = None
         if settings.traits.answers and not self._off:
@@ -95,6 +95,9 @@ class Session:
             SettingsError: the settings do not fit a diffusion-forcing run.
             UnsupportedModelError: no adapter knows a network that is to denoise chunks.
         """
+        if not self._called_before:
+            # the host loads the model in between
+            self._started, self._called_before = time.perf_counter(), True
         if call.forcing is not None:
             # known from here on to take a noise level per frame
             takes_frame_levels(call.network)
@@ -198,11 +201,14 @@ class Session:
 
     def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
         """What the network gives with the hooks in it, or what went wrong."""
+        told: tuple[type[Exception], ...] = (
+            torch.OutOfMemoryError, SettingsError, *self._run.stops,
+        )  # fmt: skip
         try:
             options = hooks.options(call.options)
             with hooks.running():
                 out = call.run(options)
-        except (torch.OutOfMemoryError, SettingsError, *self._run.stops):
+        except told:
             raise
         except Exception as error:
             # block-causal attention is only in the engine

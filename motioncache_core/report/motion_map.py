@@ -233,8 +233,8 @@ def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
 def _index(step: int, count: int) -> int:
     if not -count <= step < count:
         raise NoMapError(
-            f"step is {step}; the run had {count} evaluations, so 0 to {count - 1} or -1 for the "
-            "last are allowed"
+            f"step is {step + (step >= 0)}; the run had {count}, so 1 to {count} are allowed, or "
+            "-1 for the last"
         )
     return step % count
 
@@ -263,8 +263,8 @@ def _weights(
         weight = records[index].weight
         if weight is None:
             raise NoMapError(
-                f"evaluation {index} has no motion map; the first is that of {with_map[0]}, the "
-                f"last that of {with_map[-1]}"
+                f"step {index + 1} has no motion map; the first is that of {with_map[0] + 1}, the "
+                f"last that of {with_map[-1] + 1}"
             )
         w = weight.astype(np.float32) / 255
         if _answers(trace):

@@ -43,6 +43,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
         "remarks": list(trace.remarks),
         "tokens": {"grid": trace.grid, "chunks": trace.chunks, "total": trace.tokens},
         "totals": {
+            "steps": trace.steps,
             "evaluations": len(trace.evaluations),
             **{kind: run.kinds[kind] for kind in COUNTED},
             "calls": run.calls,
@@ -53,6 +54,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
             "engine_share": round(run.engine_share, 6),
             "seconds": round(trace.seconds, 4),
             "seconds_saved": _rounded(run.seconds_saved()),
+            "speed_up": _rounded(run.speed_up()),
         },
         "memory": {
             "residual_bytes": trace.residual_bytes,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 
 from ..common.decision_kinds import DENSE, PARTIAL, REUSE
-from ..settings import POLICIES, Policy
+from ..settings import POLICIES, MotionCacheSettings, Policy
 from .run_summary import RunSummary
 from .trace import Trace
 
 COUNTED = (DENSE, PARTIAL, REUSE)
-# while the run goes on
-_FITTED_LIVE = 60
+# a sentence on a node breaks where words end: the page would break it within a number
+_NODE_WIDTH = 32
 
 
 def line(trace: Trace) -> str:
@@ -25,21 +26,54 @@ def _line(run: RunSummary) -> str:
     share = run.compute_share
     parts = ", ".join(f"{run.kinds[k]} {k}" for k in COUNTED)
     return (
-        f"{len(run.trace.evaluations)} evaluations ({parts}); "
+        f"{len(run.trace.evaluations)} {run.trace.unit}s ({parts}); "
         f"{share:.0%} of the token work computed, {1 / share:.2f}x less than without."
     )
 
 
 def progress(trace: Trace) -> str:
-    """A few words about a run that goes on or has just ended."""
+    """A few short lines about a run that goes on or has just ended."""
     run = RunSummary(trace)
     why = run.why if trace.finished else trace.reason
     if why:
-        return f"nothing {'was' if trace.finished else 'is'} reused: {why}"
-    saved = run.seconds_saved(_FITTED_LIVE)
-    so_far = "" if trace.finished else " so far"
-    words = f"{len(trace.evaluations)} evaluations, {1 - run.compute_share:.0%} reused{so_far}"
-    return words + (f", about {saved:.1f} s saved" if saved else "")
+        return on_node(f"nothing {'was' if trace.finished else 'is'} reused: {why}")
+    reused = f"{_percent(1 - run.compute_share)} reused"
+    if not trace.finished:
+        count, of = len(trace.evaluations), trace.expected or trace.steps
+        known = f" of {of}" * (count <= of)
+        return f"{trace.unit} {count}{known} · {reused}" + _keys(trace)
+    faster = run.speed_up()
+    return reused + (f" · about {faster:.1f}x faster" if faster else "") + _keys(trace)
+
+
+def gain(settings: MotionCacheSettings) -> str:
+    """What is to be expected of a run, before it starts."""
+    budget = settings.compute_budget
+    if settings.reuse_threshold == 0:
+        return "nothing is reused"
+    if budget == 0:
+        return on_node("reuses what changes little: how much depends on the video")
+    what = "steps" if settings.traits.answers else "tokens"
+    faster = f"up to {1 / budget:.1f}x faster in the sampler"
+    return f"computes {_percent(budget)} of the {what}\n{faster}"
+
+
+def on_node(sentence: str) -> str:
+    """A sentence in lines that fit on a node."""
+    return textwrap.fill(sentence, _NODE_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _percent(share: float) -> str:
+    # a space that no line breaks at
+    return f"{100 * share:.0f}\u00a0%"
+
+
+def _keys(trace: Trace) -> str:
+    """The line on the memory of keys and values, which is known from the first evaluation on."""
+    sizes = {"on the model's device": trace.kv_bytes, "in the host's memory": trace.kv_host_bytes}
+    # less than this does not matter to anyone
+    held = [f"{n / 1e9:.1f}\u00a0GB, {where}" for where, n in sizes.items() if n >= 5e7]
+    return f"\nkeys and values {' and '.join(held)}" if held else ""
 
 
 def text(trace: Trace, which: str | None = None) -> str:
@@ -58,8 +92,9 @@ def text(trace: Trace, which: str | None = None) -> str:
         )
         rows += [f"Distance: {trace.distance}"] * bool(trace.distance)
     rows += [*_choice(trace), *_schedule(trace), *_windows(trace)]
+    if trace.seconds:
+        rows.append(f"Time: {trace.seconds:.2f} s in the sampler{_estimate(run)}")
     if trace.evaluations:
-        saved = run.seconds_saved()
         rows.append(
             f"Compute: {run.compute_share:.1%} of the uncached run's tokens went through the blocks"
         )
@@ -69,10 +104,9 @@ def text(trace: Trace, which: str | None = None) -> str:
                 "frame each time, before any reuse"
             )
         rows += [
-            f"Time: {trace.seconds:.2f} s in the sampler"
-            + ("" if saved is None else f", about {saved:.2f} s saved (estimate)"),
             f"Memory: {_memory(trace)}",
-            "Evaluations (D dense, digits tenths computed, . reused, blank not at work):",
+            f"{trace.unit.capitalize()}s (D dense, digits tenths computed, . reused, blank not at "
+            "work):",
         ]
         rows += [f"  {name}: {marks}" for name, marks in _marks(trace).items()]
     for reason in run.reasons:
@@ -81,6 +115,16 @@ def text(trace: Trace, which: str | None = None) -> str:
         if reason["calls"] or reason["sentence"] not in (run.why, *trace.kv_reasons):
             rows.append(f"Note: {reason['sentence']}{calls}")
     return "\n".join(rows)
+
+
+def _estimate(run: RunSummary) -> str:
+    without, faster = run.seconds_without(), run.speed_up()
+    if without is None or faster is None:
+        return ""
+    return (
+        f", about {faster:.2f}x faster than without (estimate: {without:.2f} s, from the "
+        f"{run.trace.unit}s of this run that were computed in full)"
+    )
 
 
 def _memory(trace: Trace) -> str:

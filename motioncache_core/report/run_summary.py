@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from itertools import combinations
+from math import fsum
 from statistics import median
 from typing import Any
 
@@ -13,8 +13,6 @@ from ..common.reasons import because, code_of
 from ..sampling.schedule import CLEAN, DONE, UNSTARTED
 from .trace import Trace
 
-# calls that an estimate of seconds looks at, at most
-_FITTED_CALLS = 300
 _PROTECTED = {"warm-up", "last", "end", "restart", CLEAN, UNSTARTED, DONE}
 
 
@@ -31,7 +29,9 @@ class RunSummary:
         self.calls = self.block_calls = 0
         self.notes: Counter[str] = Counter()
         self._reused = False
-        self._timed: list[tuple[int, float]] = []
+        # seconds and the work without reuse: of calls in full that were timed, and of all others
+        self._full: list[tuple[float, int]] = []
+        self._left_out: list[tuple[float, int]] = []
         # of all batch rows: token rows without reuse and with it, and multiply-accumulates of a
         # block, also with every frame computed and attending to all others
         self._rows = self._rows_done = self._whole = self._work = self._work_done = 0
@@ -44,20 +44,22 @@ class RunSummary:
             # text and sound are computed with whatever is
             rows = (call.window or trace.tokens) + call.around
             computed = call.computed + (call.around if call.blocks else 0)
-            whole = rows, rows * rows
+            whole = rows, call.window_pairs or rows * rows
             needed = (call.needed + call.around, call.needed_pairs) if call.needed else whole
             pairs = call.pairs if call.needed else computed * rows
             # the clip may not have been known yet when a call was declined
             done = whole if call.kind == "declined" else (computed, pairs)
             beside = self._beside(*whole)
-            work = call.rows * (self._macs(*done) + beside)
+            work, alone = (call.rows * (self._macs(*part) + beside) for part in (done, needed))
             self._rows += call.rows * needed[0]
             self._rows_done += call.rows * done[0]
             self._whole += call.rows * (self._macs(*whole) + beside)
-            self._work += call.rows * (self._macs(*needed) + beside)
+            self._work += alone
             self._work_done += work
-            if call.seconds > 0:
-                self._timed.append((work, call.seconds))
+            if call.kind in (PARTIAL, REUSE):
+                self._left_out.append((call.seconds, alone))
+            elif call.seconds > 0:
+                self._full.append((call.seconds, alone))
 
     def _macs(self, rows: int, pairs: int) -> int:
         # linear layers grow with the rows, self-attention with the query-key pairs
@@ -89,17 +91,32 @@ class RunSummary:
         attention, which is not what a bidirectional model computes."""
         return self._work / self._whole if self._whole else 1.0
 
-    def seconds_saved(self, fitted: int = _FITTED_CALLS) -> float | None:
-        """Estimate: the work that was left out, times what a unit of work took.
+    def seconds_without(self) -> float | None:
+        """Estimate: seconds of the same run without MotionCache.
 
-        That rate is the median slope of seconds over work between any two calls (Theil-Sen), so
-        that neither a call's fixed cost nor a slow first call counts as saved. None where seconds
-        are not known or all calls did the same work. About `fitted` calls are looked at.
+        From the calls of this run that were computed in full: their median time for a unit of
+        work, the first one left out where there are others, as it is slow for reasons of its own.
+        Every other call is taken to have needed that for its work, and what the pack did beside the
+        calls is taken off. Where it works inside the model's blocks too, full calls are slowed down
+        by what they keep, and the fastest of them counts. None where no full call was timed, or all
+        calls were full ones.
         """
-        points = self._timed[:: 1 + len(self._timed) // fitted]
-        pairs = combinations(points, 2)
-        slopes = [(t1 - t0) / (w1 - w0) for (w0, t0), (w1, t1) in pairs if w0 != w1]
-        return max(0.0, median(slopes)) * (self._work - self._work_done) if slopes else None
+        rates = [took / work for took, work in self._full[1:] or self._full if work]
+        if not self._left_out or not rates or not self.trace.seconds:
+            return None
+        rate = min(rates) if self.trace.blocks else median(rates)
+        left_out = fsum(rate * work - took for took, work in self._left_out)
+        return self.trace.seconds - self.trace.own_seconds + left_out
+
+    def seconds_saved(self) -> float | None:
+        """Estimate: how many seconds less than `seconds_without`; negative where it took longer."""
+        without = self.seconds_without()
+        return None if without is None else without - self.trace.seconds
+
+    def speed_up(self) -> float | None:
+        """Estimate: `seconds_without` as a multiple of the run's own seconds."""
+        without = self.seconds_without()
+        return None if without is None else without / self.trace.seconds
 
     @cached_property
     def why(self) -> str | None:

@@ -52,6 +52,8 @@ class CallRecord:
         window: token rows of the model's input; 0 stands for the whole clip.
         around: rows besides those of the video, text and sound for instance, which go through the
             blocks whenever a block runs.
+        window_pairs: query-key pairs of these rows when nothing is left out; 0 stands for each of
+            them with each.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class CallRecord:
     needed_pairs: int = 0
     window: int = 0
     around: int = 0
+    window_pairs: int = 0
 
 
 @dataclass(slots=True)
@@ -122,7 +125,10 @@ class Trace:
     Attributes:
         grid: token grid (frames, height, width); None before the first call.
         reason: why nothing could be reused, where that is so.
-        seconds: wall-clock time inside the sampler.
+        seconds: wall-clock time from the first evaluation to the end of the sampler, and of what
+            the pack does before; of the whole sampler where it was left alone.
+        own_seconds: the part of it that the pack took beside the model's calls, where known.
+        steps, expected: of the sampler, and evaluations that these make; 0 where not known.
         residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
             memory held by residuals (and slopes) and by keys and values, on the model's device and
             in the host's memory, and by the per-token arrays that decisions are made from.
@@ -156,6 +162,9 @@ class Trace:
     why: list[str] = field(default_factory=list)
     reason: str = ""
     seconds: float = 0.0
+    own_seconds: float = 0.0
+    steps: int = 0
+    expected: int = 0
     residual_bytes: int = 0
     residual_host_bytes: int = 0
     kv_bytes: int = 0
@@ -179,6 +188,12 @@ class Trace:
         """Describe the clip, or the window of it that the model sees from now on."""
         self.grid = (layout.frames, layout.height, layout.width)
         self.chunks = layout.chunks
+
+    @property
+    def unit(self) -> str:
+        """What an evaluation is called: a step where the sampler makes one for each."""
+        count = max(self.expected, len(self.evaluations))
+        return "step" if self.steps and count <= self.steps else "evaluation"
 
     @property
     def tokens(self) -> int:

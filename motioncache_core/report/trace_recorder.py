@@ -124,6 +124,9 @@ class TraceRecorder:
                 record.active = np.packbits(active.cpu().numpy().astype(bool))
         self._maps.clear()
 
-    def finish(self, seconds: float) -> None:
-        """The run is over; it took so long."""
-        self.trace.seconds, self.trace.finished = seconds, True
+    def finish(self, seconds: float, own: float = 0.0) -> None:
+        """The run is over; its evaluations took so long, of which the pack had its own beside the
+        model's calls."""
+        trace = self.trace
+        trace.seconds, trace.own_seconds = trace.seconds + seconds, trace.own_seconds + own
+        trace.finished = True

@@ -19,6 +19,15 @@ from ..common.errors import ImageError
 WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 _CHANNELS = (1, 3, 4)
+# from so many dB and so much SSIM on, in words; a rule of thumb, ours
+_WORDS = (
+    (40.0, 0.98, "no visible difference"),
+    (32.0, 0.94, "hardly visible differences"),
+    (26.0, 0.85, "small visible differences"),
+    (20.0, 0.6, "clearly visible differences"),
+)
+# of the error picture, when it is chosen for the user
+_GAINS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,25 @@ def error_map(reference: Tensor, candidate: Tensor, gain: float) -> Tensor:
     """
     a, b = (frame.to("cpu", torch.float32) for frame in (reference, candidate))
     return ((a - b).abs().mean(dim=-1) * gain).clamp(0, 1)
+
+
+def fitting_gain(reference: Tensor, candidate: Tensor) -> float:
+    """The largest of some round gains at which no more than a hundredth of the errors of the worst
+    frame is beyond the colours."""
+    worst = max(
+        (error_map(a, b, 1.0) for a, b in zip(reference, candidate, strict=True)),
+        key=lambda error: float(error.square().mean()),
+    )
+    high = float(torch.quantile(worst.flatten()[:: 1 + worst.numel() // 1_000_000], 0.99))
+    return max((gain for gain in _GAINS if gain * high <= 1), default=_GAINS[0])
+
+
+def plain_words(found: Comparison) -> str:
+    """What a person is likely to see."""
+    if found.identical:
+        return "identical"
+    near = (words for db, ssim, words in _WORDS if found.psnr >= db and found.ssim >= ssim)
+    return next(near, "another picture")
 
 
 def text(found: Comparison, reference: Tensor) -> str:

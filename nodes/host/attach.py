@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,8 +26,11 @@ from ...motioncache_core import (
 )
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
-from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.engine.chunks.chunk_session import ChunkSession
+from ...motioncache_core.engine.chunks.start import chunk_session, settings_for_chunks
+from ...motioncache_core.report.report_text import gain, line, on_node, progress
 from ...motioncache_core.report.shown_run import mark_of
+from ...motioncache_core.sampling.setting_effects import changed_in_vain
 from . import answers, model_entry, own_cache
 from .compiled import (
     COMPILE_ARGUMENTS,
@@ -42,11 +46,13 @@ from .devices import on_devices
 from .engine_choice import for_evaluations, known_adapter, why_no_tokens
 from .foreign import behind, foreign_code, note_of_partial
 from .live_text import LiveText
+from .magi_network import CHUNK_SESSION
 from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
 from .run_facts import for_answers, run_facts, window_of
+from .uncached import STOPWATCH, timed
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ class PatchConfig:
 def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
-    With the preset "off" it comes back unpatched, with the reason in the trace.
+    With the preset "off" its runs are only timed, and the trace has the reason.
 
     Args:
         chosen: settings, or a preset that becomes settings when a run's length is known.
@@ -76,14 +82,17 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Raises:
         ConflictError: another cache is on the model already.
     """
+    live = LiveText(node_id)
     if chosen.preset == "off":
         handle.add(off(chosen))
-        LiveText(node_id).show(handle.runs[-1].reason)
-        return model.clone()
+        live.show(on_node(handle.runs[-1].reason))
+        return timed(model, handle, off(chosen), live)
     already = KEY in model.model_options.get("transformer_options", {})
     check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
+    overruled = "settings are connected,\npreset is not used\n" * (chosen.preset is None)
+    live.show(overruled + gain(chosen.settings))
     options = clone.model_options.setdefault("transformer_options", {})
     options[KEY] = PatchConfig(chosen, handle, node_id)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
@@ -106,6 +115,8 @@ def detach(model: Any) -> Any:
     for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL,
                  WrappersMP.DIFFUSION_MODEL):  # fmt: skip
         clone.remove_wrappers_with_key(kind, KEY)
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE):
+        clone.remove_wrappers_with_key(kind, STOPWATCH)
     clone.model_options.get("transformer_options", {}).pop(KEY, None)
     return clone
 
@@ -113,6 +124,7 @@ def detach(model: Any) -> Any:
 def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
          **kwargs: Any) -> Tensor:  # fmt: skip
     """OUTER_SAMPLE: one session from the first to the last step of a sampling run."""
+    began = time.perf_counter()
     guider = executor.class_obj
     outer = guider.model_options
     options = outer["transformer_options"]
@@ -125,6 +137,9 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
     if own_cache.keeps_own_cache(guider.model_patcher, sampler):
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
+    # a network of its own, that is called chunk by chunk
+    own_network = getattr(sampler, "calls_chunks", False)
+    chosen = settings_for_chunks(chosen) if own_network else chosen
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy
@@ -134,21 +149,37 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     settings, told = chosen.settings, list(chosen.why)
     if no_tokens is not None:
         settings, told = for_evaluations(settings), []
-    trace = Trace(settings.as_dict(), preset=preset, why=told)
+    trace = Trace(settings.as_dict(), preset=preset, why=told, steps=len(levels))
     if no_tokens is not None:
         why, action = no_tokens.happened, no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
+    in_vain = changed_in_vain(chosen.settings) if preset is None else []
+    if in_vain:
+        budget = chosen.settings.compute_budget
+        trace.remark(
+            because(
+                "in_vain",
+                policy=chosen.settings.policy,
+                budget=f" and compute_budget {budget:g}" * bool(budget),
+                names=", ".join(in_vain),
+            )
+        )
     live = LiveText(config.node_id)
     whole = settings.traits.answers and not by_chunks
+    session: AnswerSession | DeviceSessions | ChunkSession
     declined = None if whole else in_the_way
     facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
     if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
-        session: AnswerSession | DeviceSessions = answer_session(
+        session = answer_session(
             settings, kernels, for_answers(facts), trace, response, live.on_call
         )
-        ours = {ANSWERS: session}
+        ours: dict[str, Any] = {ANSWERS: session}
+    elif own_network:
+        published = preset == "paper"
+        session = chunk_session(settings, kernels, facts, trace, published, live.on_call)
+        ours = {CHUNK_SESSION: session}
     else:
         profile, note = profile_for(guider.model_patcher, preset, settings, levels)
         trace.advise(note)
@@ -160,6 +191,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
     guider.model_options = {**outer, "transformer_options": {**options, **ours}}
+    trace.seconds = trace.own_seconds = time.perf_counter() - began
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:
@@ -216,23 +248,13 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         return result
 
     names = () if adapter is None else adapter.positional
+    foreign = None if adapter is None else foreign_code(adapter, network, options)
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-    velocity = session.evaluate(
-        ModelCall(
-            network,
-            run,
-            x,
-            timestep,
-            passes,
-            options,
-            arguments,
-            forcing,
-            window_of(options),
-            foreign_code(adapter, network, options),
-            note_of_partial(options),
-            behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
-        )
-    )
+    call = ModelCall(
+        network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
+        foreign, note_of_partial(options), behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
+    )  # fmt: skip
+    velocity = session.evaluate(call)
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 
 

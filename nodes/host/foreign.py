@@ -31,9 +31,7 @@ _MORE = re.compile(
 )
 
 
-def foreign_code(
-    adapter: Adapter, network: object, options: Mapping[str, Any]
-) -> Reason | None:
+def foreign_code(adapter: Adapter, network: object, options: Mapping[str, Any]) -> Reason | None:
     """Why single tokens cannot be told apart in a call: another node's code runs in the blocks
     that is not known to treat rows one by one.
 

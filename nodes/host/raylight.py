@@ -67,7 +67,8 @@ def attach_to_ranks(actors: dict[str, Any], chosen: RunSettings) -> RanksHandle 
 def put_on(model: Any, chosen: RunSettings) -> Any:
     """In a worker: the model with the wrappers, in the place of those of an earlier call."""
     # no page listens to a worker
-    return attach(detach(model), chosen, TraceHandle())
+    attached = attach(detach(model), chosen, TraceHandle())
+    return detach(attached) if chosen.preset == "off" else attached
 
 
 def told(model: Any) -> bytes:

@@ -75,8 +75,12 @@ class ComparePictures:
             out[index] = as_tensor(self.frame(index))[0]
         return out
 
-    def preview(self) -> Tensor:
-        """The first, the worst and the last frame on one sheet, `(1, H, W, 3)` in 0..1."""
+    def preview(self, said: str = "") -> Tensor:
+        """The first, the worst and the last frame on one sheet, `(1, H, W, 3)` in 0..1.
+
+        Args:
+            said: put above them in large letters.
+        """
         last = self._videos[0].shape[0] - 1
         chosen = sorted({0, self._found.worst, last})
         across = 1 if self._columns > 1 else len(chosen)
@@ -85,13 +89,20 @@ class ComparePictures:
         wide = max(wide, 640) if across == 1 else wide
         tall = round(wide * self.size[1] / self.size[0])
         down = math.ceil(len(chosen) / across)
+        room = across * (wide + _GAP) - _GAP - 2 * MARGIN
         words = [headline(self._found)]
-        letters = _fitting(words, font(18), across * (wide + _GAP) - _GAP - 2 * MARGIN)
-        top = 40
+        letters, large = _fitting(words, font(18), room), _fitting([said], font(30), room)
+        lines = [(words[0], letters, 40)]
+        if said:
+            lines.insert(0, (said, large, 52))
+        top = sum(tall for *_, tall in lines)
         whole = across * (wide + _GAP) - _GAP, top + down * (tall + _GAP) - _GAP
         picture = Image.new("RGB", whole, colour(BACK))
         pen = ImageDraw.Draw(picture)
-        pen.text((MARGIN, top // 2), words[0], fill=WORDS, font=letters, anchor="lm")
+        y = 0
+        for line, ink, high in lines:
+            pen.text((MARGIN, y + high // 2), line, fill=WORDS, font=ink, anchor="lm")
+            y += high
         for i, index in enumerate(chosen):
             place = (i % across) * (wide + _GAP), top + (i // across) * (tall + _GAP)
             picture.paste(self.frame(index).resize((wide, tall), Image.Resampling.LANCZOS), place)

@@ -52,13 +52,14 @@ def frames_sheet(
     columns = math.ceil(math.sqrt(2.4 * count * maps.shape[1] / maps.shape[2]))
     # no more columns than the rows need
     columns = math.ceil(count / math.ceil(count / columns))
-    names = [f"frame {start + i}" for i in range(count)]
+    # people count from 1
+    names = [f"frame {start + i + 1}" for i in range(count)]
     rows = range(0, count, columns)
     return _sheet(
         [list(maps[i : i + columns]) for i in rows],
         [names[i : i + columns] for i in rows],
         [],
-        f"{view}, evaluation {index}",
+        f"{view}, {trace.unit} {index + 1}",
         scale(trace, view, [index]),
         colormap,
     )
@@ -82,12 +83,12 @@ def steps_sheet(
     steps = spread(found, STEPS)
     maps = render_steps(trace, view, steps, colormap, images, opacity, upscale=upscale)
     start, shown = first_frame(trace), spread(range(maps[0].shape[0]), FRAMES)
-    names = [f"frame {start + i}" for i in shown]
+    names = [f"frame {start + i + 1}" for i in shown]
     return _sheet(
         [[m[i] for i in shown] for m in maps],
         [names],
-        [f"evaluation {s}" for s in steps],
-        f"{view}, {len(steps)} of {len(found)} evaluations",
+        [f"{trace.unit} {s + 1}" for s in steps],
+        f"{view}, {len(steps)} of {len(found)} {trace.unit}s",
         scale(trace, view, steps),
         colormap,
     )
@@ -104,8 +105,8 @@ def with_legend(maps: Tensor, trace: Trace, view: str, step: int, colormap: str)
     index = which_step(trace, view, step)
     start, legend = first_frame(trace), scale(trace, view, [index])
     return [
-        _sheet([[m]], [], [], f"{view}, evaluation {index}, frame {i}", legend, colormap)
-        for i, m in enumerate(maps, start=start)
+        _sheet([[m]], [], [], f"{view}, {trace.unit} {index + 1}, frame {i}", legend, colormap)
+        for i, m in enumerate(maps, start=start + 1)
     ]
 
 

@@ -63,12 +63,12 @@ def scrub_data(
         sheet: the file of the node's own preview, which is one more view.
         whole: begin with that one.
     """
-    stacks = {}
+    stacks, missing = {}, {}
     for name in VIEWS:
         try:
             stacks[name] = _stack(trace, name)
-        except NoMapError:
-            continue
+        except NoMapError as why:
+            missing[name] = f"{why}."
     if not stacks:
         return None
     steps, frames, files = _fitting(stacks)
@@ -94,7 +94,10 @@ def scrub_data(
             for r in records
         ],
         "colors": anchors(colormap),
-        "view": "sheet" if whole else view if view in stacks else next(iter(stacks)),
+        # views without a map, and why
+        "missing": missing,
+        "unit": trace.unit,
+        "view": "sheet" if whole else view,
         "step": step,
         "smooth": upscale == "smooth",
         "opacity": opacity,

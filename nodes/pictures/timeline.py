@@ -106,7 +106,7 @@ def labelled_timeline(trace: Trace) -> Tensor:
     pen.text((MARGIN, 12), textwrap.shorten(line(trace), 110), fill=WORDS, font=font(15))
     found = cells(trace)
     _numbers(pen, grid, found)
-    _axes(pen, grid, found, "window" if trace.windows else "chunk")
+    _axes(pen, grid, found, "window" if trace.windows else "chunk", trace.unit)
     _legend(pen, grid.picture[1] - 26)
     return as_tensor(picture)
 
@@ -124,7 +124,7 @@ def _numbers(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell]) -> None:
             pen.text(place, words, fill=ink, font=font(points), anchor="mm")
 
 
-def _axes(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell], kind: str) -> None:
+def _axes(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell], kind: str, unit: str) -> None:
     small = font(13)
     for row in range(grid.rows):
         _, y = grid.middle(row, 0)
@@ -138,8 +138,8 @@ def _axes(pen: ImageDraw.ImageDraw, grid: Grid, found: list[Cell], kind: str) ->
     every = next((n for n in (1, 2, 5, 10, 20, 50) if n * grid.width >= 36), 100)
     for column in range(0, grid.columns, every):
         x, _ = grid.middle(0, column)
-        pen.text((x, grid.bottom + 4), str(column), fill=FAINT, font=small, anchor="mt")
-    pen.text((MARGIN, grid.bottom + 4), "evaluation", fill=FAINT, font=small, anchor="lt")
+        pen.text((x, grid.bottom + 4), str(column + 1), fill=FAINT, font=small, anchor="mt")
+    pen.text((MARGIN, grid.bottom + 4), unit, fill=FAINT, font=small, anchor="lt")
 
 
 def _legend(pen: ImageDraw.ImageDraw, y: int) -> None:

@@ -79,7 +79,7 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa
     by_threshold = MotionCacheSettings()
 
     def sampled(node, *more):
-        model, positive, negative, latent = pack.execute(
+        model, positive, negative, latent, _ = pack.execute(
             "MotionCacheDemoModel", "disc to the right", 5, 1
         )
         patched, *rest = pack.execute(node, model, *more)

@@ -115,7 +115,7 @@ def test_changing_input_is_the_oracles(subject, monkeypatch):
 
 
 def test_a_subset_of_unchanged_input_is_dense(subject, monkeypatch):
-    """The network is called thrice with the same input in every step."""
+    """Every step is evaluated thrice."""
     plan = ["dense", random_rows(subject.tokens, subject.tokens // 3, 5), "reuse"]
     dictate(monkeypatch, *plan * STEPS)
     patched, handle = subject.patched()
@@ -123,12 +123,11 @@ def test_a_subset_of_unchanged_input_is_dense(subject, monkeypatch):
 
     def thrice(executor, x, *args, **kwargs):
         outs.extend(executor(copied(x), *args, **kwargs) for _ in range(3))
-        # the host may write into what it is given
-        return copied(outs[-3])
+        return outs[-3]
 
     # in front of ours
-    ours = patched.wrappers["diffusion_model"]
-    patched.wrappers["diffusion_model"] = {"thrice": [thrice], **ours}
+    ours = patched.wrappers["predict_noise"]
+    patched.wrappers["predict_noise"] = {"thrice": [thrice], **ours}
     subject.sample(patched, cfg=1.0)
     called = [c.kind for e in handle.latest.evaluations for c in e.calls]
     reused = "partial" if subject.adapter.answers_beside else "reuse"

@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from motioncache_pack.tests.nodes.test_schema import CONTRACT, contract_inputs
+from motioncache_pack.tests.nodes.contract import CONTRACT
+from motioncache_pack.tests.nodes.test_schema import contract_inputs
 from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
@@ -225,12 +226,12 @@ def test_a_whole_graph_runs(server):
     assert len(outputs["6"]["images"]) == FRAMES
     assert len(outputs["7"]["images"]) == 1
     (words,) = outputs["8"]["text"]
-    assert words.startswith("MotionCache: 24 evaluations (")
+    assert words.startswith("MotionCache: 24 steps (")
     assert " 0 reuse" not in words
     # the executor keeps the patched model: a second prompt uses it again
     (again,) = server.run(graph(seed=2))["8"]["text"]
-    assert again.startswith("MotionCache: 24 evaluations (")
-    assert len(re.findall(r"MotionCache - 24 evaluations", server.log)) == 2
+    assert again.startswith("MotionCache: 24 steps (")
+    assert len(re.findall(r"MotionCache - 24 steps", server.log)) == 2
     assert complaints(server.log) == []
 
 

@@ -71,7 +71,11 @@ def test_off_is_the_model_without_the_node(pack):
     model = pack.wan()
     wanted, before = pack.sample(model, STEPS), options_of(model)
     patched, handle = pack.execute("MotionCachePatcher", model, "off")
-    assert options_of(patched) == before
+    after = options_of(patched)
+    # a stopwatch
+    for kind in ("outer_sample", "sampler_sample"):
+        assert list(after["wrappers"].pop(kind)) == ["motioncache_stopwatch"]
+    assert after == before
     assert "the preset is off" in handle.latest.reason
     assert torch.equal(pack.sample(patched, STEPS), wanted)
     got, trace = sampled_with(pack, settings={"reuse_threshold": 0.0})

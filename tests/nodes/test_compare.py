@@ -5,7 +5,8 @@ import importlib
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError
-from motioncache_pack.motioncache_core.report.video_quality import compare
+from motioncache_pack.motioncache_core.report.run_summary import RunSummary
+from motioncache_pack.motioncache_core.report.video_quality import compare, fitting_gain
 
 
 @pytest.fixture
@@ -127,3 +128,54 @@ def test_a_wrong_mode_and_unlike_videos_are_told_what_to_do(pack):
         run(pack, a, b, "blink")
     with pytest.raises(MotionCacheError, match=r"reference has 4 frames .* candidate 3 frames"):
         run(pack, a, b[:3])
+
+
+def clip_and(error):
+    """A video of noise, and the same with an error of this size everywhere."""
+    video = 0.2 + 0.6 * torch.rand(3, 24, 40, 3, generator=torch.Generator().manual_seed(5))
+    return video, video + error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(0, "identical"), (0.005, "no visible difference"), (0.018, "hardly visible differences"),
+     (0.04, "small visible differences"), (0.08, "clearly visible differences"),
+     (0.2, "another picture")],
+)  # fmt: skip
+def test_it_says_in_words_what_one_sees(pack, error, words):
+    assert run(pack, *clip_and(error))[1].splitlines()[0] == words
+
+
+@pytest.mark.parametrize(
+    ("error", "gain"), [(0.0, 50), (0.003, 50), (0.019, 50), (0.021, 20), (0.3, 2), (0.8, 1)]
+)
+def test_a_gain_of_0_takes_one_that_fits(error, gain):
+    assert fitting_gain(*clip_and(error)) == gain
+
+
+def test_both_times_are_said_where_both_runs_were_timed(pack):
+    """A run with the cache beside one whose preset is off, with what these traces say."""
+    a, b = clip_and(0.005)
+    handles = {}
+    for name, preset in (("reference_trace", "off"), ("trace", "balanced")):
+        model, handles[name] = pack.execute("MotionCachePatcher", pack.wan(), preset)
+        pack.sample(model, steps=12)
+    handles["reference_trace"].latest.seconds, handles["trace"].latest.seconds = 9.04, 3.96
+    said = {
+        (): "no visible difference",
+        ("trace", "reference_trace"): (
+            "9.0 s without MotionCache, 4.0 s with it: 2.3x faster, no visible difference"
+        ),
+        ("reference_trace",): "9.0 s without MotionCache, no visible difference",
+    }
+    for names, words in said.items():
+        more = {name: handles[name] for name in names}
+        assert run(pack, a, b, gain=0.0, **more)[1].splitlines()[0] == words
+    alone = run(pack, a, b, trace=handles["trace"])[1].splitlines()[0]
+    guess = RunSummary(handles["trace"].latest).speed_up()
+    assert alone == (
+        f"4.0 s with MotionCache, about {guess:.1f}x faster than without (estimate), "
+        "no visible difference"
+    )
+    handles["trace"].latest.seconds = 18.08
+    assert "18.1 s with it: 2.0x slower" in run(pack, a, b, **handles)[1]

@@ -12,7 +12,9 @@ FRAMES = 9
 
 def test_model_outputs(pack):
     frames, batch = 9, 2
-    model, positive, negative, latent = pack.execute("MotionCacheDemoModel", SCENE, frames, batch)
+    model, positive, negative, latent, _ = pack.execute(
+        "MotionCacheDemoModel", SCENE, frames, batch
+    )
     assert latent["samples"].shape == (batch, 16, frames, 16, 16)
     assert latent["samples"].eq(0).all()
     shown = clips.clip(scenes.SCENES[SCENE], frames).conditions
@@ -39,7 +41,7 @@ def test_a_take_moves_the_shapes(pack):
 
 def test_every_scene_has_a_prompt_of_its_own(pack):
     for scene, drawn in scenes.SCENES.items():
-        _, positive, _, _ = pack.execute("MotionCacheDemoModel", scene, 3, 1)
+        _, positive, *_ = pack.execute("MotionCacheDemoModel", scene, 3, 1)
         assert torch.equal(positive[0][0][0], scenes.text_states(drawn)), scene
 
 
@@ -66,7 +68,7 @@ def test_decode_gives_frames(pack):
 @functools.cache
 def whole_run(pack):
     """Decoded uncached frames, motion maps and trace of the scene with the balanced preset."""
-    model, positive, negative, latent = pack.execute("MotionCacheDemoModel", SCENE, FRAMES, 1)
+    model, positive, negative, latent, _ = pack.execute("MotionCacheDemoModel", SCENE, FRAMES, 1)
     patched, handle = pack.execute("MotionCachePatcher", model, "balanced")
     run = functools.partial(
         pack.host.run, positive=positive, negative=negative, latent=latent["samples"], steps=24,
@@ -144,3 +146,17 @@ def test_the_map_is_bright_where_the_disc_moves_and_dark_where_nothing_does(pack
     assert correlation(shown, difference) > CORRELATION_WITH_FRAME_DIFFERENCE
     assert correlation(shown, moving) > CORRELATION_WITH_THE_DISC
     assert shown[moving > 0.2].mean() > BRIGHT_OVER_DARK * shown[near == 0].mean()
+
+
+def test_only_runs_without_the_cache_are_timed_for_the_demo_model(pack):
+    model, positive, negative, latent, handle = pack.execute("MotionCacheDemoModel", SCENE, 3, 1)
+    run = functools.partial(
+        pack.host.run, positive=positive, negative=negative, latent=latent["samples"], steps=9,
+        cfg=2.0, seed=3,
+    )  # fmt: skip
+    cached, trace = pack.execute("MotionCachePatcher", model, "balanced")
+    run(cached)
+    assert handle.latest is None and trace.latest.seconds > 0
+    run(model)
+    assert handle.latest.seconds > 0 and handle.latest.steps == 9
+    assert not handle.latest.evaluations

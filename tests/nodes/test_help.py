@@ -4,13 +4,17 @@ import importlib
 import re
 
 import pytest
-from motioncache_pack.tests.nodes.test_schema import CONTRACT
+from motioncache_pack.motioncache_core.sampling.run_settings import FEW_STEPS
+from motioncache_pack.motioncache_core.settings import PRESETS
+from motioncache_pack.tests.nodes.contract import CONTRACT
 from PIL import Image
 
 # plain sockets, and what a page leaves to its tooltip
 SOCKETS = {"model", "samples", "trace", "images"}
 ADVANCED_BY_TOOLTIP = "MotionCacheSettings"
 LIMIT = 80_000
+EXPECT = "WhatToExpect.md"
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 
 @pytest.fixture
@@ -54,7 +58,9 @@ def test_a_page_speaks_of_every_widget(pages):
 def test_no_page_and_no_picture_is_left_over(folder):
     pictures = importlib.import_module("motioncache_pack.tests.pictures.help").PICTURES
     wanted = {f"{node_id}.{ending}" for node_id in CONTRACT for ending in ("md", "jpg")}
-    assert {file.name for file in folder.iterdir()} == wanted
+    # a page in another language is in a folder of its node's name, where the host looks first
+    assert {file.name for file in folder.iterdir() if file.is_file()} == {*wanted, EXPECT}
+    assert {file.name for file in folder.iterdir() if file.is_dir()} == set(CONTRACT)
     assert set(pictures) == set(CONTRACT)
 
 
@@ -64,3 +70,24 @@ def test_aliases_say_more_than_the_name(pages):
         assert aliases and schema.display_name not in aliases, schema.node_id
         assert all(alias == alias.strip().lower() for alias in aliases), schema.node_id
         assert len(set(aliases)) == len(aliases), schema.node_id
+
+
+def test_every_page_is_there_in_chinese(pages, folder):
+    for schema, page in pages:
+        chinese = (folder / schema.node_id / "zh.md").read_text("utf-8")
+        assert len(CHINESE.findall(chinese)) > 40, schema.node_id
+        # the picture and the names of the inputs are the same
+        assert f"]({schema.node_id}.jpg)" in chinese
+        named = {i.id for i in schema.inputs if f"**{i.id}**" in page}
+        assert {i for i in named if f"**{i}**" not in chinese} == set(), schema.node_id
+
+
+def test_what_to_expect_has_the_presets_own_numbers(folder):
+    page = (folder / EXPECT).read_text("utf-8")
+    for name in ("quality", "balanced", "fast"):
+        budget = PRESETS[name].compute_budget
+        assert f"`{name}`\n{budget:.0%}" in page or f"`{name}` {budget:.0%}" in page
+        assert f"{1 / budget:.1f}x".replace(".0x", "x") in page
+    assert f"- {FEW_STEPS} steps or fewer" in page and "WhatToExpect.md" in (
+        folder / "MotionCachePatcher.md"
+    ).read_text("utf-8")

@@ -7,6 +7,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from motioncache_pack.motioncache_core.report.report_text import text as report
 from motioncache_pack.tests.support.node_runs import STEPS
 
 NODE = "4:17"
@@ -45,13 +46,41 @@ def test_every_call_is_told_with_the_traces_own_numbers(pack, page, patched):
     model, handle = patched(pack.wan())
     pack.sample(model)
     assert {node for node, _ in page.texts} == {NODE}
-    *during, last = (text for _, text in page.texts)
+    before, *during, last = (text for _, text in page.texts)
+    assert before.startswith("settings are connected,\npreset is not used\n")
     calls = handle.latest.calls()
     assert len(during) == len(calls) == STEPS
     for i, text in enumerate(during, start=1):
         left_out = 1 - sum(c.computed for c in calls[:i]) / sum(c.needed for c in calls[:i])
-        assert text.startswith(f"{i} evaluations, {left_out:.0%} reused so far")
-    assert re.fullmatch(rf"{STEPS} evaluations, \d+% reused, about \d+\.\d s saved", last)
+        assert text == f"step {i} of {STEPS} · {100 * left_out:.0f}\u00a0% reused"
+    assert re.fullmatch(r"\d+\u00a0% reused · about \d+\.\dx faster", last)
+
+
+def test_before_the_run_the_node_says_what_to_expect(pack, page, monkeypatch):
+    node = pack.nodes["MotionCachePatcher"]
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=NODE))
+    told = {}
+    for preset in ("off", "balanced", "motion", "paper"):
+        pack.execute("MotionCachePatcher", pack.wan(), preset)
+        told[preset] = page.texts[-1][1]
+    assert told["balanced"] == "computes 40\u00a0% of the steps\nup to 2.5x faster in the sampler"
+    assert told["motion"] == "computes 40\u00a0% of the tokens\nup to 2.5x faster in the sampler"
+    assert "the preset is off" in told["off"] and "depends on the video" in told["paper"].replace(
+        "\n", " "
+    )
+    # the page would break a longer line anywhere, in a number too
+    assert max(len(line) for text in told.values() for line in text.split("\n")) <= 32
+
+
+def test_the_time_of_a_run_that_is_left_alone_is_told(pack, page, monkeypatch):
+    node = pack.nodes["MotionCachePatcher"]
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id=NODE))
+    model, handle = pack.execute("MotionCachePatcher", pack.wan(), "off")
+    wanted = pack.sample(pack.wan())
+    assert pack.sample(model).equal(wanted)
+    assert re.fullmatch(r"\d+\.\d s in the sampler, nothing reused", page.texts[-1][1])
+    assert handle.latest.seconds > 0 and handle.latest.steps == STEPS
+    assert f"\nTime: {handle.latest.seconds:.2f} s in the sampler" in report(handle.latest)
 
 
 def test_texts_are_not_sent_faster_than_a_page_can_draw(pack, page, patched, monkeypatch):
@@ -59,7 +88,7 @@ def test_texts_are_not_sent_faster_than_a_page_can_draw(pack, page, patched, mon
     monkeypatch.setattr(live, "INTERVAL", 3600.0)
     model, _ = patched(pack.wan())
     pack.sample(model)
-    assert len(page.texts) == 2
+    assert len(page.texts) == 3
 
 
 @pytest.mark.parametrize(
@@ -71,9 +100,10 @@ def test_a_run_that_reuses_nothing_says_why(pack, page, patched, caplog, setting
     with caplog.at_level(logging.INFO):
         pack.sample(model)
     _, last = page.texts[-1]
-    assert last.startswith("nothing was reused: ") and words in last
+    plain = last.replace("\n", " ")
+    assert plain.startswith("nothing was reused: ") and words in plain
     # the log has the same sentence
-    assert f"MotionCache - {last}." in caplog.messages
+    assert f"MotionCache - {plain}." in caplog.messages
 
 
 def broken(*args, **kwargs):

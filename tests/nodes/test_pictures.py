@@ -96,7 +96,7 @@ def white_share(sheet):
 
 def test_the_preview_is_the_output_on_one_sheet(sampled, previewed):
     for step, record in enumerate(sampled.latest.evaluations):
-        sheet, out = previewed(sampled, step=step)
+        sheet, out = previewed(sampled, step=step + 1)
         assert sheet.shape[0] == 1 and sheet.shape[2] == 640
         assert out.shape == (3, 64, 64, 3)
         assert white_share(sheet) == pytest.approx(record.active_share, abs=0.01)
@@ -165,6 +165,6 @@ def test_a_wrong_layout_is_told_what_is_allowed(pack, sampled):
 
 
 def test_a_missing_map_is_a_notice_in_every_layout(sampled, previewed):
-    for missing in ({"step": 14}, {"step": 0, "view": "motion", "legend": True}):
+    for missing in ({"step": 15}, {"step": 1, "view": "motion", "legend": True}):
         sheet, out = previewed(sampled, **missing)
         assert sheet.shape == out.shape == (1, 256, 512, 3)

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, Trace, TraceHandle
+from motioncache_pack.motioncache_core.common.reasons import because
 from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, marks
 
 
@@ -100,7 +101,7 @@ def test_the_json_report_is_whole(pack):
     assert found["memory"]["residual_bytes"] == 2 * 48 * 128 * 4
     assert found["memory"]["kv_bytes"] == 2 * LAYERS * found["memory"]["residual_bytes"]
     assert [e["index"] for e in found["evaluations"]] == list(range(STEPS))
-    assert f"{STEPS} evaluations" in words
+    assert f"{STEPS} steps (" in words
     drawn = words.split("all branches: ")[1].split("\n")[0]
     assert len(drawn) == STEPS
     assert [m for m in drawn if m in "D."] == [m for m in marks(handle.latest) if m in "D."]
@@ -114,13 +115,14 @@ def test_the_node_shows_its_text(pack):
     assert len(out.ui["images"]) == 1
 
 
-def warns_of_few_steps(line):
-    return "sampling steps: between warm-up" in line
+def warns_beside(line):
+    """Of few steps, or of settings that the helpers' own make vain."""
+    return "sampling steps: between warm-up" in line or "nothing depends on" in line
 
 
 def our_lines(caplog):
     lines = [r.getMessage() for r in caplog.records]
-    return [s for s in lines if s.startswith("MotionCache - ") and not warns_of_few_steps(s)]
+    return [s for s in lines if s.startswith("MotionCache - ") and not warns_beside(s)]
 
 
 def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
@@ -130,7 +132,7 @@ def test_one_line_in_the_log_says_what_was_saved(pack, counted, caplog):
     (line,) = our_lines(caplog)
     kinds = counter.kinds()
     counts = f"{kinds.count('D')} dense, {kinds.count('p')} partial, {kinds.count('.')} reuse"
-    assert f"{STEPS} evaluations ({counts}); {counter.share():.0%} of" in line
+    assert f"{STEPS} steps ({counts}); {counter.share():.0%} of" in line
 
 
 def test_verbose_logs_every_evaluation(pack, caplog):
@@ -167,14 +169,15 @@ def test_the_map_is_one_picture_per_latent_frame(pack, finished):
 def test_views_of_one_evaluation(pack, finished):
     partial = marks(finished.latest).index("p")
     active = torch.from_numpy(finished.latest.active_mask(partial)).float().reshape(3, 4, 4)
-    (shown,) = show(pack, finished, "active", partial)
+    # people count from 1
+    (shown,) = show(pack, finished, "active", partial + 1)
     assert torch.equal(shown[:, ::16, ::16, 0], active)
     assert 0 < active.mean() < 1
-    for view, step, value in (("active", 0, 1.0), ("active", 2, 0.0), ("updates", 1, 1.0)):
+    for view, step, value in (("active", 1, 1.0), ("active", 3, 0.0), ("updates", 2, 1.0)):
         assert (show(pack, finished, view, step)[0] == value).all()
-    (updates,) = show(pack, finished, "updates", 3)
+    (updates,) = show(pack, finished, "updates", 4)
     assert updates.unique().tolist() == [0.5]
-    (stale,) = show(pack, finished, "staleness", partial)
+    (stale,) = show(pack, finished, "staleness", partial + 1)
     assert ((stale[:, ::16, ::16, 0] == 0) == (active == 1)).all()
 
 
@@ -219,7 +222,7 @@ def notice(pack, caplog):
         (record,) = [
             r
             for r in caplog.records
-            if "MotionCache" in r.getMessage() and not warns_of_few_steps(r.getMessage())
+            if "MotionCache" in r.getMessage() and not warns_beside(r.getMessage())
         ]
         assert record.levelno == logging.WARNING
         return record.getMessage()
@@ -251,3 +254,12 @@ def test_before_a_finished_run_the_nodes_say_what_to_connect(pack, node, runs):
     handle.runs.extend(runs)
     with pytest.raises(MotionCacheError, match="Connect `samples` to the LATENT output"):
         pack.execute(node, handle, {}, *more)
+
+
+def test_without_a_trace_they_say_that_it_is_bypassed_and_the_workflow_goes_on(pack, notice):
+    words, timeline, data = pack.execute("MotionCacheReport", samples={})
+    assert f"MotionCache: nothing was reused: {because('no_trace')}." == words
+    assert json.loads(data)["reason"] == because("no_trace") and timeline.isfinite().all()
+    assert because("no_trace") in notice(None)
+    sheet = pack.execute("MotionCacheMotionMap", samples={}, layout="steps")[0]
+    assert sheet.shape[0] == 1 and sheet.shape[3] == 3

@@ -109,7 +109,8 @@ def test_a_run_without_weights_has_the_other_views(pack):
     pack.sample(model)
     (data,) = told(pack, handle)
     assert list(data["views"]) == ["updates", "staleness", "active"]
-    assert data["view"] == "updates"
+    assert data["view"] == "motion" and list(data["missing"]) == ["motion"]
+    assert "does not weigh tokens" in data["missing"]["motion"]
 
 
 def test_a_run_without_any_map_sends_none(pack):

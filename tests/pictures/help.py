@@ -51,18 +51,19 @@ class Runs:
         self, scene: str, cached: bool, budget: float = checkpoint.SETTINGS.compute_budget
     ) -> tuple[torch.Tensor, Trace | None]:
         """Frames and trace of an ordinary run of a scene."""
-        model, positive, negative, latent = self.execute("MotionCacheDemoModel", scene, FRAMES, 1)
+        made = self.execute("MotionCacheDemoModel", scene, FRAMES, 1)
+        model, positive, negative, latent, _ = made
         handle = None
         if cached:
-            made = dataclasses.replace(checkpoint.SETTINGS, compute_budget=budget)
-            model, handle = self.execute("MotionCachePatcher", model, "balanced", made)
+            chosen = dataclasses.replace(checkpoint.SETTINGS, compute_budget=budget)
+            model, handle = self.execute("MotionCachePatcher", model, "balanced", chosen)
         samples = self.host.run(model, positive, negative, latent["samples"], STEPS, 2.0, seed=0)
         return self.decode(samples), handle and handle.latest
 
     @functools.cache  # noqa: B019
     def forcing(self) -> Trace:
         """Trace of a diffusion-forcing run."""
-        model, positive, negative, latent = self.execute(
+        model, positive, negative, latent, _ = self.execute(
             "MotionCacheDemoModel", self.scenes[0], 12, 1
         )
         model, handle = self.execute("MotionCachePatcher", model, "balanced", checkpoint.SETTINGS)
@@ -217,6 +218,12 @@ PICTURES: dict[str, tuple[tuple[str, ...], Callable[[Runs], list[Image.Image]] |
         ("!Load SkyReels", "Shift", "*MotionCache", "Sampler"),
         None,
     ),
+    "MotionCacheLoadMagi": (("!Load Magi", "*MotionCache", "*Sampling", "Sampler"), None),
+    "MotionCacheMagiText": (("T5 XXL", "!Magi Text", "*Magi Sampling"), None),
+    "MotionCacheMagiLatent": (("Video latent", "!Magi Latent", "Sampler"), _extend),
+    "MotionCacheMagiSampling": (("*MotionCache", "!Magi Sampling", "Sampler"), None),
+    "MotionCacheLoadMagiVAE": (("!Load Magi VAE", "VAE Decode", "Video"), None),
+    "MotionCacheMagiTiny": (("!Magi Tiny", "*MotionCache", "*Sampling", "Sampler"), None),
     "MotionCacheCompare": (("Decode with", "!Compare", "Save"), _compare),
     "MotionCacheCalibrate": (("Load model", "!Calibrate", "KSampler"), None),
     "MotionCacheDemoModel": (("!Demo Model", "*MotionCache", "KSampler"), _demo_model),

@@ -31,17 +31,17 @@ EXPERTS = (
 )
 # rows of boxes from left to right; a box with * is one of ours
 SCHEMES = {
-    "wan21_t2v_motioncache": (
+    "Wan 2.1 text to video": (
         "Wan 2.1 text to video",
         (("Wan 2.1", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
-    "wan21_i2v_motioncache": (
+    "Wan 2.1 image to video": (
         "Wan 2.1 image to video",
         (("Wan 2.1 I2V", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
-    "wan22_14b_t2v_motioncache": ("Wan 2.2 14B text to video, two experts", EXPERTS),
-    "wan22_14b_i2v_motioncache": ("Wan 2.2 14B image to video, two experts", EXPERTS),
-    "wan22_5b_motioncache": (
+    "Wan 2.2 14B text to video": ("Wan 2.2 14B text to video, two experts", EXPERTS),
+    "Wan 2.2 14B image to video": ("Wan 2.2 14B image to video, two experts", EXPERTS),
+    "Wan 2.2 5B": (
         "Wan 2.2 5B: text or image to video",
         (("Wan 2.2 5B", "*MotionCache", "KSampler", "Video"), ("", "", "*Report", "*Motion map")),
     ),
@@ -57,20 +57,41 @@ def _delayed(chunks: int, steps: int, delay: int, start: int = 0) -> Bars:
 
 
 STAIRCASES: dict[str, tuple[str, tuple[str, ...], Bars]] = {
-    "skyreels_v2_df_motioncache": (
+    "SkyReels-V2 diffusion forcing": (
         "SkyReels-V2: chunks that denoise one behind the other",
         ("SkyReels-V2", "*MotionCache", "*Forcing", "Video"),
         _delayed(5, 50, 5),
     ),
-    "skyreels_v2_df_long": (
+    "SkyReels-V2 long video": (
         "SkyReels-V2: a long video in windows, and an extension of it",
         ("SkyReels-V2", "*MotionCache", "*Extend Video", "Long video"),
         (*_delayed(5, 50, 5), *_delayed(4, 50, 5, 70), *_delayed(4, 50, 5, 135)),
     ),
-    "causal_forcing_ar_motioncache": (
+    "Wan 2.1 autoregressive, many steps": (
         "Autoregressive Wan: 50 steps, one chunk after the other",
         ("Wan 1.3B AR", "*MotionCache", "*Forcing", "Video"),
         _delayed(7, 50, 50),
+    ),
+    "MAGI-1 text to video": (
+        "MAGI-1 text to video: four chunks at a time",
+        ("*Load Magi", "*MotionCache", "*Sampling", "Video"),
+        _delayed(4, 64, 16),
+    ),
+    "MAGI-1 image to video": (
+        "MAGI-1 image to video: four chunks at a time",
+        ("Picture", "*MotionCache", "*Sampling", "Video"),
+        _delayed(5, 64, 16),
+    ),
+    "MAGI-1 video extension": (
+        "MAGI-1 goes on from a video",
+        ("Video", "*MotionCache", "*Sampling", "Longer video"),
+        # the first chunk is given as a whole
+        _delayed(5, 64, 16),
+    ),
+    "Demo 4 MAGI-1 without a download": (
+        "MAGI-1's chunks on random numbers: draws noise",
+        ("*Magi Tiny", "*MotionCache", "*Sampling", "Noise"),
+        _delayed(4, 32, 8),
     ),
 }
 
@@ -204,9 +225,9 @@ def _frame(path: Path) -> Image.Image:
 
 # of a real run of the shipped model
 DRAWN: dict[str, Callable[[], Image.Image]] = {
-    "motioncache_demo": _demo,
-    "motioncache_demo_df": _forcing_demo,
-    "motioncache_compare": _compare,
+    "Demo 1 without and with MotionCache": _demo,
+    "Demo 3 diffusion forcing": _forcing_demo,
+    "Demo 2 motion map and report": _compare,
 }
 
 NAMES = (*SCHEMES, *STAIRCASES, *DRAWN)

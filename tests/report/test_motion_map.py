@@ -129,9 +129,9 @@ def test_colours_run_from_the_first_to_the_last_anchor():
         ({"view": "speed"}, ("'speed'", "'motion'", "'staleness'")),
         ({"colormap": "jet"}, ("'jet'", "'magma'", "'gray'")),
         ({"upscale": "cubic"}, ("'cubic'", "'nearest'", "'smooth'")),
-        ({"step": 4, "view": "active"}, ("step is 4", "4 evaluations", "0 to 3")),
-        ({"step": -5, "view": "active"}, ("step is -5", "0 to 3")),
-        ({"step": 0}, ("evaluation 0 has no motion map; the first is that of 2, the last", "of 2")),
+        ({"step": 4, "view": "active"}, ("step is 5", "had 4", "1 to 4")),
+        ({"step": -5, "view": "active"}, ("step is -5", "1 to 4")),
+        ({"step": 0}, ("step 1 has no motion map; the first is that of 3, the last", "of 3")),
         ({"images": torch.zeros(4, 4, 3)}, ("(4, 4, 3)", "(N, H, W, 3)")),
     ],
 )

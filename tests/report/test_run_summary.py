@@ -69,26 +69,45 @@ def test_what_runs_beside_the_blocks_is_work_that_no_reuse_saves(trace):
     assert run.flops_share == pytest.approx((130 + 200) / (200 + 200))
 
 
-def test_saved_seconds_are_the_work_left_out_at_the_median_slope(trace):
-    # in units of a full batch row: 2, 2, 1/2, 0, 1 and 1 took 2, 4, 1, 0.5, 1.5 and 1.5 seconds.
-    # The slopes between any two of them have the median 1; 3/2 and 2 were left out
-    assert RunSummary(trace).seconds_saved() == pytest.approx(1.5 + 2)
+def test_saved_seconds_are_those_of_full_calls_less_what_the_others_took(trace):
+    # full calls behind the first one: 2 rows in 4 s, 1 and 1 in 1.6 s each, so a median of 1.6 s a
+    # row. The partial call and the reused one have 2 rows each, and took 1 s and 0.5 s
+    trace.blocks = 0
+    for late in trace.evaluations[4].calls:
+        late.seconds = 1.6
+    run = RunSummary(trace)
+    assert run.seconds_saved() == pytest.approx(2 * 2 * 1.6 - 1.5)
+    assert run.seconds_without() == pytest.approx(9.5 + 4.9)
+    assert run.speed_up() == pytest.approx(14.4 / 9.5)
 
 
-def test_a_fixed_cost_is_not_saved(trace):
-    work = {"dense": 2.0, "partial": 0.5, "reuse": 0.0}
-    for record in trace.evaluations[:4]:
-        record.calls[0].seconds = 10 + 3 * work[record.calls[0].kind]
-    trace.evaluations = trace.evaluations[:4]
-    assert RunSummary(trace).seconds_saved() == pytest.approx(3 * (1.5 + 2))
+def test_full_calls_that_keep_something_of_the_blocks_are_slower_than_without(trace):
+    assert RunSummary(trace).seconds_saved() == pytest.approx(2 * 2 * 1.5 - 1.5)
 
 
-def test_nothing_is_estimated_from_calls_that_are_all_alike(trace):
+def test_the_packs_own_time_is_not_that_of_a_run_without_it(trace):
+    trace.own_seconds = 2.5
+    assert RunSummary(trace).seconds_without() == pytest.approx(9.5 + 4.5 - 2.5)
+
+
+def test_the_first_call_counts_where_it_is_the_only_full_one(trace):
+    trace.evaluations = [trace.evaluations[0], trace.evaluations[3]]
+    assert RunSummary(trace).seconds_saved() == pytest.approx(2.0 - 0.5)
+
+
+def test_a_cache_that_costs_more_than_it_saves_is_told(trace):
+    trace.own_seconds = 8.0
+    assert RunSummary(trace).seconds_saved() == pytest.approx(-3.5)
+    assert RunSummary(trace).speed_up() < 1
+
+
+def test_nothing_is_estimated_without_both_kinds_of_calls(trace):
     nothing = RunSummary(Trace({}))
-    assert nothing.seconds_saved() is None
+    assert nothing.seconds_saved() is None and nothing.speed_up() is None
     assert nothing.compute_share == nothing.flops_share == nothing.engine_share == 1.0
-    trace.evaluations = trace.evaluations[:2]
-    assert RunSummary(trace).seconds_saved() is None
+    whole, rest = trace.evaluations[:2], trace.evaluations[2:4]
+    for trace.evaluations in (whole, rest):
+        assert RunSummary(trace).seconds_without() is None
 
 
 def test_the_summary_is_json_and_complete(trace):
@@ -100,7 +119,7 @@ def test_the_summary_is_json_and_complete(trace):
     assert counts == {"evaluations": 5, "dense": 3, "partial": 1, "reuse": 1, "calls": 6}
     assert totals["block_calls"] == 15
     assert totals["compute_share"] == 0.65
-    assert totals["seconds_saved"] == 3.5
+    assert totals["seconds_saved"] == 4.5 and totals["speed_up"] == round(14 / 9.5, 6)
     assert data["memory"]["kv_bytes"] == 2**21
     assert data["reason"] is None
     assert [e["kind"] for e in data["evaluations"]] == [
@@ -148,7 +167,10 @@ def test_the_line_and_the_text_say_what_was_saved(trace):
     report = text(trace)
     assert "3 blocks, 5x2x2 tokens in 1 chunk(s)" in report
     assert "residuals 3.0 MiB, keys and values 2.0 MiB (2 MiB on the model's device)" in report
-    assert "about 3.50 s saved (estimate)" in report
+    assert (
+        "Time: 9.50 s in the sampler, about 1.47x faster than without (estimate: 14.00 s, from the "
+        "evaluations of this run that were computed in full)"
+    ) in report
     assert "all branches: DD2.D" in report
     assert "Note: new (2 calls)" in report
 
@@ -193,5 +215,14 @@ def test_a_declined_run_tells_its_reason(trace):
     trace.declined_calls = [CallRecord("declined", 2, 2, 0, seconds=1.0)]
     trace.decline("6 sampling steps: too few")
     assert "nothing was reused: 6 sampling steps: too few." in text(trace)
-    assert progress(trace) == "nothing was reused: 6 sampling steps: too few"
+    assert progress(trace).split() == [
+        "nothing",
+        "was",
+        "reused:",
+        "6",
+        "sampling",
+        "steps:",
+        "too",
+        "few",
+    ]
     assert summary(trace)["totals"]["declined_calls"] == 1

@@ -63,7 +63,7 @@ class Scene:
 @functools.cache
 def demo(pack, batch=1, scene="disc to the right", frames=3):
     """The shipped model, which was trained: what it makes can be close or not."""
-    model, *texts, latent = pack.execute("MotionCacheDemoModel", scene, frames, batch)
+    model, *texts, latent, _ = pack.execute("MotionCacheDemoModel", scene, frames, batch)
     return Scene(pack, model, *texts, latent["samples"])
 
 
@@ -205,4 +205,8 @@ def unchanged(pack, model, run):
     assert same(run(patched), run(model))
     assert code_of(handle.latest.reason) == "threshold_zero"
     off, _ = pack.execute("MotionCachePatcher", model, "off")
-    assert options_of(off) == options_of(model)
+    after = options_of(off)
+    # a stopwatch, which changes nothing
+    for kind in ("outer_sample", "sampler_sample"):
+        assert list(after["wrappers"].pop(kind)) == ["motioncache_stopwatch"]
+    assert after == options_of(model) and same(run(off), run(model))

@@ -9,13 +9,16 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
+from motioncache_pack.motioncache_core.models.magi1.checkpoint import shard_names
 from motioncache_pack.tests.workflows import signatures
 from PIL import Image
 
 # the page draws the title above a node's position
 TITLE = 30
 # characters of a note, which is read beside the graph; bytes of a thumbnail
-LONGEST, LARGEST = 2000, 80_000
+LONGEST, LARGEST = 1000, 80_000
+# of a graph, at which the page opens it so that its words are drawn on a small screen
+WIDEST, TALLEST = 2000, 1130
 WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
 # `**name**`, then perhaps a value to set: `*choice*` or a number
 SETTING = re.compile(r"\*\*([a-z]\w*)\*\*(?: (?:\*(\w+)\*|(\d+(?:\.\d+)?)))?")
@@ -124,6 +127,11 @@ def _places(workflow: Workflow) -> Iterator[str]:
     for group in workflow["groups"]:
         x, y, w, h = group["bounding"]
         groups[f"group {group['title']}"] = x, y, x + w, y + h
+    edges = [*boxes.values(), *groups.values()]
+    low, high = ([f(e[i] for e in edges) for i in (a, a + 1)] for f, a in ((min, 0), (max, 2)))
+    size = [b - a for a, b in zip(low, high, strict=True)]
+    if size[0] > WIDEST or size[1] > TALLEST:
+        yield f"it is {size[0]} x {size[1]} large, more than {WIDEST} x {TALLEST}"
     pairs = chain(combinations(boxes.items(), 2), combinations(groups.items(), 2))
     for (one, a), (other, b) in pairs:
         if _overlap(a, b):
@@ -177,9 +185,10 @@ def _notes(workflow: Workflow) -> Iterator[str]:
 def _models(workflow: Workflow) -> Iterator[str]:
     """`properties.models`, from which the page offers to download what is missing."""
     for node in workflow["nodes"]:
+        files = [n for v in node["widgets_values"] if isinstance(v, str) for n in shard_names(v)]
         for model in node["properties"].get("models", ()):
             whole = {"name", "url", "directory"} <= model.keys() and all(model.values())
-            fits = whole and model["name"] in node["widgets_values"]
+            fits = whole and model["name"] in files
             address = whole and re.fullmatch(r"https://\S+", model["url"])
             if not (fits and address and model["name"] == model["url"].rpartition("/")[2]):
                 yield f"{_name(node)} has a model that is not well formed: {model}"
@@ -189,9 +198,12 @@ def _traces(workflow: Workflow) -> Iterator[str]:
     """A trace is read behind the sampler that fills it."""
     api = signatures.to_api(workflow)
     watchers = [node for node in api.values() if node["class_type"] in WATCHERS]
-    if {node["class_type"] for node in watchers} != set(WATCHERS):
-        yield f"a workflow has both of {WATCHERS}"
+    if not watchers:
+        yield f"a workflow has one of {WATCHERS}"
     for node in watchers:
         patcher, sampler = node["inputs"]["trace"][0], node["inputs"]["samples"][0]
-        if api[sampler]["inputs"].get("model") != [patcher, 0]:
+        # a sampler is given its model, or a guider that is
+        given = api[sampler]["inputs"]
+        given = given if "guider" not in given else api[given["guider"][0]]["inputs"]
+        if given.get("model") != [patcher, 0]:
             yield f"{node['class_type']} shows another sampler than its trace is of"

@@ -9,7 +9,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 EXAMPLES = tuple(sorted(file.stem for file in FOLDER.glob("*.json")))
 # of the model that ships with the pack: they need no file
-DEMOS = tuple(name for name in EXAMPLES if name.startswith("motioncache_"))
+DEMOS = tuple(name for name in EXAMPLES if name.startswith("Demo "))
 WIDTH = 100
 
 

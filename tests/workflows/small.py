@@ -4,6 +4,7 @@ for the host's nodes that are left then."""
 from __future__ import annotations
 
 import importlib
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from motioncache_pack.motioncache_core.demo import scenes
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support.fake_comfy import harness
+from motioncache_pack.tests.workflows import small_magi
 
 TINY = "tiny_wan.safetensors"
 LOADERS = ("UNETLoader", "MotionCacheLoadSkyReels")
@@ -27,17 +29,21 @@ LEFT_OUT = (
 # the delay of every chunk but the first; 177 frames are two windows, of 5 chunks and 4 new ones;
 # one chunk after the other takes all steps for each; preset paper decides for either branch
 REPORTS = {
-    "motioncache_demo": [(24, 9)],
-    "motioncache_compare": [(24, 9)],
-    "motioncache_demo_df": [(24 + 3 * 6, 12)],
-    "skyreels_v2_df_motioncache": [(2 * 70, 25)],
-    "skyreels_v2_df_long": [(2 * (70 + 65), 25), (2 * 65, 25)],
-    "causal_forcing_ar_motioncache": [(7 * 50, 21)],
-    "wan21_t2v_motioncache": [(30, 21)],
-    "wan21_i2v_motioncache": [(30, 21)],
-    "wan22_14b_t2v_motioncache": [(10, 21), (10, 21)],
-    "wan22_14b_i2v_motioncache": [(10, 21), (10, 21)],
-    "wan22_5b_motioncache": [(30, 31)],
+    "Demo 1 without and with MotionCache": [],
+    "Demo 2 motion map and report": [(24, 9)],
+    "Demo 3 diffusion forcing": [(24 + 3 * 6, 12)],
+    "Demo 4 MAGI-1 without a download": [(7 * 8, 24)],
+    "MAGI-1 image to video": [(8 * 16, 30)],
+    "MAGI-1 text to video": [(7 * 16, 24)],
+    "MAGI-1 video extension": [(8 * 16, 36)],
+    "SkyReels-V2 diffusion forcing": [(2 * 70, 25)],
+    "SkyReels-V2 long video": [(2 * (70 + 65), 25), (2 * 65, 25)],
+    "Wan 2.1 autoregressive, many steps": [(7 * 50, 21)],
+    "Wan 2.1 text to video": [(30, 21)],
+    "Wan 2.1 image to video": [(30, 21)],
+    "Wan 2.2 14B text to video": [(10, 21), (10, 21)],
+    "Wan 2.2 14B image to video": [(10, 21), (10, 21)],
+    "Wan 2.2 5B": [(30, 31)],
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -51,6 +57,8 @@ def tiny_wan() -> dict[str, torch.Tensor]:
 
 def with_a_tiny_model(prompt: Prompt) -> Prompt:
     """The prompt with `TINY` for its files, on a small picture."""
+    if small_magi.is_magi(prompt):
+        return small_magi.with_a_tiny_magi(prompt)
     kinds = {number: node["class_type"] for number, node in prompt.items()}
     # prompts are the demo model's, as there is no text encoder; a text-to-video model does not look
     # at what they say of a first frame
@@ -86,11 +94,15 @@ def check_reports(prompt: Prompt, shown: dict[str, Any], wanted: list[tuple[int,
     told = [shown[n]["text"][0] for n, kind in kinds.items() if kind == "MotionCacheReport"]
     assert len(told) == len(wanted)
     for (count, frames), words in zip(wanted, told, strict=True):
-        assert f" {count} evaluations" in words and f", {frames}x" in words
+        assert re.search(rf" {count} (steps|evaluations) \(", words) and f", {frames}x" in words
         assert "nothing was reused" not in words
     for number, kind in kinds.items():
-        if kind in ("MotionCacheReport", "MotionCacheMotionMap", "SaveAnimatedWEBP"):
-            assert number not in shown or len(shown[number]["images"]) == 1
+        if kind in ("MotionCacheReport", "MotionCacheMotionMap", "MotionCacheCompare"):
+            assert len(shown[number]["images"]) == 1
+        if kind == "MotionCacheCompare":
+            # measured or estimated, and what one sees
+            said = shown[number]["text"][0].splitlines()[0]
+            assert re.match(r"\d+\.\d s with.*x (faster|slower).*, [a-z ]+$", said), said
 
 
 class StandIn:
@@ -114,9 +126,10 @@ class StandIn:
                 force_full_denoise=it.return_with_leftover_noise == "disable",
             ),
             "SamplerCustom": self.sample_custom,
-            "ImageStitch": lambda it: torch.cat((it.image1, it.image2), 2),
-            "SaveAnimatedWEBP": lambda it: it.images.shape[3],
             "PreviewAny": lambda it: it.source,
+            "RandomNoise": small_magi.noise,
+            "SamplerCustomAdvanced": small_magi.sample,
+            "VAEDecode": small_magi.decode,
         }  # fmt: skip
 
     def run(self, prompt: Prompt) -> dict[str, Any]:

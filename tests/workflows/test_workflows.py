@@ -43,7 +43,7 @@ def test_it_is_whole(name):
 def test_it_runs_with_a_tiny_model(name):
     prompt = small.with_a_tiny_model(signatures.to_api(read(name)))
     reports = small.REPORTS[name]
-    if name == "causal_forcing_ar_motioncache":
+    if name == "Wan 2.1 autoregressive, many steps":
         # three of its seven chunks: the motion map's cost grows with their square
         for node in prompt.values():
             node["inputs"] |= {"length": 33} if "length" in node["inputs"] else {}
@@ -71,23 +71,25 @@ def say(workflow, words):
 
 
 def unlink(workflow):
-    """Take the settings node away, and leave the links to it."""
-    workflow["nodes"].remove(node(workflow, "MotionCacheSettings"))
+    """Take a node away, and leave the links to it."""
+    workflow["nodes"].remove(node(workflow, "CLIPLoader"))
 
 
 def cross(workflow):
     """Exchange the traces of the two experts' reports, on both sides."""
     one, other = (n for n in workflow["nodes"] if n["type"] == "MotionCacheReport")
-    a, b = (n["inputs"][0]["link"] for n in (one, other))
-    one["inputs"][0]["link"], other["inputs"][0]["link"] = b, a
+    # else a link would lead to the left
+    one["pos"][0] = other["pos"][0]
+    a, b = (n["inputs"][1]["link"] for n in (one, other))
+    one["inputs"][1]["link"], other["inputs"][1]["link"] = b, a
     for link in workflow["links"]:
         if link[0] in (a, b):
             link[3] = other["id"] if link[0] == a else one["id"]
 
 
 def blind(workflow):
-    """Take the motion maps away, and the links to them."""
-    kind = "MotionCacheMotionMap"
+    """Take the reports away, and the links to them."""
+    kind = "MotionCacheReport"
     gone = {s["link"] for n in workflow["nodes"] if n["type"] == kind for s in n["inputs"]}
     workflow["nodes"] = [n for n in workflow["nodes"] if n["type"] != kind]
     workflow["links"] = [link for link in workflow["links"] if link[0] not in gone]
@@ -112,7 +114,7 @@ BROKEN = {
     "not connected": (lambda w: node(w, "VAEDecode")["inputs"][0].update(link=None), "connected"),
     "backwards": (lambda w: node(w, "SaveVideo").update(pos=[-900, 0]), "to the right nor down"),
     "link number": (lambda w: w.update(last_link_id=1), "above last_link_id"),
-    "no motion map": (blind, "has both of"),
+    "no report": (blind, "has one of"),
     "another trace": (cross, "shows another sampler"),
     "node type": (lambda w: node(w, "VAEDecode").update(type="VAEdecode"), "is neither ours nor"),
     "node id": (lambda w: node(w, "VAEDecode").update(id=1), "not unique"),
@@ -125,13 +127,15 @@ BROKEN = {
     "file": (lambda w: values(w, "VAELoader", (0, "wan vae")), "which is no model or picture"),
     "swapped": (lambda w: swap(w, "KSamplerAdvanced", 3, 4), "which is no INT"),
     "too few": (lambda w: node(w, "UNETLoader")["widgets_values"].pop(), "needs a value for each"),
-    "nodes overlap": (lambda w: node(w, "VAELoader").update(pos=[500, 320]), "overlap"),
+    "nodes overlap": (lambda w: node(w, "VAELoader").update(pos=[350, 320]), "overlap"),
     "note overlaps": (lambda w: node(w, "MarkdownNote").update(size=[440, 700]), "MarkdownNote 1"),
-    "groups overlap": (lambda w: w["groups"][0]["bounding"].__setitem__(3, 900), "and group"),
-    "half in a group": (lambda w: w["groups"][0]["bounding"].__setitem__(2, 700), "neither around"),
+    "groups overlap": (lambda w: w["groups"][0]["bounding"].__setitem__(2, 700), "and group"),
+    "half in a group": (lambda w: w["groups"][0]["bounding"].__setitem__(2, 400), "neither around"),
+    "too wide": (lambda w: node(w, "SaveVideo").update(pos=[1990, 370]), "more than 2000 x"),
+    "too high": (lambda w: node(w, "SaveVideo").update(pos=[1765, 1200]), "x 1130"),
     "setting": (lambda w: say(w, "**compute_share** 0.5"), "speaks of compute_share"),
-    "setting's value": (lambda w: say(w, "**compute_budget** 40"), "compute_budget to 40"),
-    "setting's choice": (lambda w: say(w, "**policy** *motions*"), "policy to motions"),
+    "setting's value": (lambda w: say(w, "**shift** 400"), "shift to 400"),
+    "setting's choice": (lambda w: say(w, "**preset** *motions*"), "preset to motions"),
     "node of ours": (lambda w: say(w, "*MotionCache Heat Map*"), "MotionCache Heat Map"),
     "file in note": (lambda w: values(w, "VAELoader", (0, "a.safetensors")), "does not name a.s"),
     "long note": (lambda w: say(w, "word " * 400), "characters, more than"),
@@ -141,7 +145,7 @@ BROKEN = {
 
 
 def test_what_is_broken_is_seen():
-    whole = read("wan22_14b_t2v_motioncache")
+    whole = read("Wan 2.2 14B text to video")
     unseen = {}
     for what, (change, words) in BROKEN.items():
         workflow = copy.deepcopy(whole)
@@ -184,21 +188,21 @@ def test_the_files_are_what_make_workflows_writes(copied):
 
 def test_values_follow_their_widgets(copied):
     """One widget put in the middle, one taken out, one moved to the front; then back."""
-    file = copied[0] / "wan22_14b_t2v_motioncache.json"
+    file = copied[0] / "Demo 2 motion map and report.json"
     before = node(json.loads(file.read_bytes()), "MotionCacheSettings")["widgets_values"]
     now = copy.deepcopy(signatures.known())
     inputs = now["MotionCacheSettings"]["inputs"]
     names = [item["name"] for item in inputs]
     inputs.insert(3, {"name": "new", "type": "COMBO", "options": ["a", "b"]})
     gone = inputs.pop(names.index("cfg_mask") + 1)
-    moved = inputs.pop(names.index("compute_budget"))
+    moved = inputs.pop(names.index("reuse_threshold"))
     inputs.insert(0, moved)
 
     assert run.refresh_all(now, *copied)[file.stem]
     after = node(json.loads(file.read_bytes()), "MotionCacheSettings")["widgets_values"]
-    assert (gone["name"], moved["name"]) == ("cfg_mask", "compute_budget")
+    assert (gone["name"], moved["name"]) == ("cfg_mask", "reuse_threshold")
     rest = [v for v, n in zip(before, names, strict=True) if n not in ("cfg_mask", moved["name"])]
-    assert after == [0.5, *rest[:3], "a", *rest[3:]]
+    assert after == [0.1, *rest[:3], "a", *rest[3:]]
     assert not any(run.refresh_all(now, *copied).values())
     # what was taken out comes back with its default, which is the value that the file has
     assert run.refresh_all(signatures.known(), *copied)[file.stem]
@@ -208,11 +212,11 @@ def test_values_follow_their_widgets(copied):
 def test_what_cannot_be_refreshed_is_left_alone(tmp_path):
     known = signatures.known()
     for change, words in (
-        (lambda w: values(w, "MotionCacheSettings") or w["nodes"][1]["widgets_values"].pop(),
+        (lambda w: node(w, "MotionCacheSettings")["widgets_values"].pop(),
          "has 18 values; write one for each"),
         (lambda w: w["nodes"][1].update(type="Strange"), "neither ours nor recorded"),
     ):  # fmt: skip
-        workflow = read("wan22_14b_t2v_motioncache")
+        workflow = read("Demo 2 motion map and report")
         change(workflow)
         file = tmp_path / "a.json"
         file.write_text(as_text(workflow), "utf-8")
@@ -226,7 +230,13 @@ def test_a_demo_needs_no_file_and_has_the_demo_settings():
         nodes = signatures.to_api(read(name)).values()
         widgets = (w for n in nodes for w in signatures.known()[n["class_type"]]["inputs"])
         assert not any("files" in widget for widget in widgets)
-        (given,) = (n["inputs"] for n in nodes if n["class_type"] == "MotionCacheSettings")
-        assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
-    for name in ("motioncache_demo", "motioncache_demo_df"):
+        kinds = {n["class_type"] for n in nodes}
+        assert ("MotionCacheDemoModel" in kinds) != ("MotionCacheMagiTiny" in kinds)
+        if "MotionCacheMagiTiny" in kinds:
+            assert "**the video is noise**" in node(read(name), "MarkdownNote")["widgets_values"][0]
+        for item in nodes:
+            if item["class_type"] == "MotionCacheSettings":
+                given = item["inputs"]
+                assert {name: getattr(checkpoint.SETTINGS, name) for name in given} == given
+    for name in ("Demo 1 without and with MotionCache", "Demo 3 diffusion forcing"):
         assert checkpoint.LIMITS in node(read(name), "MarkdownNote")["widgets_values"][0]

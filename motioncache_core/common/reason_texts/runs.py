@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from .template import Template
 
 RUNS: Mapping[str, Template] = {
+    "in_vain": Template(
+        "with policy {policy!r}{budget} nothing depends on {names}",
+        "Leave that as it comes, or choose another policy",
+    ),
     "few_steps": Template(
         "{steps} sampling steps: with {most} or fewer, warm-up and the last step leave nothing to "
         "reuse",

@@ -66,11 +66,15 @@ class AnswerSession:
         self._lost: Reason | None = None
         self._lock = threading.Lock()
         self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
-        self._started, self.reached, self._closed = time.perf_counter(), False, False
+        self._started, self._own = time.perf_counter(), 0.0
+        self.reached = self._closed = False
 
     def begin(self, sigma: float) -> None:
         """The sampler asks for its next evaluation, at this noise level."""
         with self._lock:
+            if self._index < 0:
+                # the host loads the model in between
+                self._started = time.perf_counter()
             self._let_go()
             self._index, self._sigma = self._index + 1, sigma
             if self._names.begin():
@@ -139,6 +143,7 @@ class AnswerSession:
         record: EvaluationRecord,
     ) -> Tensor:
         """What the sampler is given for clean latents from the model, which are remembered."""
+        began = time.perf_counter()
         given, told = x0.split(call.samples), []
         parts = call.x.split(call.samples)
         for name, state, x, clean in zip(names, states, parts, given, strict=True):
@@ -146,6 +151,8 @@ class AnswerSession:
             mine.last_seen = self._index
             told.append(mine.store(self._index, x, clean, self._sigma, self._ops))
         self._observe(call, names, record)
+        with self._lock:
+            self._own += time.perf_counter() - began
         if all(t is g for t, g in zip(told, given, strict=True)):
             return x0
         return told[0] if len(told) == 1 else torch.cat(told)
@@ -161,12 +168,12 @@ class AnswerSession:
         for record, watch in self._watches:
             record.seconds = watch.seconds()
         self._watches.clear()
-        self._recorder.finish(time.perf_counter() - self._started)
+        self._recorder.finish(time.perf_counter() - self._started, self._own)
 
     def _named(self, call: AnswerCall) -> list[tuple[Hashable, ...]]:
         """What the call's passes are known by."""
         parts = zip(call.passes, call.x.split(call.samples), strict=True)
-        names = [
+        names: list[tuple[Hashable, ...]] = [
             (self._names.name(key, x), x.shape[1:], call.samples, x.device) for key, x in parts
         ]
         if (

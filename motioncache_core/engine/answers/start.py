@@ -37,6 +37,7 @@ def answer_session(
         recorder.decline(response)
     elif not why_off(settings, run, recorder):
         plan = answer_plan(settings, run, response)
+        trace.expected = response.evaluations
         _tell(plan, settings, recorder)
     return AnswerSession(plan, ops, recorder, on_call)
 

@@ -23,7 +23,13 @@ function remember(node, data) {
   }
 }
 
+// a template that is opened anew has the nodes of an earlier session too, but not its run: only a page
+// that was loaded again, and not touched since, gets its maps back
+let reloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
+document.addEventListener("pointerdown", () => (reloaded = false), { capture: true, once: true });
+
 function remembered(node) {
+  if (!reloaded) return null;
   try {
     return JSON.parse(sessionStorage.getItem(place(node)));
   } catch {

@@ -10,11 +10,13 @@ function addText(node) {
   const { widget } = app.widgets.STRING(node, NAME, spec, app);
   // Vue nodes read the option, classic ones the element
   widget.options.read_only = true;
+  // beside the picture the page would leave a few lines of it
+  widget.options.getMinHeight = () => 190;
   const area = widget.element;
   if (area) {
     area.readOnly = true;
     area.style.fontFamily = "monospace";
-    area.style.whiteSpace = "pre";
+    area.style.whiteSpace = "pre-wrap";
   }
   // neither in the saved workflow nor in the prompt: the server knows no such input
   widget.serialize = false;
@@ -34,6 +36,8 @@ app.registerExtension({
     nodeType.prototype.onNodeCreated = function (...args) {
       const result = onNodeCreated?.apply(this, args);
       addText(this);
+      // so that its lines can be read as soon as it is there
+      this.setSize([Math.max(this.size[0], 460), Math.max(this.size[1], 360)]);
       return result;
     };
     nodeType.prototype.onExecuted = function (output, ...more) {

@@ -1,3 +1,5 @@
+import { say } from "./words.js";
+
 // Shows the maps of one run: a view, an evaluation and a latent frame at a time.
 // The data are what nodes/pictures/scrubber.py sends: one grey picture a view, evaluations down, frames across.
 
@@ -8,7 +10,9 @@ const STYLE = {
   picture: "flex:1 1 0;min-height:150px;width:100%;object-fit:contain;display:block",
   select: "flex:none;background:var(--comfy-input-bg,#222);color:inherit;" +
     "border:1px solid var(--border-color,#444);border-radius:4px;font:inherit;padding:1px 4px",
-  name: "flex:none;width:62px",
+  name: "flex:none;width:52px",
+  note: "flex:none;opacity:.7;white-space:nowrap",
+  why: "display:none;flex:1 1 auto;min-height:60px;padding:8px;overflow:auto;font-size:12px;line-height:1.4",
   slider: "flex:1 1 auto;min-width:40px;margin:0",
   words: "flex:1 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap",
   bar: "flex:none;width:70px;height:9px;border-radius:2px",
@@ -64,15 +68,16 @@ function reading(value, { low, high }) {
 
 export function createScrubber(url) {
   const listeners = new AbortController();
-  const select = make("select", STYLE.select, [], { title: "What the map shows" });
+  const select = make("select", STYLE.select, [], { title: say("what the map shows") });
   const facts = make("span", STYLE.words);
   const canvas = make("canvas", STYLE.picture);
   const sheet = make("img", STYLE.picture, [], { alt: "The maps on one sheet" });
-  const sliders = ["evaluation", "frame"].map((name) => ({
+  const sliders = ["step", "frame"].map((name) => ({
     input: make("input", STYLE.slider, [], { type: "range", min: 0, step: 1, ariaLabel: name }),
-    words: make("span", "flex:none;width:52px;text-align:right"),
-    name,
+    words: make("span", "flex:none;width:62px;text-align:right;white-space:nowrap"),
+    name: make("span", STYLE.name, [say(name)]),
   }));
+  const why = make("div", STYLE.why);
   const [low, bar, high] = [make("span", "flex:none"), make("span", STYLE.bar), make("span", "flex:none")];
   const title = make("span", STYLE.words);
   // what a single map has and the sheet has not
@@ -80,9 +85,10 @@ export function createScrubber(url) {
     canvas,
     make("div", STYLE.row, [low, bar, high, title]),
     ...sliders.map(({ name, input, words }) =>
-      make("div", STYLE.row, [make("span", STYLE.name, [name]), input, words])),
+      make("div", STYLE.row, [name, input, words])),
   ];
-  const element = make("div", STYLE.root, [make("div", STYLE.row, [select, facts]), sheet, ...single]);
+  const head = make("div", STYLE.row, [select, facts, make("span", STYLE.note, [say("preview of the last run")])]);
+  const element = make("div", STYLE.root, [head, sheet, why, ...single]);
   element.className = "motioncache-scrubber";
   const [steps, frames] = sliders.map(({ input }) => input);
   let run = null;
@@ -99,7 +105,10 @@ export function createScrubber(url) {
     const [width, height] = below.size;
     const [left, top] = [column % below.columns, Math.floor(column / below.columns)];
     pen.imageSmoothingEnabled = true;
+    // only the map has colours, so that they are the legend's
+    pen.filter = "grayscale(1)";
     pen.drawImage(run.below, left * width, top * height, width, height, 0, 0, canvas.width, canvas.height);
+    pen.filter = "none";
     pen.globalAlpha = run.data.opacity;
   }
 
@@ -127,38 +136,62 @@ export function createScrubber(url) {
     const { data } = run;
     const step = data.views[select.value].steps[row];
     const { sigma, kind, active } = data.evaluations[step];
-    const chunk = new Set(data.chunks).size > 1 ? `, chunk ${data.chunks[column]}` : "";
-    const share = kind === "partial" ? ` ${Math.round(100 * active)}%` : "";
-    facts.textContent = `noise ${sigma.toFixed(2)}, ${kind}${share}${chunk}`;
-    sliders[0].words.textContent = `${step} of ${data.of.steps - 1}`;
-    sliders[1].words.textContent = `${data.frames[column]} of ${data.frames.at(-1)}`;
+    const what = kind === "partial" ? say("computed in part, {0}", `${Math.round(100 * active)}%`)
+      : say(kind === "reuse" ? "foretold" : "computed");
+    const parts = [what, say("noise {0}", sigma.toFixed(2))];
+    if (new Set(data.chunks).size > 1) parts.push(say("chunk {0}", data.chunks[column]));
+    facts.textContent = parts.join(", ");
+    // people count from 1
+    sliders[0].words.textContent = say("{0} of {1}", step + 1, data.of.steps);
+    sliders[1].words.textContent = say("{0} of {1}", data.frames[column] + 1, data.frames.at(-1) + 1);
     canvas.dataset.shows = `${select.value} ${step} ${data.frames[column]}`;
   }
 
-  // keeps the evaluation where the view has it, or takes the nearest
+  // the step whose map has the most to see: where the values are farthest apart
+  function liveliest(view) {
+    const { steps: found } = run.data.views[view];
+    const size = run.maps[view].length / found.length;
+    let [best, most] = [found.length - 1, 0];
+    found.forEach((_, row) => {
+      let [sum, squares] = [0, 0];
+      for (let i = row * size; i < (row + 1) * size; i++) {
+        sum += run.maps[view][i];
+        squares += run.maps[view][i] ** 2;
+      }
+      const spread = squares / size - (sum / size) ** 2;
+      if (spread > most) [best, most] = [row, spread];
+    });
+    return found[best];
+  }
+
+  // keeps the step where the view has it, or takes the nearest
   function choose(wanted) {
-    const whole = select.value === SHEET;
+    const [whole, lacks] = [select.value === SHEET, run.data.missing?.[select.value]];
     sheet.style.display = whole ? "block" : "none";
-    for (const part of single) part.style.display = whole ? "none" : part === canvas ? "block" : "flex";
-    if (whole) {
-      facts.textContent = `${run.sheet.width} × ${run.sheet.height}`;
+    why.style.display = lacks ? "block" : "none";
+    for (const part of single) part.style.display = whole || lacks ? "none" : part === canvas ? "block" : "flex";
+    if (whole || lacks) {
+      why.textContent = lacks ?? "";
+      facts.textContent = whole ? `${run.sheet.width} × ${run.sheet.height}` : "";
       return;
     }
     const { steps: found, legend, all } = run.data.views[select.value];
     const off = found.map((s) => Math.abs(s - wanted));
     steps.max = found.length - 1;
-    steps.value = wanted === Infinity ? found.length - 1 : off.indexOf(Math.min(...off));
+    steps.value = off.indexOf(Math.min(...off));
     [low.textContent, high.textContent] = [legend.low, legend.high];
     const left = run.data.of.frames - run.data.frames.length;
     const parts = [legend.title];
-    if (found.length < all) parts.push(`${found.length} of ${all} evaluations`);
-    if (left > 0) parts.push(`${run.data.frames.length} of ${run.data.of.frames} frames`);
+    if (found.length < all) parts.push(say("{0} of {1} steps", found.length, all));
+    if (left > 0) parts.push(say("{0} of {1} frames", run.data.frames.length, run.data.of.frames));
     title.textContent = title.title = parts.join("; ");
     draw();
   }
 
+  const drawn = () => run && run.data.views[select.value];
+
   function read({ offsetX, offsetY }) {
-    if (!run) return;
+    if (!drawn()) return;
     const [height, width] = run.data.grid;
     const scale = Math.min(canvas.clientWidth / canvas.width, canvas.clientHeight / canvas.height);
     const x = (offsetX - (canvas.clientWidth - canvas.width * scale) / 2) / (canvas.width * scale);
@@ -167,7 +200,7 @@ export function createScrubber(url) {
     const [i, j] = [Math.floor(y * height), Math.floor(x * width)];
     const { legend } = run.data.views[select.value];
     const value = tokenAt(Number(steps.value), Number(frames.value), i, j);
-    facts.textContent = `token ${j}, ${i}: ${reading(value, legend)}`;
+    facts.textContent = say("token {0}, {1}: {2}", j + 1, i + 1, reading(value, legend));
   }
 
   const on = (target, name, react) =>
@@ -180,7 +213,7 @@ export function createScrubber(url) {
   });
   on(frames, "input", draw);
   on(canvas, "pointermove", read);
-  on(canvas, "pointerleave", () => run && describe(Number(steps.value), Number(frames.value)));
+  on(canvas, "pointerleave", () => drawn() && describe(Number(steps.value), Number(frames.value)));
   // the canvas of the graph would drag the node
   for (const { input } of sliders) on(input, "pointerdown", (event) => event.stopPropagation());
 
@@ -202,14 +235,15 @@ export function createScrubber(url) {
       const before = run && { data: run.data, view: select.value, frame: Number(frames.value) };
       run = { data, maps, below, sheet: whole, table: shades(data.colors) };
       sheet.src = whole.src;
-      const views = [...names, SHEET];
-      select.replaceChildren(...views.map((name) => new Option(name, name)));
+      const views = [...names, ...Object.keys(data.missing ?? {}), SHEET];
+      select.replaceChildren(...views.map((name) => new Option(say(name), name)));
+      sliders[0].name.textContent = say(data.unit ?? "step");
       // a run again leaves the view and the evaluation alone, unless the node's own were changed
       const same = before?.data.view === data.view && before.data.step === data.step;
       select.value = same && views.includes(before.view) ? before.view : data.view;
-      if (!same) step = data.step < 0 ? Infinity : data.step;
+      if (!same) step = data.step < 0 ? liveliest(names.includes(data.view) ? data.view : names[0]) : data.step;
       frames.max = data.frames.length - 1;
-      frames.value = before ? Math.min(before.frame, frames.max) : 0;
+      frames.value = before ? Math.min(before.frame, frames.max) : Math.floor(data.frames.length / 2);
       const [height, width] = data.grid;
       const [wide, tall] = data.below ? data.below.size : [width, height];
       const scale = Math.max(1, Math.floor(WIDE / Math.max(wide, tall)));

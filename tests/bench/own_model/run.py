@@ -46,8 +46,8 @@ Use 13 steps or more: below, the warm-up of motion shrinks with the steps, and t
 from it does not.
 
 Every run that has ended is kept: stop it with Ctrl-C, and start it again to go on. The folder gets
-table.md, real_model.json and a contact sheet of every clip after each clip. Frames come by
-way of ComfyUI's temp folder, which it empties when it starts.
+table.md, real_model.json, and of every clip a contact sheet and a strip of one frame, which can be
+shown to others. Frames come by way of ComfyUI's temp folder, which it empties when it starts.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import save
+from own_model import strip
 from own_model.graph import PLACEHOLDER, Found, find
 from own_model.policies import (
     ALLOWED,
@@ -210,7 +211,7 @@ def sheet_of(plan: Plan, sweep: Sweep, clip: Clip) -> Path:
 
 
 def write_sheet(plan: Plan, sweep: Sweep, clip: Clip) -> None:
-    """A clip's contact sheet, if it has an uncached video."""
+    """A clip's contact sheet and strip, if it has an uncached video."""
     records, place = sweep.store.records, sweep.frames_of(plan.key(clip, Job(NONE)))
     if not place.is_dir():
         return
@@ -229,7 +230,9 @@ def write_sheet(plan: Plan, sweep: Sweep, clip: Clip) -> None:
         rows.append(Row(job.label, lines, files))
     count = len(list(place.glob("*.png")))
     reference = {index: place / f"{index:05}.png" for index in shown(count)}
-    draw(clip.label, reference, rows).save(sheet_of(plan, sweep, clip))
+    place = sheet_of(plan, sweep, clip)
+    draw(clip.label, reference, rows).save(place)
+    strip.draw(clip.label, reference, rows).save(place.with_name(f"strip{place.name[5:]}"))
 
 
 async def run(args: argparse.Namespace) -> None:

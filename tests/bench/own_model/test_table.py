@@ -192,3 +192,23 @@ def test_a_sheet_shows_every_run_and_where_it_errs(sweep, bench):  # noqa: F811
     assert cell(again, 5).max() < cell(quality, 5).mean() < cell(fast, 5).mean()
     # nothing but the background, and words to the left of it
     assert (cell(rival, 0) == drawing.BACK).all() and (cell(rival, 5) == drawing.BACK).all()
+
+
+def test_a_strip_has_one_frame_without_and_with_every_policy(sweep, bench):  # noqa: F811
+    made = sweep(("quality", "fast", "EasyCache"), 1)
+    run(made, FakeServer(fails=["EasyCache"]))
+    clip = made.plan.clips[0]
+    made.model.write_sheet(made.plan, made.sweep, clip)
+    sheet = made.model.sheet_of(made.plan, made.sweep, clip)
+    with Image.open(sheet.with_name(sheet.name.replace("sheet", "strip"))) as picture:
+        strip = np.asarray(picture).astype(int)
+    drawing = bench("own_model.strip")
+    width, height = drawing.CELL, round(drawing.CELL * HEIGHT / WIDTH)
+    # without, again without, quality, fast; the one that failed has no frame
+    assert strip.shape[:2] == (
+        drawing.TOP + height + drawing.BOTTOM, 4 * (width + drawing.GAP) - drawing.GAP
+    )  # fmt: skip
+    cells = [strip[drawing.TOP : drawing.TOP + height, i * (width + drawing.GAP) :][:, :width]
+             for i in range(4)]  # fmt: skip
+    assert np.array_equal(cells[1], cells[0]) and np.array_equal(cells[2], cells[0] + 1)
+    assert (strip[drawing.TOP + height :] != drawing.BACK).any()

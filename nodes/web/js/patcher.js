@@ -1,0 +1,139 @@
+import { app } from "../../../scripts/app.js";
+import { say, translated } from "./words.js";
+
+// On the MotionCache node: what to expect before a run, what became of it, and a preset that is greyed where settings overrule it.
+const NODES = ["MotionCachePatcher", "MotionCacheRay"];
+const SETTINGS = "MotionCacheSettings";
+// the page makes a widget of this name for texts that the server sends while it runs
+const TEXT = "$$node-text-preview";
+// marks what this file tells the page itself
+const OURS = "motioncache";
+// so that a short line is not broken
+const WIDTH = 290;
+// as in motioncache_core/settings.py: of the steps, and of the tokens
+const STEPS = { quality: 0.5, balanced: 0.4, fast: 0.3 };
+const TOKENS = { motion: 0.4 };
+
+const BYPASSED = 4;
+const widgetOf = (node, name) => node.widgets?.find((w) => w.name === name);
+const all = () => (app.graph?._nodes ?? []).filter((n) => NODES.includes(n.comfyClass));
+
+function show(node, text) {
+  const widget = widgetOf(node, TEXT);
+  if (widget) widget.value = text;
+  else if (text) app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text, [OURS]: true });
+  node.setDirtyCanvas?.(true, true);
+}
+
+function settingsOf(node) {
+  const slot = node.inputs?.findIndex((i) => i.name === "settings") ?? -1;
+  if (slot < 0 || node.inputs[slot].link == null) return undefined;
+  // behind a reroute or in a subgraph there is none to read from
+  return node.getInputNode?.(slot) ?? null;
+}
+
+function gain(what, share) {
+  const percent = `${Math.round(100 * share)}\u00a0%`;
+  const faster = say("up to {0}x faster in the sampler", (1 / share).toFixed(1));
+  return `${say(`computes {0} of the ${what}`, percent)}\n${faster}`;
+}
+
+function bySettings(node) {
+  const value = (name) => widgetOf(node, name)?.value;
+  const budget = value("compute_budget");
+  if (node.comfyClass !== SETTINGS) return "";
+  if (value("reuse_threshold") === 0) return say("the model is left as it is");
+  const what = value("policy") === "answer" ? "steps" : "tokens";
+  if (!budget) return say("reuses what changes little:\nhow much depends on the video");
+  return gain(what, budget);
+}
+
+// what to expect of a run
+function expected(node) {
+  if (node.mode === BYPASSED) return say("bypassed: the model is left as it is");
+  const settings = settingsOf(node);
+  if (settings !== undefined) {
+    const more = settings ? bySettings(settings) : "";
+    return [say("settings are connected,\npreset is not used"), more].filter(Boolean).join("\n");
+  }
+  const preset = widgetOf(node, "preset")?.value;
+  if (preset === "off") return say("the model is left as it is");
+  if (STEPS[preset]) return gain("steps", STEPS[preset]);
+  if (TOKENS[preset]) return gain("tokens", TOKENS[preset]);
+  return say("reuses what changes little:\nhow much depends on the video");
+}
+
+export function refresh(node) {
+  const preset = widgetOf(node, "preset");
+  if (preset) preset.disabled = settingsOf(node) !== undefined;
+  node.motionCacheRun = null;
+  show(node, expected(node));
+}
+
+export const refreshAll = () => all().forEach(refresh);
+
+// numbers of an earlier run do not stay while another one goes on, or after one that was ended
+function begin() {
+  for (const node of all()) {
+    node.motionCacheBefore = node.motionCacheRun;
+    refresh(node);
+  }
+}
+
+// nothing was sampled anew, so what was said of the last run is still true
+function end() {
+  for (const node of all()) {
+    if (node.motionCacheBefore && !node.motionCacheRun && node.mode !== BYPASSED) {
+      node.motionCacheRun = node.motionCacheBefore;
+      show(node, node.motionCacheRun);
+    }
+    node.motionCacheBefore = null;
+  }
+}
+
+function told({ detail }) {
+  const node = all().find((n) => String(n.id) === String(detail.nodeId).split(":").pop());
+  if (!node || detail[OURS]) return;
+  const text = translated(detail.text);
+  node.motionCacheRun = text;
+  // behind the page's own listener
+  if (text !== detail.text) setTimeout(() => node.motionCacheRun === text && show(node, text));
+}
+
+app.registerExtension({
+  name: "MotionCache.Patcher",
+  setup() {
+    app.api.addEventListener("execution_start", begin);
+    app.api.addEventListener("execution_success", end);
+    for (const name of ["promptQueued", "execution_interrupted", "execution_error"]) {
+      app.api.addEventListener(name, refreshAll);
+    }
+    app.api.addEventListener("progress_text", told);
+  },
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!NODES.includes(nodeData.name)) return;
+    const { onNodeCreated, onConnectionsChange } = nodeType.prototype;
+    nodeType.prototype.onNodeCreated = function (...args) {
+      const result = onNodeCreated?.apply(this, args);
+      if (this.size[0] < WIDTH) this.setSize([WIDTH, this.size[1]]);
+      const preset = widgetOf(this, "preset");
+      const { callback } = preset;
+      preset.callback = (...given) => {
+        const answer = callback?.apply(preset, given);
+        refresh(this);
+        return answer;
+      };
+      // only now has it an id
+      setTimeout(() => this.graph && refresh(this));
+      return result;
+    };
+    nodeType.prototype.onConnectionsChange = function (...args) {
+      const result = onConnectionsChange?.apply(this, args);
+      setTimeout(() => this.graph && refresh(this));
+      return result;
+    };
+  },
+  loadedGraphNode(node) {
+    if (NODES.includes(node.comfyClass)) setTimeout(() => refresh(node));
+  },
+});

@@ -1,0 +1,160 @@
+// node tour.cjs <server> <folder for pictures> <classic|vue> <width>x<height> <chromium>
+// What a newcomer does: opens every workflow of the pack from Templates, runs the first one, bypasses
+// MotionCache, changes the preset, ends a run. Prints what was to be seen, as JSON.
+const fs = require("fs");
+const os = require("os");
+const path = require("path");
+const { chromium } = require("playwright-core");
+const acts = require("./acts.cjs");
+
+const [url, folder, mode, size, executablePath] = process.argv.slice(2);
+const [width, height] = size.split("x").map(Number);
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-dev-shm-usage"];
+const PACK = "ComfyUI-MotionCache";
+const TEXT = "$$node-text-preview";
+
+async function templates(page) {
+  await page.locator(".templates-tab-button").click();
+  await page.getByText(PACK, { exact: true }).first().click();
+  await page.locator('[data-testid^="template-workflow-"]').first().waitFor();
+  await page.waitForTimeout(800);
+  const cards = await page.locator('[data-testid^="template-workflow-"]').all();
+  const names = await Promise.all(cards.map((c) => c.getAttribute("data-testid")));
+  return names.map((n) => n.replace("template-workflow-", ""));
+}
+
+async function choose(page, name) {
+  await page.locator(`[data-testid="template-workflow-${name}"]`).click();
+  await page.waitForFunction(() => !document.querySelector('[data-testid^="template-workflow-"]'));
+  await page.waitForTimeout(2500);
+}
+
+const graph = (page) =>
+  page.evaluate((text) => ({
+    scale: app.canvas.ds.scale,
+    blurred: app.canvas.low_quality,
+    nodes: app.graph._nodes.map((n) => ({
+      type: n.type,
+      title: n.title,
+      box: [...n.pos, ...n.size].map(Number),
+      red: Boolean(n.has_errors),
+      live: n.widgets?.find((w) => w.name === text)?.value ?? "",
+    })),
+    // those that are elements of the page
+    drawn: [...document.querySelectorAll("[data-node-id]")].map((e) => {
+      const { x, y, width, height } = e.getBoundingClientRect();
+      return [x, y, width, height];
+    }),
+  }), TEXT);
+
+const live = async (page) => (await graph(page)).nodes.find((n) => n.type === "MotionCachePatcher").live;
+
+async function seed(page, value) {
+  await page.evaluate((to) => {
+    for (const n of app.graph._nodes.filter((n) => n.type === "KSampler")) {
+      n.widgets.find((w) => w.name === "seed").value = to;
+    }
+  }, value);
+}
+
+async function preset(page, value) {
+  await page.evaluate((to) => {
+    const node = app.graph._nodes.find((n) => n.type === "MotionCachePatcher");
+    const widget = node.widgets.find((w) => w.name === "preset");
+    widget.value = to;
+    widget.callback?.(to, app.canvas, node);
+  }, value);
+}
+
+async function mute(page, mode) {
+  await page.evaluate((to) => {
+    app.graph._nodes.find((n) => n.type === "MotionCachePatcher").mode = to;
+  }, mode);
+}
+
+// what Compare and the map show
+const outputs = (page) =>
+  page.evaluate(() => {
+    const of = (type) => app.nodeOutputs?.[app.graph._nodes.find((n) => n.type === type)?.id];
+    const [compare, map] = [of("MotionCacheCompare"), of("MotionCacheMotionMap")];
+    return {
+      said: compare?.text?.[0]?.split("\n")[0] ?? compare?.text?.split?.("\n")[0] ?? "",
+      picture: compare?.images?.[0]?.filename ?? "",
+      map: Boolean(map?.motioncache_map),
+    };
+  });
+
+async function all(page, errors) {
+  const shot = (name) => page.screenshot({ path: path.join(folder, `${mode}_${size}_${name}.png`) });
+  const began = Date.now();
+  const out = { errors, opened: {}, seconds: {} };
+  const clock = (name) => (out.seconds[name] = (Date.now() - began) / 1000);
+  await acts.open(page, url, mode);
+  out.names = await templates(page);
+  for (const [i, name] of [...out.names].reverse().entries()) {
+    if (i) await templates(page);
+    await choose(page, name);
+    out.opened[name] = await graph(page);
+    await shot(name.replace(/[^A-Za-z0-9]+/g, "_"));
+  }
+  clock("opened all");
+  // the first one is open now
+  out.before = await live(page);
+  await seed(page, Date.now() % 1e6);
+  out.failed = [await acts.run(page)];
+  clock("run");
+  out.first = { live: await live(page), ...(await outputs(page)) };
+  out.after = await graph(page);
+  await shot("run");
+
+  await preset(page, "fast");
+  out.changed = await live(page);
+  out.failed.push(await acts.run(page));
+  clock("another preset");
+  out.fast = { live: await live(page), ...(await outputs(page)) };
+
+  await mute(page, 4);
+  out.failed.push(await acts.run(page));
+  clock("bypassed");
+  out.bypassed = { live: await live(page), ...(await outputs(page)) };
+  await shot("bypassed");
+
+  await mute(page, 0);
+  await seed(page, 1 + (Date.now() % 1e6));
+  await page.evaluate(() => {
+    window.steps = 0;
+    app.api.addEventListener("progress", () => window.steps++);
+  });
+  await page.click('[data-testid="queue-button"]');
+  await page.waitForFunction(() => window.steps > 2, null, { timeout: 120000 });
+  out.started = await live(page);
+  await page.evaluate(() => app.api.interrupt(null));
+  await page.waitForTimeout(3000);
+  out.cancelled = await live(page);
+  clock("cancelled");
+  await shot("cancelled");
+  return out;
+}
+
+(async () => {
+  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "motioncache-page-"));
+  const browser = await chromium.launchPersistentContext(profile, {
+    executablePath, args: FLAGS, viewport: { width, height },
+  });
+  try {
+    const page = browser.pages()[0] ?? (await browser.newPage());
+    const errors = [];
+    page.on("pageerror", (e) => errors.push(String(e)));
+    page.on("console", (m) => {
+      const from = m.location().url;
+      if (from.includes("MotionCache") && !from.includes("/docs/")) errors.push(`${m.type()}: ${m.text()}`);
+    });
+    console.log(JSON.stringify(await all(page, errors)));
+  } finally {
+    await browser.close();
+    fs.rmSync(profile, { recursive: true, force: true });
+  }
+})().catch((error) => {
+  console.error(error);
+  process.exit(1);
+});
