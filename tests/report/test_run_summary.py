@@ -61,6 +61,14 @@ def test_shares_by_hand(trace):
     assert run.engine_share == 1
 
 
+def test_what_runs_beside_the_blocks_is_work_that_no_reuse_saves(trace):
+    # as much again for all 20 rows, in the reused call too
+    trace.beside = (trace.row_work, trace.pair_work)
+    run = RunSummary(trace)
+    assert run.compute_share == pytest.approx(130 / 200)
+    assert run.flops_share == pytest.approx((130 + 200) / (200 + 200))
+
+
 def test_saved_seconds_are_those_of_full_calls_less_what_the_others_took(trace):
     # full calls behind the first one: 2 rows in 4 s, 1 and 1 in 1.6 s each, so a median of 1.6 s a
     # row. The partial call and the reused one have 2 rows each, and took 1 s and 0.5 s
