@@ -29,6 +29,8 @@ class BranchRows:
         around: rows around the video's in the keys.
         view: whether the tensors are parts of a batch's.
         device: the model's, where residual and slope are in the host's memory; else None.
+        beside: what the blocks added to the rows around the video's, `(B, P, C)`, and to tokens of
+            another kind, as far as there are any.
     """
 
     keys: tuple[BranchKey, ...]
@@ -40,6 +42,7 @@ class BranchRows:
     iteration: int = -1
     device: torch.device | None = None
     around: int = 0
+    beside: list[Tensor] = field(default_factory=list)
     view: bool = False
 
     def take_part(self, evaluation: int, least: int) -> None:
@@ -128,6 +131,7 @@ class BranchRows:
                     self.iteration,
                     self.device,
                     self.around,
+                    [added[rows] for added in self.beside],
                     view=True,
                 )
             )
@@ -144,6 +148,7 @@ class BranchRows:
             settle(device)
         slopes = [p.slope for p in parts if p.slope is not None]
         stores = [p.kv for p in parts if p.kv is not None]
+        beside = zip(*(p.beside for p in parts), strict=True)
         joined = cls(
             tuple(key for p in parts for key in p.keys),
             parts[0].samples,
@@ -154,6 +159,7 @@ class BranchRows:
             min(p.iteration for p in parts),
             device,
             parts[0].around,
+            [torch.cat(added) for added in beside],
         )
         if device is not None:
             joined._hold(moved_to_host(joined._held(), device))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -74,23 +74,43 @@ class BlockAttention:
         self._kv: KVStore | None = None
         self._gather: RowGather | None = None
         self._sites: dict[int, StoredSite] = {}
+        self._queries: Mapping[int, Attend] = {}
         self._calls = self._met = 0
-        self.attended = False
+        # keys of the last key site as the host gave them, and keys and values attended to
+        self._last_keys: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        self.attended = self._missed = False
 
     def begin(self, plan: CallPlan, kv: KVStore | None, gather: RowGather | None) -> None:
         """The call's plan is made."""
         self._plan, self._kv, self._gather = plan, kv, gather
 
     @contextmanager
-    def in_block(self, sites: list[StoredSite]) -> Iterator[None]:
-        """A block with these key sites runs."""
-        self._sites = {s.site.call: s for s in sites}
-        self._calls = self._met = 0
+    def in_call(self) -> Iterator[None]:
+        """The network runs. What it attends to outside of its blocks is the host's, and the
+        override's that was there before."""
         token = _RUNNING.set(self)
         try:
             yield
         finally:
             _RUNNING.reset(token)
+
+    @contextmanager
+    def in_block(
+        self, sites: list[StoredSite], queries: Mapping[int, Attend] | None = None
+    ) -> Iterator[None]:
+        """A block with these key sites runs.
+
+        Args:
+            queries: attention calls that are answered by these.
+        """
+        self._sites, self._queries = {s.site.call: s for s in sites}, queries or {}
+        self._calls = self._met = 0
+        expected = len(self._sites)
+        try:
+            yield
+        finally:
+            self._missed = self._met < expected
+            self._sites, self._queries, self._last_keys = {}, {}, None
 
     def check_attended(self, block: int) -> None:
         """A block that attends to its active rows alone gives a wrong answer.
@@ -98,7 +118,7 @@ class BlockAttention:
         Raises:
             UnsupportedModelError: the block that has just run did.
         """
-        attended = self._met >= len(self._sites)
+        attended = not self._missed
         self.attended |= attended
         if not attended and self._gather is not None:
             raise UnsupportedModelError(f"block {block}: {BYPASSED}")
@@ -109,15 +129,21 @@ class BlockAttention:
         Args:
             func: the host's attention, called with the other arguments.
         """
-        self._calls += 1
-        plan, kv, at = self._plan, self._kv, self._sites.get(self._calls)
-        if at is None or plan is None or kv is None:
-            return self._host(func, *args, **kwargs)
         names = ("q", "k", "v")
         tensors = dict(zip(names, args, strict=False)) | {
             n: kwargs.pop(n) for n in names if n in kwargs
         }
         q, k, v = (tensors[n] for n in names)
+        if self._last_keys is not None and k is self._last_keys[0]:
+            # the host has split the queries of one attention
+            return self._host(func, q, *self._last_keys[1], *args[3:], **kwargs)
+        self._calls += 1
+        plan, kv, at = self._plan, self._kv, self._sites.get(self._calls)
+        if self._calls in self._queries:
+            answer = self._queries[self._calls]
+            return answer(partial(self._host, func), q, k, v, *args[3:], **kwargs)
+        if at is None or plan is None or kv is None:
+            return self._host(func, q, k, v, *args[3:], **kwargs)
         kept = at.site.flat(k), at.site.flat(v)
         if not self._is_site(at, kept[0].shape[1], plan):
             return self._host(func, q, k, v, *args[3:], **kwargs)
@@ -130,6 +156,7 @@ class BlockAttention:
         gather = self._gather
         if gather is None:
             kv.put(at.slot, *kept, updates)
+            self._last_keys = k, (k, v)
             return self._host(func, q, k, v, *args[3:], **kwargs)
         if kwargs.get("mask") is not None and not at.site.mask:
             raise CacheShapeError("a partial evaluation cannot use an attention mask")
@@ -144,6 +171,7 @@ class BlockAttention:
         rows = gather.around(at.before, at.behind)
         keys, values = kv.update(at.slot, *kept, rows, length, updates)
         shaped = at.site.shaped(keys, k), at.site.shaped(values, v)
+        self._last_keys = k, shaped
         return attend(q, *shaped, *args[3:], **kwargs)
 
     def _is_site(self, at: StoredSite, keys: int, plan: CallPlan) -> bool:
@@ -152,8 +180,10 @@ class BlockAttention:
         Raises:
             UnsupportedModelError: it is not, in a partial evaluation.
         """
-        caller = () if self._copies else _caller()
+        caller = () if self._copies or at.site.several_callers else _caller()
         wanted = at.before + plan.computed + at.behind
+        if self._gather is not None:
+            wanted += self._gather.padding(at.before, at.behind)
         if self._gather is None:
             found = keys == wanted
             self._callers[at.slot] = caller
@@ -175,7 +205,8 @@ class BlockAttention:
 
 def _caller() -> Caller:
     """The frames that an attention call comes from, but for torch's and ours."""
-    frame, found = sys._getframe(1), list[tuple[CodeType, int]]()
+    frame: FrameType | None = sys._getframe(1)
+    found: list[tuple[CodeType, int]] = []
     while frame is not None and len(found) < _FRAMES:
         if not frame.f_code.co_filename.startswith(_NOT_CALLERS):
             found.append((frame.f_code, frame.f_lasti))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..cache import residuals
@@ -21,12 +22,20 @@ from ..common.decision_kinds import DENSE, PARTIAL, REUSE
 from ..common.errors import CacheShapeError
 from ..common.protocols import TokenOps
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
-from ..models.block_stream import BlockRun, BlockStream, RowGather
+from ..models.adapter import Adapter, Around, ModelFacts
+from ..models.block_stream import (
+    GRID,
+    ROWS_AROUND,
+    BlockRun,
+    BlockStream,
+    RowGather,
+    SideBlocks,
+)
 from .attention import BYPASSED, BlockAttention, Caller, StoredSite, attention_hook
 from .call_plan import CallPlan
 from .compiled_blocks import few_sizes, in_a_run
 from .retry_with_room import retry_with_room
+from .shadow import beside, hidden
 
 NOT_HOOKED = "no block was reached: the model did not call its block hooks"
 
@@ -41,7 +50,9 @@ class BlockHooks:
     """The hooks of one call. Made for the call and dropped after it.
 
     Args:
-        tokens: video rows L.
+        layout: of the video rows.
+        network: has the blocks.
+        around: what stands around the video rows.
         compiled: see `find_compiled`.
         callers: see `BlockAttention`.
 
@@ -55,20 +66,28 @@ class BlockHooks:
         self,
         planner: Planner,
         ops: TokenOps,
-        tokens: int,
+        layout: TokenLayout,
         adapter: Adapter,
         facts: ModelFacts,
+        network: object = None,
+        around: Around | None = None,
         compiled: nn.Module | None = None,
         callers: dict[int, Caller] | None = None,
     ) -> None:
-        self._planner, self._ops, self._tokens = planner, ops, tokens
+        self._planner, self._ops, self._layout = planner, ops, layout
         self._blocks, self._compiled = adapter.blocks(facts), compiled
+        self._network, self._known, self._side = network, around or Around(), adapter.side
         self._copies = any(run.writes_input for run, _ in self._blocks)
         self._callers = callers
         self._attention = BlockAttention(None, copies=False)
+        # for blocks that the host does not let us replace
+        self._hidden: dict[tuple[str, int], BlockPatch] = {}
         self._plan: CallPlan | None = None
         self._state: BranchRows | None = None
         self._input: Tensor | None = None
+        # what enters the first block besides the video
+        self._beside: list[Tensor] = []
+        self._around = (0, 0)
         self._gather: RowGather | None = None
         self.failed: str | None = None
         self.output: Tensor | None = None
@@ -89,6 +108,11 @@ class BlockHooks:
         return [whole or n == s.stop - s.start for n, s in zip(rows, spans, strict=True)]
 
     @property
+    def rows_around(self) -> int:
+        """Rows around the video's in the keys of the first attention."""
+        return 0 if self._state is None else self._state.around
+
+    @property
     def slope(self) -> Tensor | None:
         """Change of the residual per unit of sigma, `(B, L, C)`, where it is kept."""
         return None if self._state is None else self._state.slope
@@ -105,20 +129,68 @@ class BlockHooks:
         # another pack's replacement may write into the tokens, whatever the blocks themselves do
         self._copies |= any(key in patches for key in keys)
         for index, (run, i) in enumerate(self._blocks):
-            patches[(run.hook, i)] = self._patch(index, run, slot, patches.get((run.hook, i)))
+            own = None if run.call is None else partial(run.call, self._network, i)
+            key, held = (run.hook, i), patches if run.shadow is None else self._hidden
+            held[key] = self._patch(index, run, slot, patches.get(key), own)
             slot += len(run.keys)
         replaced["dit"] = patches
+        grid = self._layout.frames, self._layout.height, self._layout.width
         return {
             **options,
+            **({GRID: grid} if self._hidden else {}),
             "patches_replace": replaced,
             "optimized_attention_override": attention_hook(),
         }
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While the network is called with `options`."""
+        with ExitStack() as stack:
+            stack.enter_context(self._attention.in_call())
+            for run in {run.hook: run for run, _ in self._blocks}.values():
+                if run.shadow is not None:
+                    stack.enter_context(
+                        hidden(self._network, run, self._hidden, lambda: self._gather)
+                    )
+            if self._side is not None:
+                stack.enter_context(beside(self._network, self._side, self._run_beside))
+            yield
+
+    def _run_beside(
+        self,
+        side: SideBlocks,
+        index: int,
+        block: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        # their keys are kept behind those of the stack
+        slot = sum(len(run.keys) for run, _ in self._blocks) + index
+        gather = self._gather
+        if self.plan.kind == REUSE:
+            return side.skip(*args, **kwargs)
+        if gather is not None:
+            taken = partial(side.take, index, args, kwargs, gather)
+            args, kwargs = retry_with_room(self._state, taken)
+
+        def run() -> Any:
+            with self._attention.in_block([StoredSite(slot, side.site, 0, 0)]):
+                return block(*args, **kwargs)
+
+        out = retry_with_room(self._state, run)
+        self._attention.check_attended(slot)
+        return out
+
     def _patch(
-        self, index: int, run: BlockRun, slot: int, previous: BlockPatch | None
+        self,
+        index: int,
+        run: BlockRun,
+        slot: int,
+        previous: BlockPatch | None,
+        own: BlockFunction | None,
     ) -> BlockPatch:
         def patch(args: dict[str, Any], extra: dict[str, BlockFunction]) -> dict[str, Any]:
-            original = extra["original_block"]
+            original = own or extra["original_block"]
 
             def counted(call: dict[str, Any]) -> dict[str, Any]:
                 self.block_calls += 1
@@ -165,8 +237,12 @@ class BlockHooks:
         self, run: BlockRun, slot: int, original: BlockFunction, call: dict[str, Any]
     ) -> dict[str, Any]:
         sites = [StoredSite(slot + i, s, *s.around(call)) for i, s in enumerate(run.keys)]
+        gather = self._gather
+        told = {}
+        if gather is not None:
+            told = {q.call: partial(q.attend, gather, call) for q in run.queries}
         with ExitStack() as stack:
-            stack.enter_context(self._attention.in_block(sites))
+            stack.enter_context(self._attention.in_block(sites, told))
             if self._compiled is not None:
                 stream = run.stream(call)
                 stack.enter_context(in_a_run(stream.tokens.device))
@@ -177,25 +253,44 @@ class BlockHooks:
     def _run_block(
         self, index: int, run: BlockRun, args: dict[str, Any], block: BlockFunction
     ) -> dict[str, Any]:
-        if index == 0:
+        first, last = index == 0, index == len(self._blocks) - 1
+        if first:
             args = self._begin(run, args)
-        plan = self.plan
+        plan, gather = self.plan, self._gather
         if plan.kind == REUSE:
-            return args
-        if self._gather is not None:
-            hand_over = run.enter if index == 0 else run.take
-            args = retry_with_room(self._state, partial(hand_over, args, self._gather))
+            if run.shadow is not None:
+                run.shadow.skip(args)
+            # what the host adds between blocks has no place in the answer
+            told = last if run.full_length else first
+            return self._with_output(run, args) if told else args
+        whole = run.stream(args)
+        if gather is not None:
+            hand_over = run.enter if first or run.full_length else run.take
+            args = retry_with_room(self._state, partial(hand_over, args, gather))
         entering = run.stream(args).tokens.shape
         out = block(args)
-        made = run.tokens(out).shape
-        if self._gather is not None and made != entering:
-            raise CacheShapeError(f"block {index} made {tuple(made)} of {tuple(entering)}")
-        if index == len(self._blocks) - 1:
-            stream = replace(run.stream(args), tokens=run.tokens(out))
-            out = self._finish(run, plan, stream, out)
+        tokens = run.tokens(out)
+        if gather is not None and tokens.shape != entering:
+            raise CacheShapeError(f"block {index} made {tuple(tokens.shape)} of {tuple(entering)}")
+        if last:
+            if gather is not None:
+                padding = gather.padding(whole.before, whole.behind)
+                tokens = tokens[:, : tokens.shape[1] - padding]
+            return self._finish(run, plan, replace(run.stream(args), tokens=tokens), out)
+        if gather is not None and run.full_length:
+            around = whole.before, whole.behind
+            spread = partial(gather.spread, whole.tokens, tokens, *around)
+            return run.with_tokens(out, retry_with_room(self._state, spread))
         return out
 
+    def _with_output(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        if self.output is None or self._state is None:
+            raise CacheShapeError("the last block ran before the first")
+        args = self._reused(run, args, self._state)
+        return run.with_tokens(args, run.stream(args).with_video(self.output))
+
     def _begin(self, run: BlockRun, args: dict[str, Any]) -> dict[str, Any]:
+        self._mark(run, args)
         # patch embeddings hand over a transposed view
         args = run.with_tokens(args, run.stream(args).tokens.contiguous())
         stream = run.stream(args)
@@ -206,11 +301,46 @@ class BlockHooks:
             self.output = retry_with_room(
                 state, lambda: residuals.reuse(self._ops, plan.updates, state, video)
             )
-            return run.with_tokens(args, stream.with_video(self.output))
+            return args
         self._input = video.clone() if self._copies else video
+        self._around = stream.before, stream.behind
+        # few rows, and of tensors that blocks may write into
+        self._beside = [t.clone() for t in self._others(run, stream, args)]
         if plan.rows is not None:
-            self._gather = RowGather(self._ops, plan.rows, self._tokens, plan.frames)
+            multiple = run.multiple(stream.tokens.shape[1], self._layout)
+            rows, tokens = plan.rows, self._layout.tokens
+            self._gather = RowGather(self._ops, rows, tokens, plan.frames, multiple)
         self._attention.begin(plan, state.kv, self._gather)
+        return args
+
+    def _mark(self, run: BlockRun, args: dict[str, Any]) -> None:
+        """Leave what is around the video where all blocks of the call find it."""
+        if self._known == Around():
+            return
+        before, behind = self._known.before, self._known.behind
+        if behind is None:
+            behind = max(0, run.stream(args).tokens.shape[1] - before - self._layout.tokens)
+        args["transformer_options"][ROWS_AROUND] = before, behind
+
+    def _others(self, run: BlockRun, stream: BlockStream, args: dict[str, Any]) -> list[Tensor]:
+        """What goes through the blocks besides the video."""
+        around = stream.others(*self._around)
+        sound = None if run.beside is None else run.beside(args)
+        return [tokens for tokens in (around, sound) if tokens is not None]
+
+    def _reused(self, run: BlockRun, args: dict[str, Any], state: BranchRows) -> dict[str, Any]:
+        """All besides the video with what the blocks last added to it."""
+        stream = run.stream(args)
+        self._around = stream.before, stream.behind
+        now = self._others(run, stream, args)
+        if not state.beside:
+            return args
+        added = [x + r for x, r in zip(now, state.beside, strict=True)]
+        if run.with_beside is not None:
+            args = run.with_beside(args, added.pop())
+        if added:
+            first, last = added[0].split(self._around, dim=1)
+            args = run.with_tokens(args, torch.cat((first, stream.video, last), dim=1))
         return args
 
     def _finish(
@@ -219,7 +349,11 @@ class BlockHooks:
         x, state = self._input, self._state
         if x is None or state is None:
             raise CacheShapeError("the last block ran before the first")
-        y = stream.video
+        # rows behind others are no tensor of their own
+        y = stream.video.contiguous()
+        now = self._others(run, stream, out)
+        state.beside = [y - x for x, y in zip(self._beside, now, strict=True)]
+        self._beside = []
         if plan.kind == DENSE:
             retry_with_room(state, lambda: residuals.store(self._ops, plan.updates, state, x, y))
             state.filled = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -24,8 +25,8 @@ class BlockProbe:
         residual: what the blocks added to the tokens; None before the last one has run.
     """
 
-    def __init__(self, adapter: Adapter, facts: ModelFacts) -> None:
-        self._blocks = adapter.blocks(facts)
+    def __init__(self, adapter: Adapter, facts: ModelFacts, network: object) -> None:
+        self._blocks, self._network = adapter.blocks(facts), network
         self.tokens: Tensor | None = None
         self.modulation: Callable[[int], Tensor] | None = None
         self.residual: Tensor | None = None
@@ -38,19 +39,22 @@ class BlockProbe:
         for index in {0, last}:
             run, i = self._blocks[index]
             key = run.hook, i
-            patches[key] = self._patch(run, index == 0, index == last, patches.get(key))
+            own = None if run.call is None else partial(run.call, self._network, i)
+            patches[key] = self._patch(run, index == 0, index == last, patches.get(key), own)
         replaced["dit"] = patches
         return {**options, "patches_replace": replaced}
 
-    def _patch(self, run: BlockRun, first: bool, last: bool, previous: Any) -> Callable[..., Any]:
+    def _patch(
+        self, run: BlockRun, first: bool, last: bool, previous: Any, own: Any
+    ) -> Callable[..., Any]:
         def patch(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
             if first:
                 stream = run.stream(args)
                 # a block may write into it
                 self.tokens, self.modulation = _sample(stream.video).clone(), stream.modulation
-            out: dict[str, Any] = (
-                extra["original_block"](args) if previous is None else previous(args, extra)
-            )
+            original = own or extra["original_block"]
+            given = {**extra, "original_block": original}
+            out: dict[str, Any] = original(args) if previous is None else previous(args, given)
             if last and self.tokens is not None:
                 stream = replace(run.stream(args), tokens=run.tokens(out))
                 self.residual = _sample(stream.video) - self.tokens

@@ -75,7 +75,7 @@ class Recorder:
                 "sampler such as KSampler, or bypass MotionCache Calibrate"
             )
         facts = adapter.facts(call.network)
-        probe = BlockProbe(adapter, facts)
+        probe = BlockProbe(adapter, facts, call.network)
         out = call.run(probe.options(call.options))
         self._reached = True
         if probe.residual is not None:

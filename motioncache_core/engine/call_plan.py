@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -60,29 +60,50 @@ class CallPlan:
 
 
 def call_plan(
-    parts: list[Part], state: BranchRows, x: Tensor, whole: Reason | None = None
+    parts: list[Part],
+    state: BranchRows,
+    x: Tensor,
+    whole: Reason | None = None,
+    answers_beside: bool = False,
+    keys: bool = True,
 ) -> CallPlan:
     """Every row attends to all rows; what is not stored yet makes the call dense.
 
     Args:
         whole: why keys and values are not stored, where another node is in the way.
+        answers_beside: see `Adapter`.
+        keys: whether keys and values are ours to keep, and not the model's.
     """
     kinds = {p.plan.kind for p in parts}
     tokens = x.shape[1]
+    length = tokens + state.around
     note: str = ""
     if kinds != {DENSE} and not state.filled:
         note = because("new_branch")
-    elif kinds not in ({DENSE}, {REUSE}) and (state.kv is None or not state.kv.complete):
+    elif (
+        kinds not in ({DENSE}, {REUSE})
+        and (keys or whole is not None)
+        and not (state.kv and state.kv.complete)
+    ):
         note = whole or because("kv_incomplete")
     if note or kinds == {DENSE}:
         if state.kv is not None:
             state.kv.begin_dense()
-        return CallPlan(DENSE, parts, None, tokens, note, pairs=tokens * tokens)
+        return CallPlan(DENSE, parts, None, tokens, note, pairs=length * length)
     if kinds == {REUSE}:
-        return CallPlan(REUSE, parts, None, 0)
+        if not answers_beside or state.kv is None or not state.kv.complete:
+            return CallPlan(REUSE, parts, None, 0)
+        # a network may not run on no row at all
+        parts = [Part(p.rows, _of_one_row(p.plan, tokens, x.device)) for p in parts]
     rows = active_rows(parts, tokens, x.device)
     n = rows.shape[1]
-    return CallPlan(PARTIAL, parts, rows, n, pairs=n * tokens)
+    return CallPlan(PARTIAL, parts, rows, n, pairs=(n + state.around) * length)
+
+
+def _of_one_row(plan: EvaluationPlan, tokens: int, device: torch.device) -> EvaluationPlan:
+    """This plan with the first row computed besides."""
+    rows = torch.arange(tokens, dtype=torch.int32, device=device)
+    return replace(plan, rows=rows[:1], inverse=torch.where(rows == 0, 0, -1).int()[None])
 
 
 def causal_call_plan(
@@ -214,14 +235,17 @@ def kv_updates(plan: CallPlan, tokens: int, device: torch.device) -> RowUpdates 
     return RowUpdates(updates)
 
 
-def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int) -> CallRecord:
+def call_record(
+    call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: int, around: int = 0
+) -> CallRecord:
     """The record of one call, without its time.
 
     Args:
         blocks: how often an original block was called.
+        around: rows around the video's in its attention.
     """
     tokens = layout.tokens
-    needed, pairs, kind = tokens, tokens * tokens, plan.kind
+    needed, pairs, kind = tokens, (tokens + around) ** 2, plan.kind
     if call.forcing is not None and call.causal:
         wanted = as_computed(layout, call.forcing.iteration, UNSTARTED, DONE)
         spans = layout.chunk_rows()
@@ -239,4 +263,5 @@ def call_record(call: ModelCall, plan: CallPlan, layout: TokenLayout, blocks: in
         pairs=plan.pairs,
         needed_pairs=pairs,
         window=tokens,
+        around=around,
     )

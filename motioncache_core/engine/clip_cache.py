@@ -16,7 +16,7 @@ from ..common.decision_kinds import REUSE
 from ..common.errors import CacheShapeError
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
-from ..models.adapter import Adapter, ModelFacts
+from ..models.adapter import Adapter, Around, ModelFacts
 from ..models.block_stream import BlockStream
 from ..policy.decider import Decider, DecisionGroup
 from ..policy.distance import advice
@@ -52,6 +52,9 @@ class ClipCache:
         position: number of the context window.
         label: how the window is called in records; empty where the clip is not cut.
         shown: whether reports show this one's grid.
+
+    Attributes:
+        around: what stands around the video rows in the call that is being made.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class ClipCache:
         label: str = "",
         shown: bool = True,
     ) -> None:
-        self.layout, self.adapter, self.facts = layout, adapter, facts
+        self.layout, self.adapter, self.facts, self.around = layout, adapter, facts, Around()
         self._context, self._memory = context, memory
         self._settings, self._ops, self._recorder = context.settings, context.ops, context.recorder
         self._forcing, self._still = forcing, False
@@ -86,7 +89,7 @@ class ClipCache:
         source = context.run.profile or adapter.distance(facts, layout, clamp)
         self._decider = Decider(context, source, adapter.timestep_scale, position, label)
         work, blocks = (facts.row_work, facts.pair_work), sum(facts.blocks)
-        self._recorder.model(adapter.name, source.name, advice(source), blocks, work)
+        self._recorder.model(adapter.name, source.name, advice(source), blocks, work, facts.beside)
         if (shown and not label) or self._recorder.trace.grid is None:
             # of several windows the first one is shown
             self._recorder.clip(layout)
@@ -176,7 +179,8 @@ class ClipCache:
         if call.forcing is not None and call.causal:
             plan = self._causal_plan(call.forcing, parts, state, x)
         else:
-            plan = call_plan(parts, state, x, self._whole)
+            beside, keys = self.adapter.answers_beside, self._key_sites > 0
+            plan = call_plan(parts, state, x, self._whole, beside, keys)
         if plan.note and (state.filled or call.causal):
             for g in groups:
                 g.clip.computed_in_full()
@@ -220,7 +224,7 @@ class ClipCache:
         plan, record = hooks.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        done = call_record(call, plan, self.layout, hooks.block_calls)
+        done = call_record(call, plan, self.layout, hooks.block_calls, hooks.rows_around)
         record.calls.append(done)
         if not self._partial or not any(g.clip.wants_maps(self._settings) for g in groups):
             return done
@@ -253,7 +257,8 @@ class ClipCache:
     @property
     def _partial(self) -> bool:
         """Whether single tokens may be computed."""
-        kept = self._memory.stored and self._settings.kv_cache != "off"
+        stored = self._memory.stored or self._key_sites == 0
+        kept = stored and self._settings.kv_cache != "off"
         return kept and not self._still and self._whole is None
 
     def _maps(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor | None:
@@ -275,7 +280,9 @@ class ClipCache:
         sigma = call.levels(self.adapter.timestep_scale).reshape(1, 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))
-        return token_patches(x0, self.facts.patch).contiguous()
+        patches = token_patches(x0, self.facts.patch)
+        first = self.around.first
+        return patches[:, first : first + self.layout.frames].contiguous()
 
     def _new_rows(self, call: ModelCall, x: Tensor, tiers: KVTiers, around: int) -> BranchRows:
         keeps = tiers.tiers and not tiers.lost and not self._still and self._whole is None

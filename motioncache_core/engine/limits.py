@@ -10,6 +10,7 @@ from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..sampling.run_settings import FEW_STEPS, LITTLE_REUSE
 from ..settings import MotionCacheSettings
+from .shadow import is_shadowed
 
 
 def why_off(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> str:
@@ -33,12 +34,18 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     options = call.options
     if options.get("context_window") is not None and call.window is None:
         return because("windows_unknown", kind="not over frames")
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if options.get("patches", {}).get(name):
-            return because("block_patch", name=name)
+    patched = adapter.patched(options.get("patches", {}))
+    if patched is not None:
+        return patched
+    for shadow in (*(run.shadow for run in adapter.runs), adapter.side):
+        if shadow is not None and is_shadowed(call.network, shadow.name):
+            return because("blocks_hidden", name=shadow.name)
     rows, branches = call.rows, len(call.branches)
     if rows % branches:
         return because("uneven_batch", rows=rows, branches=branches)
+    for name, why in adapter.beside.items():
+        if call.forcing is not None and call.arguments.get(name) is not None:
+            return because("extra_tokens", why=why, name=name)
     return adapter.decline(call.arguments, options)
 
 

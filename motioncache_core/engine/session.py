@@ -110,6 +110,7 @@ class Session:
             if not self._recorder.trace.evaluations:
                 self._recorder.decline(swapped)
             return self._pass_through(call, swapped)
+        adapter = adapter.of_call(call.network, call.options, call.arguments) or adapter
         why = self._run.declined or declined or decline_reason(adapter, call)
         if self._run.announced and self._names is None:
             why = why or because("guider_unknown")
@@ -125,6 +126,8 @@ class Session:
             self._recorder.decline(reason)
         if reason and not call.causal:
             return self._pass_through(call)
+        if call.whole:
+            return self._pass_through(call, call.whole)
         if self._spent >= _PATIENCE:
             return self._pass_through(call, SPENT)
         foreign, call = self._foreign(call), self._named(call)
@@ -165,9 +168,11 @@ class Session:
         hooks = BlockHooks(
             lambda stream, around: clip.plan(call, stream, around),
             self._context.ops,
-            clip.layout.tokens,
+            clip.layout,
             adapter,
             clip.facts,
+            call.network,
+            clip.around,
             self._compiled_part(call.network),
             clip.callers,
         )
@@ -196,9 +201,14 @@ class Session:
 
     def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
         """What the network gives with the hooks in it, or what went wrong."""
+        told: tuple[type[Exception], ...] = (
+            torch.OutOfMemoryError, SettingsError, *self._run.stops,
+        )  # fmt: skip
         try:
-            out = call.run(hooks.options(call.options))
-        except (torch.OutOfMemoryError, SettingsError, *self._run.stops):
+            options = hooks.options(call.options)
+            with hooks.running():
+                out = call.run(options)
+        except told:
             raise
         except Exception as error:
             # block-causal attention is only in the engine

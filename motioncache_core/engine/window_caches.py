@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 
 from ..cache.kv_bytes import CPU
@@ -43,6 +44,7 @@ class WindowCaches:
         self._memory: dict[tuple[ModelFacts, TokenLayout | None], MemoryPlan] = {}
         self._networks: dict[BranchKey, object] = {}
         self._fits: bool | None = None
+        self._part: Hashable = None
         # frames that another node's code adds to a clip of this layout
         self._added: dict[TokenLayout, int] = {}
         self.latest: ClipCache | None = None
@@ -65,7 +67,9 @@ class WindowCaches:
         Returns:
             what is told of it; None where they are no whole frames.
         """
-        layout = adapter.layout(adapter.facts(call.network), adapter.video(call.x))
+        facts = adapter.facts(call.network)
+        whole = adapter.layout(facts, adapter.video(call.x))
+        layout = adapter.around(facts, whole, call.arguments).inner(whole)
         if call.forcing is not None or rows % layout.spatial or rows < layout.spatial:
             return None
         before, frames = self._layout(layout, call), rows // layout.spatial
@@ -103,8 +107,13 @@ class WindowCaches:
             CacheShapeError: the latent is not a video.
         """
         self._hand_over(call)
+        if call.part != self._part:
+            self._keep(set())
+            self._part = call.part
         facts = adapter.facts(call.network)
-        layout = self._layout(adapter.layout(facts, adapter.video(call.x)), call)
+        whole = adapter.layout(facts, adapter.video(call.x))
+        around = adapter.around(facts, whole, call.arguments)
+        layout = self._layout(around.inner(whole), call)
         forcing = call.forcing
         key = facts, call.window, None if forcing is not None else layout
         clip = self._clips.get(key)
@@ -125,6 +134,7 @@ class WindowCaches:
             clip = self._clips[key] = self._new(adapter, facts, layout, call, memory)
         if self._called is not None:
             self._called.add(key)
+        clip.around = around
         self.latest = clip
         return clip
 
@@ -147,6 +157,9 @@ class WindowCaches:
         if context.reuse:
             settings, run = spread(context.settings, context.run)
             context = replace(context, settings=settings, run=run)
+        if adapter.one_list:
+            shared = replace(context.settings, cfg_mask="shared")
+            context = replace(context, settings=shared)
         clip = ClipCache(
             context, adapter, facts, layout, memory,
             forcing=call.forcing, position=position,

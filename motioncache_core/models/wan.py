@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -15,8 +17,17 @@ from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..policy.distance import InputChange, TimestepPolynomial
-from .adapter import Adapter, ModelFacts
-from .block_stream import Arguments, BlockRun, BlockStream, KeySite, RowGather, flat, like
+from .adapter import Adapter, Around, ModelFacts
+from .block_stream import (
+    Arguments,
+    BlockRun,
+    BlockStream,
+    KeySite,
+    RowGather,
+    flat,
+    like,
+    rows_around,
+)
 
 # highest power first; ret = fitted on the modulation that enters every block
 _WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
@@ -39,10 +50,21 @@ _WAN_POLYNOMIALS: dict[str, tuple[float, ...]] = {
 _I2V_480P_TOKENS = 2580
 
 
-def _facts(network: Any) -> ModelFacts:
+@dataclass(frozen=True)
+class WanFacts(ModelFacts):
+    """With what some of the family's networks have besides.
+
+    Attributes:
+        takes_reference: whether a reference image becomes rows in front of the video's.
+    """
+
+    takes_reference: bool = False
+
+
+def _facts(network: Any) -> WanFacts:
     patch = tuple(int(n) for n in network.patch_size)
     width, ffn = int(network.dim), int(network.blocks[0].ffn[0].out_features)
-    return ModelFacts(
+    return WanFacts(
         width=width,
         blocks=(len(network.blocks),),
         heads=int(network.num_heads),
@@ -54,6 +76,7 @@ def _facts(network: Any) -> ModelFacts:
         # tokens are left out
         row_work=6 * width * width + 2 * width * ffn,
         pair_work=2 * width,
+        takes_reference=getattr(network, "ref_conv", None) is not None,
     )
 
 
@@ -93,18 +116,26 @@ def _distance(facts: ModelFacts, layout: TokenLayout, clamp: bool) -> DistanceSo
     return wan_distance(facts.width, facts.image_to_video, layout.spatial, clamp)
 
 
-_EXTRA_ARGUMENTS = {
-    "reference_latent": "a reference image adds tokens before the video",
-    "context_latents": "in-context latents add tokens after the video",
-    "time_dim_concat": "extra frames are appended to the video",
-}
-
-
 def _decline(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> Reason | None:
-    for name, why in _EXTRA_ARGUMENTS.items():
-        if arguments.get(name) is not None:
-            return because("extra_tokens", why=why, name=name)
     return because("autoregressive") if "ar_state" in options else None
+
+
+def rows_of(latent: Tensor, patch: tuple[int, int, int]) -> int:
+    """Tokens of latents `(B, C, F, H, W)`, filled up to whole patches."""
+    return math.prod(-(-n // step) for n, step in zip(latent.shape[2:], patch, strict=True))
+
+
+def around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]) -> Around:
+    """Rows of a reference image in front of the video's; behind them frames that were appended,
+    and latents in context."""
+    before, image = 0, arguments.get("reference_latent")
+    if image is not None and isinstance(facts, WanFacts) and facts.takes_reference:
+        _, rows, columns = facts.patch
+        before = (image.shape[-2] // rows) * (image.shape[-1] // columns)
+    appended = arguments.get("time_dim_concat")
+    behind = 0 if appended is None else rows_of(appended, facts.patch)
+    context = arguments.get("context_latents") or ()
+    return Around(before, behind + sum(rows_of(latent, facts.patch) for latent in context))
 
 
 def _shift_frames(options: Mapping[str, Any], frames: int) -> dict[str, Any]:
@@ -115,10 +146,12 @@ def _shift_frames(options: Mapping[str, Any], frames: int) -> dict[str, Any]:
     return {**options, "rope_options": rope}
 
 
-def _stream(args: Mapping[str, Any]) -> BlockStream:
+def stream(args: Mapping[str, Any]) -> BlockStream:
+    """What enters a block."""
     vec: Tensor = args["vec"]
     variant = vec.ndim, min(2, vec.shape[1])
-    return BlockStream(args["img"], modulation=partial(modulation_row, vec), variant=variant)
+    modulation = partial(modulation_row, vec)
+    return BlockStream(args["img"], *rows_around(args), modulation, variant)
 
 
 def modulation_row(vec: Tensor, row: int = 0) -> Tensor:
@@ -126,36 +159,45 @@ def modulation_row(vec: Tensor, row: int = 0) -> Tensor:
     return vec[row] if vec.ndim == 4 else vec[row : row + 1]
 
 
-def _with_tokens(args: Mapping[str, Any], tokens: Tensor) -> Arguments:
+def with_tokens(args: Mapping[str, Any], tokens: Tensor) -> Arguments:
+    """Arguments or answer with other tokens."""
     return {**args, "img": tokens}
 
 
-def _enter(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+def enter(args: Mapping[str, Any], gather: RowGather) -> Arguments:
     """Tokens, rotary table and modulation in one pass."""
     x, pe, vec = args["img"], args["pe"], args["vec"]
-    steps = _steps(vec)
-    listed = steps > 1 and gather.frames is None
+    beside = rows_around(args)
+    listed = _steps(vec) > 1 and gather.frames is None
     out, rotary, modulation = gather.ops.gather_rows(
-        flat(x), gather.rows, flat(pe), flat(vec) if listed else None,
-        divisor=gather.tokens // steps,
+        flat(x), gather.around(*beside), flat(pe), flat(vec) if listed else None,
+        divisor=_rows_a_step(vec, gather, beside),
     )  # fmt: skip
     for source, gathered in ((pe, rotary), (vec, modulation)):
         if gathered is not None:
             gather.keep(source, like(gathered, source))
-    return _take({**args, "img": like(out, x)}, gather)
+    return take({**args, "img": like(out, x)}, gather)
 
 
-def _take(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+def enter_each(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+    """The same for every block of a call, which share all but the tokens."""
+    rows = gather.around(*rows_around(args))
+    return take({**args, "img": gather.alone(args["img"], rows)}, gather)
+
+
+def take(args: Mapping[str, Any], gather: RowGather) -> Arguments:
+    """Rotary table and modulation."""
     pe, vec = args["pe"], args["vec"]
-    sides = {"pe": gather.take(pe)}
+    beside = rows_around(args)
+    sides = {"pe": gather.take(pe, *beside)}
     steps = _steps(vec)
     if steps > 1 and gather.frames is not None:
         chosen = gather.frames
         sides["vec"] = gather.once(vec, lambda: _frames(vec, chosen))
     elif steps > 1:
-        per_row = gather.tokens // steps
+        per_row, rows = _rows_a_step(vec, gather, beside), gather.around(*beside)
         # padding stays negative
-        sides["vec"] = gather.once(vec, lambda: gather.alone(vec, gather.rows // per_row))
+        sides["vec"] = gather.once(vec, lambda: gather.alone(vec, rows // per_row))
     return {**args, **sides}
 
 
@@ -164,12 +206,27 @@ def _steps(vec: Tensor) -> int:
     return vec.shape[1] if vec.ndim == 4 else 1
 
 
+def _rows_a_step(vec: Tensor, gather: RowGather, beside: tuple[int, int]) -> int:
+    """Rows that share a timestep. Where they do not come out even, the host gives the last one
+    fewer."""
+    return -(-(gather.tokens + sum(beside)) // _steps(vec))
+
+
 def _frames(x: Tensor, frames: Sequence[slice]) -> Tensor:
     parts = [x[:, part] for part in frames]
     # contiguous whatever the number of ranges: strides of their own would compile blocks again
     return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts, 1)
 
 
+BLOCKS = BlockRun(
+    hook="double_block",
+    stream=stream,
+    tokens=itemgetter("img"),
+    with_tokens=with_tokens,
+    take=take,
+    enter=enter,
+    keys=(KeySite(around=rows_around),),
+)
 WAN = Adapter(
     name="Wan",
     # the shipped model, in a room above this one
@@ -180,32 +237,19 @@ WAN = Adapter(
     module_prefix="comfy.ldm.wan.",
     positional=("context", "clip_fea", "time_dim_concat", "transformer_options"),
     timestep_scale=1000.0,
-    runs=(
-        BlockRun(
-            hook="double_block",
-            stream=_stream,
-            tokens=itemgetter("img"),
-            with_tokens=_with_tokens,
-            take=_take,
-            enter=_enter,
-            keys=(KeySite(),),
-        ),
-    ),
+    runs=(BLOCKS,),
     facts=_facts,
     layout=_layout,
     distance=_distance,
     decline=_decline,
+    around=around,
+    beside={
+        "reference_latent": "a reference image adds tokens before the video",
+        "context_latents": "in-context latents add tokens after the video",
+        "time_dim_concat": "extra frames are appended to the video",
+    },
     shift_frames=_shift_frames,
     declined={
-        "CausalWanModel": "its autoregressive sampler bypasses the block hooks",
-        "VaceWanModel": "VACE blocks add to the tokens between blocks",
-        "CameraWanModel": "the camera adapter needs a timestep layout that is not handled yet",
-        "WanModel_S2V": "audio is injected between blocks",
-        "HumoWanModel": "audio cross-attention needs all tokens in order",
-        "SCAILWanModel": "pose tokens follow the video tokens",
-        "SCAIL2WanModel": "pose tokens follow the video tokens",
-        "AnimateWanModel": "the face adapter works between blocks",
         "WanAnimate2Model": "self-attention runs frame by frame with its own keys and values",
-        "WanDancerModel": "music is injected between blocks",
     },
 )

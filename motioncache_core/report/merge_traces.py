@@ -27,7 +27,8 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
     for name in _BYTES:
         setattr(into, name, getattr(into, name) + getattr(trace, name))
     if into.grid is None:
-        for name in ("model", "distance", "grid", "chunks", "blocks", "row_work", "pair_work"):
+        told = ("model", "distance", "grid", "chunks", "blocks", "row_work", "pair_work", "beside")
+        for name in told:
             setattr(into, name, getattr(trace, name))
     into.decline(trace.reason)
     into.declined_calls += trace.declined_calls

@@ -41,16 +41,19 @@ class RunSummary:
             self._reused |= call.kind in (PARTIAL, REUSE)
             if call.note:
                 self.notes[call.note] += 1
-            tokens = call.window or trace.tokens
-            whole = tokens, tokens * tokens
-            needed = (call.needed, call.needed_pairs) if call.needed else whole
-            pairs = call.pairs if call.needed else call.computed * trace.tokens
+            # text and sound are computed with whatever is
+            rows = (call.window or trace.tokens) + call.around
+            computed = call.computed + (call.around if call.blocks else 0)
+            whole = rows, rows * rows
+            needed = (call.needed + call.around, call.needed_pairs) if call.needed else whole
+            pairs = call.pairs if call.needed else computed * rows
             # the clip may not have been known yet when a call was declined
-            done = whole if call.kind == "declined" else (call.computed, pairs)
-            work, alone = (call.rows * self._macs(*part) for part in (done, needed))
+            done = whole if call.kind == "declined" else (computed, pairs)
+            beside = self._beside(*whole)
+            work, alone = (call.rows * (self._macs(*part) + beside) for part in (done, needed))
             self._rows += call.rows * needed[0]
             self._rows_done += call.rows * done[0]
-            self._whole += call.rows * self._macs(*whole)
+            self._whole += call.rows * (self._macs(*whole) + beside)
             self._work += alone
             self._work_done += work
             if call.kind in (PARTIAL, REUSE):
@@ -61,6 +64,10 @@ class RunSummary:
     def _macs(self, rows: int, pairs: int) -> int:
         # linear layers grow with the rows, self-attention with the query-key pairs
         return rows * self.trace.row_work + pairs * self.trace.pair_work
+
+    def _beside(self, rows: int, pairs: int) -> int:
+        each_row, each_pair = self.trace.beside
+        return rows * each_row + pairs * each_pair
 
     @cached_property
     def kinds(self) -> Counter[str]:

@@ -50,6 +50,8 @@ class CallRecord:
         needed: token rows the call computes when nothing is reused; 0 stands for the whole clip.
         pairs, needed_pairs: query-key pairs of a block's self-attention, alike.
         window: token rows of the model's input; 0 stands for the whole clip.
+        around: rows besides those of the video, text and sound for instance, which go through the
+            blocks whenever a block runs.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class CallRecord:
     pairs: int = 0
     needed_pairs: int = 0
     window: int = 0
+    around: int = 0
 
 
 @dataclass(slots=True)
@@ -133,6 +136,7 @@ class Trace:
         remarks: what else the user may want to change.
         row_work, pair_work: multiply-accumulates of a block for one token row, and for one
             query-key pair.
+        beside: the same of what runs beside a block on all rows, whatever is computed.
         part: what the run sampled of the model's noise schedule, where known.
         windows: context windows that the host cut the clip into.
         preset: its name; None where the settings were given one by one.
@@ -150,6 +154,7 @@ class Trace:
     blocks: int = 0
     row_work: int = 0
     pair_work: int = 0
+    beside: tuple[int, int] = (0, 0)
     preset: str | None = None
     why: list[str] = field(default_factory=list)
     reason: str = ""

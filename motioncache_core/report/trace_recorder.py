@@ -45,16 +45,24 @@ class TraceRecorder:
         self.trace.resets[code] += 1
 
     def model(
-        self, name: str, distance: str, advice: str | None, blocks: int, work: tuple[int, int]
+        self,
+        name: str,
+        distance: str,
+        advice: str | None,
+        blocks: int,
+        work: tuple[int, int],
+        beside: tuple[int, int] = (0, 0),
     ) -> None:
         """What is sampled.
 
         Args:
             work: multiply-accumulates of a block for a token row and for a query-key pair.
+            beside: the same of what runs beside a block on all rows, whatever is computed.
         """
         trace = self.trace
         trace.model, trace.distance, trace.blocks = name, distance, blocks
         trace.row_work, trace.pair_work = work
+        trace.beside = beside
         trace.advise(advice)
 
     def clip(self, layout: TokenLayout) -> None:

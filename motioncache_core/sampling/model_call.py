@@ -36,6 +36,9 @@ class ModelCall:
             network that may need all of them.
         partial_note: what is said of the call where only some tokens are computed.
         behind: what other nodes' code is called that stands between us and the network.
+        part: which part of the clip is sampled, where they are sampled one behind the other; what
+            is kept of one does not serve the next.
+        whole: why the call has to be computed as a whole and remembers nothing, where that is so.
     """
 
     network: object
@@ -50,6 +53,8 @@ class ModelCall:
     foreign: Reason | None = None
     partial_note: str = ""
     behind: tuple[str, ...] = ()
+    part: Hashable = None
+    whole: Reason | None = None
 
     @property
     def causal(self) -> bool:

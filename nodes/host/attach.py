@@ -29,7 +29,7 @@ from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.report.report_text import gain, line, on_node, progress
 from ...motioncache_core.report.shown_run import mark_of
 from ...motioncache_core.sampling.setting_effects import changed_in_vain
-from . import answers
+from . import answers, model_entry, own_cache
 from .compiled import (
     COMPILE_ARGUMENTS,
     COMPILE_KEY,
@@ -95,6 +95,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, model_entry.evaluate)
     clone.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, KEY, evaluate)
     return clone
 
@@ -131,6 +132,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
+    if own_cache.keeps_own_cache(guider.model_patcher, sampler):
+        chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy
@@ -218,6 +221,9 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         untouched: Tensor = executor(x, timestep, *args, **kwargs)
         return untouched
     network = executor.class_obj
+    if model_entry.entered_here(network, options):
+        inside: Tensor = executor(x, timestep, *args, **kwargs)
+        return inside
     adapter = known_adapter(network)
     forcing: ForcingCall | None = options.get(FORCING)
     if forcing is not None and adapter is not None:
@@ -231,23 +237,13 @@ def evaluate(executor: Any, x: Tensor, timestep: Tensor, *args: Any, **kwargs: A
         return result
 
     names = () if adapter is None else adapter.positional
+    foreign = None if adapter is None else foreign_code(adapter, network, options)
     arguments = {**dict(zip(names, args, strict=False)), **kwargs}
-    velocity = session.evaluate(
-        ModelCall(
-            network,
-            run,
-            x,
-            timestep,
-            passes,
-            options,
-            arguments,
-            forcing,
-            window_of(options),
-            foreign_code(adapter, network, options),
-            note_of_partial(options),
-            behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
-        )  # fmt: skip
-    )
+    call = ModelCall(
+        network, run, x, timestep, passes, options, arguments, forcing, window_of(options),
+        foreign, note_of_partial(options), behind(options, WrappersMP.DIFFUSION_MODEL, KEY),
+    )  # fmt: skip
+    velocity = session.evaluate(call)
     return velocity if forcing is None else _as_seen_by_host(velocity, forcing)
 
 

@@ -33,9 +33,10 @@ def adapter_of(model: Any) -> tuple[Adapter | None, Reason | None]:
         # another clone may have been sampled with another class, which goes when this one is loaded
         kind = model.get_model_object(_CLASS)
     try:
-        return find_adapter_of_class(kind)
+        adapter, why = find_adapter_of_class(kind)
     except UnsupportedModelError:
         return None, because("model_unknown", name=kind.__name__)
+    return adapter, why or adapter.unfit(network)
 
 
 def known_adapter(network: Any) -> Adapter | None:
@@ -54,17 +55,20 @@ def why_no_tokens(
     Args:
         sigmas: noise levels of the run, with the one it ends at.
     """
-    if noise.ndim != 5:
+    adapter, why = adapter_of(guider.model_patcher)
+    packed = adapter is not None and why is None and adapter.packed
+    if noise.ndim != (3 if packed else 5):
         return because("no_video", shape=tuple(noise.shape))
     if len(sigmas) > 1 and float(sigmas[0]) < float(sigmas[-1]):
         return because("noise_rises")
-    adapter, why = adapter_of(guider.model_patcher)
     if adapter is None or why is not None:
         return why
+    if packed and model_options.get("context_handler") is not None:
+        return because("windows_unknown", kind="over video and sound together")
     patches = model_options.get("transformer_options", {}).get("patches", {})
-    for name in (*(run.hook for run in adapter.runs), "attn1_patch", "attn2_patch"):
-        if patches.get(name):
-            return because("block_patch", name=name)
+    patched = adapter.patched(patches)
+    if patched is not None:
+        return patched
     foreign = foreign_before(
         guider.model_patcher, adapter, model_options.get("transformer_options", {})
     )

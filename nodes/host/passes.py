@@ -28,8 +28,9 @@ _REPLACED = ("patches_replace", "patches")
 _HOSTS = frozenset((
     *_REPLACED, OVERRIDE, "cond_or_uncond", "uuids", "sigmas", "sample_sigmas", "wrappers",
     "callbacks", "block", "block_index", "block_type", "total_blocks", "transformer_index",
-    "grid_sizes", "img_slice", "original_shape", "activations_shape", "reference_image_num_tokens",
-    "rope_options", "context_window", "multigpu_thread_device", "prefetch_dynamic_vbars", "running_net_type",
+    "grid_sizes", "img_slice", "original_shape", "activations_shape", "rope_options",
+    "reference_image_num_tokens", "context_window", "multigpu_thread_device",
+    "prefetch_dynamic_vbars", "running_net_type",
 ))  # fmt: skip
 _PACK = Path(__file__).resolve().parents[2]
 # frames of these are the same for all

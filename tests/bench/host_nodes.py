@@ -19,7 +19,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,12 @@ class Sweep:
     def sockets(self) -> dict[str, Any]:
         """What can be connected."""
         latent = {"samples": self.host.latent()}
-        return {"MODEL": self.pack.wan(1), "CONDITIONING": self._texts[0], "LATENT": latent}
+        return {
+            "MODEL": self.pack.wan(1),
+            "CONDITIONING": self._texts[0],
+            "LATENT": latent,
+            "LATENT_OPERATION": lambda latent, **_: 1.05 * latent,
+        }
 
     def put(self, name: str, arguments: Mapping[str, Any], model: Any) -> Any:
         """The model behind a node."""
@@ -212,21 +217,21 @@ def _brief(error: Exception) -> str:
     return line[:160]
 
 
-def swept(sweep: Sweep, names: Iterable[str], infos: Mapping[str, Any]) -> dict[str, Any]:
-    """What was found of these nodes."""
-    found: dict[str, Any] = {}
+def swept(
+    sweep: Sweep, names: Iterable[str], infos: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was found of these nodes, one by one."""
     sockets = sweep.sockets()
     for name in names:
         arguments, missing = arguments_of(name, infos[name], sockets)
         if name in LEFT_OUT:
-            found[name] = {"skipped": LEFT_OUT[name]}
+            found: dict[str, Any] = {"skipped": LEFT_OUT[name]}
         elif missing is not None:
-            found[name] = {"skipped": f"needs {missing}"}
+            found = {"skipped": f"needs {missing}"}
         else:
-            found[name] = sweep.measure(name, arguments)
-        said = found[name].get("skipped") or ("kept" if kept(found[name]) else found[name])
-        print(f"{name}: {said}", flush=True)
-    return found
+            found = sweep.measure(name, arguments)
+        print(f"{name}: {found.get('skipped') or ('kept' if kept(found) else found)}", flush=True)
+        yield name, found
 
 
 def arguments() -> argparse.Namespace:
@@ -252,20 +257,21 @@ def main() -> None:
     if args.list:
         print("\n".join(names))
         return
-    with torch.inference_mode():
-        errors = {p: distance(sweep.plain(p), sweep.plain("none")) for p in PRESETS}
-        found = swept(sweep, chosen, infos)
-    before = {}
+    nodes = {}
     if args.add and args.json.exists():
-        before = json.loads(args.json.read_text(encoding="utf-8"))["nodes"]
-    save(args.json, {
-        "command": "COMFYUI_PATH=<checkout> <ComfyUI's python> tests/bench/host_nodes.py",
-        "environment": environment(),
-        "comfyui": sweep.version,
-        "steps": STEPS,
-        "plain": errors,
-        "nodes": dict(sorted({**before, **found}.items())),
-    })  # fmt: skip
+        nodes = json.loads(args.json.read_text(encoding="utf-8"))["nodes"]
+    with torch.inference_mode():
+        data = {
+            "command": "COMFYUI_PATH=<checkout> <ComfyUI's python> tests/bench/host_nodes.py",
+            "environment": environment(),
+            "comfyui": sweep.version,
+            "steps": STEPS,
+            "plain": {p: distance(sweep.plain(p), sweep.plain("none")) for p in PRESETS},
+        }
+        for name, found in swept(sweep, chosen, infos):
+            nodes[name] = found
+            # a run that is stopped keeps what it has
+            save(args.json, {**data, "nodes": dict(sorted(nodes.items()))})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import Any
 NOTHING = 1e-5
 # by how much an effect may differ, as a share of it, and beside that in errors of a plain run
 ROOM, ERRORS = 0.25, 4.0
+# nodes with the same numbers that are named in one row
+_FEW = 3
 
 
 def alike(effect: float, cached: float, error: float) -> bool:
@@ -46,6 +48,7 @@ def kept(node: Mapping[str, Any], plain: Mapping[str, float] | None = None) -> b
 def host_nodes_table(data: Mapping[str, Any]) -> str:
     """Distances with and without each node, uncached and cached."""
     presets, rows = list(data["plain"]), []
+    groups = defaultdict[tuple[str, ...], list[str]](list)
     same, others, raised, skipped = [], [], [], defaultdict[str, list[str]](list)
     for name, node in data["nodes"].items():
         if "skipped" in node:
@@ -56,10 +59,15 @@ def host_nodes_table(data: Mapping[str, Any]) -> str:
         elif node["effect"] < NOTHING and kept(node, data["plain"]):
             same.append(name)
         else:
-            cells = [_cell(node, preset, data["plain"][preset]) for preset in presets]
-            rows.append(f"| {name} | {node['effect']:.1%} | {' | '.join(cells)} |")
+            cells = (_cell(node, preset, data["plain"][preset]) for preset in presets)
+            groups[(f"{node['effect']:.6f}", *cells)].append(name)
             raised += [name] * (not kept(node, data["plain"]))
-    measured = len(rows) + len(same)
+    for told, names in groups.items():
+        # merges for other models do the same to this one
+        more = f" and {len(names) - 1} alike" if len(names) > _FEW else ""
+        named = names[0] + more if more else ", ".join(names)
+        rows.append(f"| {named} | {float(told[0]):.1%} | {' | '.join(told[1:])} |")
+    measured = sum(map(len, groups.values())) + len(same)
     note = [
         f"{measured} nodes of ComfyUI {data['comfyui']} that take a MODEL and give one, on a small "
         f"Wan with random weights, {data['steps']} Euler steps, "
@@ -69,6 +77,9 @@ def host_nodes_table(data: Mapping[str, Any]) -> str:
         + (f", but for {', '.join(raised)}." if raised else "."),
         f"A plain cached run is {_errors(data['plain'])} from the uncached one.",
     ]
+    for names in groups.values():
+        if len(names) > _FEW:
+            note.append(f"Alike: {', '.join(names)}.")
     if same:
         note.append(f"Without an effect on a Wan, and none cached: {', '.join(same)}.")
     if others:

@@ -92,6 +92,9 @@ def test_the_page_tells_of_every_node(table):
     nodes = {
         "Good": measured(0.4),
         "Nothing": measured(0.0),
+        "A": measured(0.2),
+        "B": measured(0.2),
+        **{f"M{i}": measured(0.7) for i in range(5)},
         "Lost": measured(0.4, motion=lost),
         "Cache": measured(0.4, quality=conflict, motion=conflict),
         "File": {"skipped": "needs a file"},
@@ -113,4 +116,6 @@ def test_the_page_tells_of_every_node(table):
     assert "Refused, as a second cache: Cache." in words
     assert "Not run, as it needs a file: File." in words
     assert "does not run on a Wan by itself: Alone." in words
+    assert "| A, B | 20.0% | 20.0% / 20.0% | 20.0% / 20.0% |" in words
+    assert "| M0 and 4 alike | 70.0% |" in words and "Alike: M0, M1, M2, M3, M4." in words
     assert words.startswith("| node | uncached | quality | motion |")

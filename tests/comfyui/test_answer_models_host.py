@@ -1,6 +1,5 @@
 """Whole evaluations foretold on models of other kinds, with random weights, in the real ComfyUI: an
-image model that predicts noise, packed video and sound, a network without wrappers of its own, and
-one that keeps what earlier calls have left in it."""
+image model that predicts noise, packed video and sound, a network without wrappers of its own."""
 
 import json
 from dataclasses import replace
@@ -12,7 +11,6 @@ from motioncache_pack.tests.support.answer_runs import (
     Scene,
     nothing_left,  # noqa: F401
     patch,
-    same,
     squared,
     unchanged,
     watch,
@@ -165,22 +163,3 @@ def test_report_and_map(pack, kind):
     for view in ("motion", "updates"):
         (maps,) = pack.execute("MotionCacheMotionMap", handle, {}, view, -1, "magma", 0.5)
         assert len(maps) == handle.latest.grid[0]
-
-
-def test_a_model_that_keeps_its_own_memory_is_left_alone(pack):
-    """The causal Wan with its sampler: a call that is left out would be missed by later ones."""
-    metadata = {"config": json.dumps({"transformer": {"causal_ar": True}})}
-    host = pack.host
-    model = host.sd.load_diffusion_model_state_dict(dict(small_weights()), metadata=metadata)
-    assert type(model.model.diffusion_model).__name__ == "CausalWanModel"
-    scene = Scene(pack, model, host.text(1), host.text(2), host.latent(frames=4), cfg=1.0, steps=10)
-    sampler = host.samplers.ksampler("ar_video", {"num_frame_per_block": 2})
-
-    def run(model):
-        return scene.through(model, sampler)
-
-    wanted = run(model)
-    for preset in ("balanced", "motion"):
-        patched, handle = patch(pack, model, preset)
-        assert same(run(patched), wanted)
-        assert code_of(handle.latest.reason) == "sampler_unknown"

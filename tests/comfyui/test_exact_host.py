@@ -172,28 +172,3 @@ def test_reuse_runs_no_block(host, monkeypatch):
             hook.remove()
     assert len(calls) == 3
     assert [c.blocks for c in run.trace.calls()] == [3, 0]
-
-
-EXTRAS = {
-    "reference_latent": ({"in_dim_ref_conv": 16}, lambda: torch.randn(1, 16, SIDE, SIDE)),
-    "context_latents": ({}, lambda: [torch.randn(1, 16, 1, SIDE, SIDE)]),
-    "time_dim_concat": ({}, lambda: torch.randn(1, 16, 1, SIDE, SIDE)),
-}
-
-
-@pytest.mark.parametrize("name", EXTRAS)
-def test_calls_with_tokens_beside_the_video_pass_through(host, name, comfy_version):
-    if name == "context_latents" and comfy_version < (0, 23):
-        pytest.skip("this ComfyUI has no context_latents")
-    sizes, value = EXTRAS[name]
-    model = wan(**sizes)
-    x, t, text, _ = inputs("t2v", 0)
-    extra = {name: value()}
-    run = Run(model)
-    got = run.call(x, t, text, **extra)
-    assert torch.equal(got, model(x, t, text, **extra))
-    # the argument does what it is declined for
-    assert not torch.allclose(got, model(x, t, text), atol=1e-3)
-    assert name in run.trace.reason
-    assert run.kinds == []
-    assert len(run.trace.declined_calls) == 1

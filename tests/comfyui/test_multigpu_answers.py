@@ -27,7 +27,7 @@ def computed(monkeypatch):
 
     def watched(self, call):
         def run():
-            seen.update((id(call.network), key[0]) for key in call.passes)
+            seen.update((id(call.network), key.prompt[0]) for key in call.passes)
             return call_run()
 
         call_run = call.run

@@ -46,7 +46,8 @@ def served(monkeypatch):
     seen, evaluate = {}, DeviceSessions.evaluate
 
     def watched(self, call):
-        seen.setdefault(call.options.get(THREAD_DEVICE), set()).update(b[0] for b in call.branches)
+        prompts = {b.prompt[0] for b in call.branches}
+        seen.setdefault(call.options.get(THREAD_DEVICE), set()).update(prompts)
         return evaluate(self, call)
 
     monkeypatch.setattr(DeviceSessions, "evaluate", watched)
@@ -111,7 +112,8 @@ def test_an_error_on_one_device_leaves_nothing(pack, split, kept, device):  # no
 
     def stop(*_):
         calls.append(1)
-        if len(calls) == 3 * LAYERS:
+        # a call that fails with the cache's hooks is made once more without
+        if len(calls) >= 3 * LAYERS:
             raise RuntimeError("stop")
 
     hook = broken.model.diffusion_model.blocks[-1].register_forward_hook(stop)

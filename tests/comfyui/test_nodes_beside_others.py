@@ -36,7 +36,7 @@ def test_easycache_behind(pack):  # noqa: F811
     patched, handle = pack.patch(pack.wan())
     calls = []
     hook = patched.model.diffusion_model.register_forward_hook(lambda *_: calls.append(1))
-    with pytest.raises(ConflictError, match=r"EasyCache.*Remove one of them"):
+    with pytest.raises(ConflictError, match=r"LazyCache.*of them: LazyCache or MotionCache"):
         pack.sample(easycache(patched, "LazyCacheNode"))
     assert calls == []
     assert handle.latest is None

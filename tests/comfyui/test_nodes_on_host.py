@@ -12,7 +12,8 @@ pytestmark = pytest.mark.comfy
 MODULES = (
     "life_cycle", "faults", "conflicts", "answers", "sampling", "chaining", "compiled",
     "forcing_sampler", "forcing_cached", "forcing_errors", "calibrate",
-    "answer_graphs", "answer_calls", "bad_input", "shown_run", "states",
+    "answer_graphs", "answer_calls", "bad_input", "shown_run", "states", "second_passes",
+    "foreign",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What other nodes ask a model for beside the two prompts, in the real ComfyUI."""
+"""ComfyUI's own nodes that ask a model for more than the two prompts."""
 
 import importlib
 
@@ -13,7 +13,6 @@ from motioncache_pack.tests.support.node_runs import (  # noqa: F401
 )
 from motioncache_pack.tests.support.second_passes import (
     PRESETS,
-    SECOND_PASSES,
     error_of,
     plain_errors,
 )
@@ -33,7 +32,7 @@ def skip_layer_of_one_prompt(host, model):
     return node.execute(model, 0.0, 1.0, "1", "").result[0]
 
 
-PASSES = [*SECOND_PASSES, skip_layer_guidance, skip_layer_of_one_prompt]
+PASSES = [skip_layer_guidance, skip_layer_of_one_prompt]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def test_a_second_pass_costs_no_more_than_the_first_one(pack, plain, put, preset
     assert "." in marks(trace)
 
 
-@pytest.mark.parametrize("put", [skip_layer_guidance, skip_layer_of_one_prompt])
+@pytest.mark.parametrize("put", PASSES, ids=lambda put: put.__name__)
 def test_answers_that_are_compared_are_whole(pack, put):
     _, trace = error_of(pack, small(pack), put, "motion")
     (lost,) = trace.remarks

@@ -114,9 +114,9 @@ def test_what_cannot_be_measured_is_told_why():
     options = {"context_window": object()}
     with pytest.raises(UnsupportedModelError, match="context windows"):
         call(recorder, network, clip(1), 0.9, options=options)
-    vace = class_named("comfy.ldm.wan.model", "VaceWanModel")()
-    with pytest.raises(UnsupportedModelError, match="VaceWanModel is not known block by block"):
-        call(recorder, vace, clip(1), 0.9)
+    unchecked = class_named("comfy.ldm.wan.model", "WanModel_X")()
+    with pytest.raises(UnsupportedModelError, match="WanModel_X is not known block by block"):
+        call(recorder, unchecked, clip(1), 0.9)
 
 
 def recorded(scene, steps, seed):

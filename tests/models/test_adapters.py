@@ -56,9 +56,6 @@ def test_declined_variants_pass_through_with_the_reason():
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ({"reference_latent": torch.ones(1)}, "reference image adds tokens before the video"),
-        ({"context_latents": torch.ones(1)}, "in-context latents add tokens after the video"),
-        ({"time_dim_concat": torch.ones(1)}, "extra frames are appended"),
         ({"options": {"ar_state": {}}}, "autoregressive sampler"),
         ({"options": {"context_window": object()}}, "context windows"),
         ({"options": {"patches": {"double_block": [print]}}}, "patches every block (double_block)"),

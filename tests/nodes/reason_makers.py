@@ -26,8 +26,10 @@ from motioncache_pack.tests.engine.test_answer_threads import (
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
+from motioncache_pack.tests.nodes.reason_makers_causal import CAUSAL
+from motioncache_pack.tests.nodes.reason_makers_forcing import FORCING
 from motioncache_pack.tests.nodes.test_compiled import both
-from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, vace
+from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, unchecked
 from motioncache_pack.tests.nodes.test_raylight import shared
 from motioncache_pack.tests.support.toy_models import DoublingNet
 
@@ -38,12 +40,12 @@ def by_node(pack, **settings):
     return pack.cached(**how, settings=settings)[1]
 
 
-def by_call(arguments=None, options=None, rows=1, branches=("cond",)):
-    """The trace of a session that was called once, with something beside the video."""
+def by_call(options=None, rows=1, branches=("cond",)):
+    """The trace of a session that was called once."""
     run = Run(small_wan())
     text = torch.randn(rows, TEXT_TOKENS, TEXT_DIM)
     x = torch.randn(rows, 16, 3, 4, 4)
-    run.call(x, 900, text, branches, options or {}, **(arguments or {}))
+    run.call(x, 900, text, branches, options or {})
     run.session.close()
     return run.trace
 
@@ -226,7 +228,7 @@ MAKERS = {
         "off": lambda pack, _: by_preset(pack, "off"),
         "few_steps": lambda pack, _: by_node(pack, steps=6),
         "threshold_zero": lambda pack, _: by_node(pack, reuse_threshold=0.0),
-        "tokens_unknown": lambda pack, _: by_preset(pack, "motion", vace(pack)),
+        "tokens_unknown": lambda pack, _: by_preset(pack, "motion", unchecked(pack)),
         "budget_spent": lambda pack, _: by_node(
             pack, steps=20, warmup_steps=5, policy="step", compute_budget=0.2
         ),
@@ -263,7 +265,8 @@ MAKERS = {
         "network_changed": two_networks,
         "out_of_memory": exhausted,
         "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
-        "extra_tokens": lambda *_: by_call({"reference_latent": torch.zeros(1)}),
+        **FORCING,
+        **CAUSAL,
         "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
         "not_called": lambda *_: by_engine({}, branches=()),
         "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
@@ -284,7 +287,7 @@ MAKERS = {
 # why tokens cannot be told apart, told as a part of what is done instead
 INSIDE = {
     "model_unknown": lambda pack, _: by_preset(pack, "paper", pack.host.patcher(OtherNetwork())),
-    "model_variant": lambda pack, _: by_preset(pack, "motion", vace(pack)),
+    "model_variant": lambda pack, _: by_preset(pack, "motion", unchecked(pack)),
     "no_video": an_image,
     "control_net": lambda pack, _: controlled(pack)[1].latest,
     "block_patch": patched_blocks,

@@ -198,7 +198,7 @@ def test_one_patched_model_in_two_graphs(pack, unhurt):
     for _ in range(2):
         assert torch.equal(pack.sample(patched), alone[0])
         assert torch.equal(pack.sample(other, latent=latent), alone[1])
-    assert [run.grid[0] for run in handle.runs] == [3, 2, 3, 2]
+    assert [run.grid[0] for run in list(handle.runs)[-4:]] == [3, 2, 3, 2]
     alone.clear()
 
 

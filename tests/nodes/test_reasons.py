@@ -20,11 +20,12 @@ from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes import reason_makers
 from motioncache_pack.tests.nodes.reason_makers_beside import BESIDE
+from motioncache_pack.tests.nodes.reason_makers_foreign import FOREIGN, INSIDE_FOREIGN, INSIDE_RUN
 from motioncache_pack.tests.nodes.reason_makers_states import INSIDE_STATES, STATES
 from motioncache_pack.tests.support.node_runs import foretold
 
-MAKERS = {**reason_makers.MAKERS, **STATES}
-INSIDE = {**reason_makers.INSIDE, **INSIDE_STATES}
+MAKERS = {**reason_makers.MAKERS, **STATES, **FOREIGN}
+INSIDE = {**reason_makers.INSIDE, **INSIDE_STATES, **INSIDE_FOREIGN}
 
 # what a sentence's second part may begin with
 VERBS = {
@@ -42,7 +43,7 @@ def inference():
 
 
 def test_every_reason_has_a_maker():
-    made = [code for makers in (*ALL.values(), INSIDE) for code in makers]
+    made = [code for makers in (*ALL.values(), INSIDE, INSIDE_RUN) for code in makers]
     assert sorted(made) == sorted(REASONS)
 
 
@@ -78,6 +79,14 @@ def test_runs_tell_why_their_tokens_are_unknown(pack, monkeypatch, code):
     assert f"Note: {why}" in text(trace)
     (told,) = [r for r in json.loads(as_json(trace))["reasons"] if r["sentence"] == why]
     assert told == {"code": "tokens_unknown", "sentence": why, "calls": 0}
+
+
+@pytest.mark.parametrize("code", INSIDE_RUN)
+def test_runs_tell_why_their_tokens_are_lost(pack, monkeypatch, code):
+    trace, template = INSIDE_RUN[code](pack, monkeypatch), REASONS[code]
+    (why,) = [remark for remark in trace.remarks if code_of(remark) == "tokens_lost"]
+    assert template.happened in why and f"Note: {why}" in text(trace)
+    assert why.endswith(template.action[0].lower() + template.action[1:])
 
 
 def test_every_reason_says_what_to_do():

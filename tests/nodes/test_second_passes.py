@@ -1,20 +1,24 @@
-"""What other nodes ask a model for beside the two prompts is foretold from its own answers, and told
-apart from them in every engine."""
+"""What other nodes ask a model for beside the two prompts is foretold from its own answers, and
+told apart from theirs in every engine."""
 
 from dataclasses import replace
 
 import pytest
 from motioncache_pack.motioncache_core.common.reasons import code_of
+from motioncache_pack.tests.nodes.test_forcing_cached import ANSWERS
 from motioncache_pack.tests.support.answer_runs import STEPS, small, squared
+from motioncache_pack.tests.support.forcing_runs import by_host, clip, wan
 from motioncache_pack.tests.support.node_runs import marks
 from motioncache_pack.tests.support.second_passes import (
     PRESETS,
     SECOND_PASSES,
     error_of,
     frame_runs,
+    mirrored,
     moving_tiles,
     one_by_one,
     plain_errors,
+    skip_layer,
     tiles,
 )
 
@@ -53,3 +57,19 @@ def test_passes_that_cannot_be_told_apart_are_computed(pack, preset):
     error, trace = error_of(pack, small(pack), moving_tiles, preset)
     assert error < 1e-9 and code_of(trace.remarks[-1]) == "passes_alike"
     assert len(trace.evaluations) == STEPS
+
+
+@pytest.mark.parametrize("settings", [{}, ANSWERS], ids=["motion", "answer"])
+@pytest.mark.parametrize("put", [skip_layer, mirrored], ids=lambda put: put.__name__)
+def test_a_second_pass_of_chunks_costs_no_more_than_the_first_one(pack, put, settings):
+    noise, options = clip(9), {"chunk_delay": 3, "attention": "bidirectional"}
+    errors = []
+    for change in (lambda host, model: model, put):
+        model = change(pack.host, wan(pack))
+        wanted = by_host(pack, model, noise, options, steps=STEPS)
+        patched, handle = pack.patch(model, **settings)
+        error = squared(by_host(pack, patched, noise, options, steps=STEPS), wanted)
+        errors.append((error, len(handle.latest.evaluations)))
+        assert not handle.latest.reason
+    (plain, before), (error, after) = errors
+    assert before == after and 0 < error < 1.5 * plain

@@ -1,130 +1,25 @@
-"""Every family of the contract test: a small network, its calls, and what they must answer.
-
-The oracle here shares no code with the engine or the adapters: all rows go through all blocks, and
-the keys and values of video rows that are not active are swapped for the stored ones.
-"""
+"""Every family of the contract test: a small network and its calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from motioncache_pack.motioncache_core.models.adapter import Adapter
+from motioncache_pack.motioncache_core.models.hunyuan_video import HUNYUAN_VIDEO
+from motioncache_pack.motioncache_core.models.kandinsky import KANDINSKY
+from motioncache_pack.motioncache_core.models.minimax import MINIMAX_H3
+from motioncache_pack.motioncache_core.models.mochi import MOCHI
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
+from motioncache_pack.tests.support import toy_hidden, toy_hunyuan, toy_kandinsky, toy_minimax
+from motioncache_pack.tests.support.family import Call, Family
+from motioncache_pack.tests.support.ltx_families import LTX_FAMILIES
 from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
+from motioncache_pack.tests.support.wan_families import WAN_VARIANTS
 from torch import Tensor
 
 SIZE = (3, 6, 8)
-
-
-@dataclass(frozen=True)
-class Call:
-    """Arguments of one model call."""
-
-    x: Any
-    t: Tensor
-    context: Tensor
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, network: Any, options: dict[str, Any]) -> Any:
-        return network(self.x, self.t, self.context, transformer_options=options, **self.more)
-
-
-@dataclass(frozen=True)
-class Family:
-    """One network in one kind of call.
-
-    Attributes:
-        tokens: video rows.
-        call: arguments of step `i`, of one of two prompts.
-        hooks: keys of all blocks, in the order in which they are called.
-        video_in: the video rows of the tokens that enter, or leave, a block of this kind.
-        video_keys: the video rows of the keys of its attention, as a view in the host's form.
-        sites: the attention calls of a block, from 1, whose keys hold video rows.
-    """
-
-    adapter: Adapter
-    network: Any
-    tokens: int
-    call: Callable[[int, int], Call]
-    hooks: tuple[tuple[str, int], ...]
-    video_in: Callable[[str, Tensor, Call], Tensor]
-    video_keys: Callable[[Tensor, Call], Tensor]
-    sites: tuple[int, ...] = (1,)
-
-    def video(self, out: Any) -> Tensor:
-        """The video in the network's answer."""
-        return out if isinstance(out, Tensor) else out[0]
-
-
-class Oracle:
-    """The cache of one prompt, kept apart from the engine's.
-
-    Args:
-        forecast: carry keys and values on, for one call behind two of all rows, at equal steps.
-    """
-
-    def __init__(self, family: Family, forecast: bool = False) -> None:
-        self.family, self.forecast = family, forecast
-        self.store: dict[tuple[Any, ...], list[Tensor]] = {}
-        self.residual: Tensor | None = None
-
-    def call(self, call: Call, rows: Sequence[int]) -> Any:
-        """The network's answer when only these video rows are computed."""
-        family, active = self.family, list(rows)
-        entered: list[Tensor] = []
-        running: list[Any] = [None, 0]
-
-        def attention(func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
-            running[1] += 1
-            if running[0] is not None and running[1] in family.sites:
-                k, v = k.clone(), v.clone()
-                for name, fresh in (("k", k), ("v", v)):
-                    self._mix((*running, name), family.video_keys(fresh, call), active)
-            return func(q, k, v, *args, **kwargs)
-
-        def patch(key: tuple[str, int]) -> Callable[..., Any]:
-            def patched(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-                running[:] = [key, 0]
-                if key == family.hooks[0]:
-                    entered.append(family.video_in(key[0], args["img"], call).clone())
-                out = extra["original_block"](args)
-                running[0] = None
-                if key == family.hooks[-1]:
-                    out = {**out, "img": self._answer(key[0], entered[0], out["img"], call, active)}
-                return out
-
-            return patched
-
-        options = {
-            "patches_replace": {"dit": {key: patch(key) for key in family.hooks}},
-            "optimized_attention_override": attention,
-        }
-        return call.run(family.network, options)
-
-    def _answer(self, hook: str, x: Tensor, y: Tensor, call: Call, active: list[int]) -> Tensor:
-        y = y.clone()
-        video = self.family.video_in(hook, y, call)
-        fresh = video - x
-        if self.residual is None:
-            self.residual = fresh.clone()
-        self.residual[:, active] = fresh[:, active]
-        answer = x + self.residual
-        answer[:, active] = video[:, active]
-        video.copy_(answer)
-        return y
-
-    def _mix(self, key: tuple[Any, ...], fresh: Tensor, active: list[int]) -> None:
-        """Rows that are not active are overwritten, in place, with what was stored."""
-        before = self.store.setdefault(key, [fresh.clone()])
-        kept = 2 * before[-1] - before[-2] if self.forecast and len(before) > 2 else before[-1]
-        kept = kept.clone()
-        kept[:, active] = fresh[:, active]
-        fresh.copy_(kept)
-        before.append(kept)
 
 
 def _wan(name: str) -> Family:
@@ -164,12 +59,151 @@ def _toy(double: int, single: int, text: int = 5, masked: bool = False) -> Famil
     return Family(TOY, network, tokens, call, tuple(hooks), video_in, video_keys)
 
 
+def _hunyuan(
+    double: int = 2,
+    single: int = 2,
+    text: int = 5,
+    *,
+    masked: bool = False,
+    replaced: bool = False,
+    reference: bool = False,
+    batch: int = 1,
+) -> Family:
+    """`replaced`: the first frame is the given image; `reference`: an image in front of it."""
+    network = toy_hunyuan.HunyuanVideo(double, single)
+    frame = SIZE[1] * SIZE[2] // 4
+    before = frame * (replaced + reference)
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, toy_hunyuan.CHANNELS, *SIZE, generator=rng)
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(batch, text, toy_hunyuan.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if masked:
+            more["attention_mask"] = (torch.arange(text)[None] < text - 2).long()
+        if replaced:
+            more["guiding_frame_index"] = torch.zeros(1)
+        if reference:
+            more["ref_latent"] = torch.randn(1, toy_hunyuan.CHANNELS, 1, *SIZE[1:], generator=fixed)
+        return Call(x, torch.full((batch,), 950.0 - 80 * step), words, more)
+
+    def video_in(hook: str, tokens: Tensor, _: Call) -> Tensor:
+        return tokens[:, before + (text if hook == "single_block" else 0) :]
+
+    def held(hook: str, tokens: Tensor, _: Call) -> Tensor:
+        first = text if hook == "single_block" else 0
+        return tokens[:, first : first + before]
+
+    hooks = [("double_block", i) for i in range(double)]
+    hooks += [("single_block", i) for i in range(single)]
+    tokens = (SIZE[0] - replaced) * frame
+    return Family(
+        HUNYUAN_VIDEO, network, tokens, call, tuple(hooks), video_in,
+        lambda keys, _: keys.transpose(1, 2)[:, text + before :], held=held,
+    )  # fmt: skip
+
+
+def kandinsky_block(network: Any, index: int) -> Callable[..., Any]:
+    """A block as the host calls one that is not replaced."""
+
+    def call(args: dict[str, Any]) -> dict[str, Any]:
+        more = {name: args[name] for name in ("freqs", "transformer_options")}
+        block = network.visual_transformer_blocks[index]
+        return {"x": block(args["x"], args["context"], args["time_embed"], **more)}
+
+    return call
+
+
+def _kandinsky(batch: int = 1, given: int = 0) -> Family:
+    """`given`: frames at the start that are images."""
+    network = toy_kandinsky.Kandinsky5()
+    frame = SIZE[1] * SIZE[2] // 4
+    before = given * frame
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = torch.randn(batch, toy_kandinsky.CHANNELS, *SIZE, generator=rng)
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(batch, 5, toy_kandinsky.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if given:
+            shape = (1, toy_kandinsky.CHANNELS, given, *SIZE[1:])
+            more["time_dim_replace"] = torch.randn(shape, generator=fixed)
+        return Call(x, torch.full((batch,), 950.0 - 80 * step), words, more)
+
+    return Family(
+        KANDINSKY, network, SIZE[0] * frame - before, call,
+        tuple(("double_block", i) for i in range(3)), lambda _, tokens, __: tokens[:, before:],
+        lambda keys, _: keys.transpose(1, 2)[:, before:],
+        held=(lambda _, tokens, __: tokens[:, :before]) if given else None,
+        name="x", own_call=kandinsky_block,
+    )  # fmt: skip
+
+
+def _minimax(condition: bool = False, levels: bool = False) -> Family:
+    network = toy_minimax.MiniMaxH3Model()
+    tokens = SIZE[0] * SIZE[1] * SIZE[2] // 4
+
+    def call(step: int, prompt: int) -> Call:
+        rng = torch.Generator().manual_seed(step)
+        x = [torch.randn(1, toy_minimax.CHANNELS, *SIZE, generator=rng),
+             torch.randn(1, 7, toy_minimax.SOUND, generator=rng)]  # fmt: skip
+        fixed = torch.Generator().manual_seed(90 + prompt)
+        words = torch.randn(1, 5, toy_minimax.TEXT, generator=fixed)
+        more: dict[str, Any] = {}
+        if condition:
+            shape = (1, toy_minimax.CHANNELS, 1, *SIZE[1:])
+            more["condition"] = torch.randn(shape, generator=fixed)
+        if levels:
+            more["levels"] = (torch.arange(tokens) % 3 == 0).long()
+        return Call(x, torch.tensor([950.0 - 80 * step]), words, more)
+
+    return Family(
+        MINIMAX_H3, network, tokens, call, tuple(("double_block", i) for i in range(3)),
+        lambda _, stream, __: stream[None, -tokens:],
+        lambda keys, _: keys.transpose(1, 2)[:, -tokens:],
+    )  # fmt: skip
+
+
+def _words(batch: int = 1) -> Family:
+    network, tokens = toy_hidden.Words().eval(), 36
+
+    def call(step: int, prompt: int) -> Call:
+        rng, fixed = (torch.Generator().manual_seed(seed) for seed in (step, 80 + prompt))
+        x = torch.randn(batch, 16, *SIZE, generator=rng)
+        text = torch.randn(batch, 6, toy_hidden.TEXT, generator=fixed)
+        return Call(x, torch.full((batch,), 0.95 - 0.1 * step), text, {"num_tokens": 4})
+
+    return Family(
+        MOCHI, network, tokens, call, tuple(("double_block", i) for i in range(toy_hidden.LAYERS)),
+        lambda _, x, __: x, lambda keys, _: keys[:, :, :tokens].transpose(1, 2),
+    )  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[], Family]] = {
     "wan": lambda: _wan("text to video"),
     "wan, a timestep per frame": lambda: _wan("a timestep per frame"),
     "wan, odd sides": lambda: _wan("odd sides"),
+    **WAN_VARIANTS,
+    "mochi": _words,
+    "mochi, two clips": lambda: _words(2),
     "toy": lambda: _toy(2, 2),
     "toy, masked": lambda: _toy(2, 2, masked=True),
     "toy, one run": lambda: _toy(3, 0),
     "toy, one stream": lambda: _toy(0, 2, text=7),
+    "hunyuan video": _hunyuan,
+    "hunyuan video, masked text": lambda: _hunyuan(masked=True),
+    "hunyuan video, no single blocks": lambda: _hunyuan(3, 0),
+    "hunyuan video, first frame given": lambda: _hunyuan(replaced=True),
+    "hunyuan video, more text than a frame": lambda: _hunyuan(text=15, replaced=True),
+    "hunyuan video, reference": lambda: _hunyuan(reference=True),
+    "kandinsky 5": _kandinsky,
+    "kandinsky 5, first frame given": lambda: _kandinsky(given=1),
+    "kandinsky 5, two clips": lambda: _kandinsky(batch=2),
+    "minimax h3": _minimax,
+    "minimax h3, condition": lambda: _minimax(condition=True),
+    "minimax h3, rows at levels of their own": lambda: _minimax(levels=True),
+    **LTX_FAMILIES,
+    "hunyuan video, two clips": lambda: _hunyuan(replaced=True, batch=2),
 }

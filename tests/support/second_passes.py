@@ -113,8 +113,8 @@ def sliding(host, model):
 
 
 def _wrapped(model, run):
-    """A clone whose calls go through `run(x, call)`, where `call(cut)` is a call for a part of x, or
-    of anything beside it."""
+    """A clone whose calls go through `run(x, call)`, where `call(cut)` is a call for a part of x,
+    or of anything beside it."""
     clone = model.clone()
 
     def wrapper(apply_model, given):

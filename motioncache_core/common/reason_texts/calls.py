@@ -42,6 +42,13 @@ CALLS: Mapping[str, Template] = {
         "the autoregressive sampler bypasses the block hooks",
         "Use the MotionCache Diffusion Forcing sampler instead, or remove MotionCache",
     ),
+    "cache_written": Template(
+        "the call that writes finished frames into the model's own keys and values is computed",
+        "Leave it: the frames that follow attend to them",
+    ),
+    "blocks_hidden": Template(
+        "another node has put something in the place of the network's {name}", "Remove that node"
+    ),
     "new_pass": Template(
         "a pass that was not there at the last computed evaluation has no answers to go by",
         "Leave it: it is foretold from its next evaluation on",

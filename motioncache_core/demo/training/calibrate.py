@@ -35,7 +35,7 @@ class ResidualRecorder:
 
     def evaluate(self, call: ModelCall) -> Tensor:
         """Run one model call."""
-        probe = BlockProbe(WAN, self._facts)
+        probe = BlockProbe(WAN, self._facts, call.network)
         out = call.run(probe.options(call.options))
         residual, before = probe.residual, self._previous
         if residual is not None and before is not None:

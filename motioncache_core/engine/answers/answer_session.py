@@ -173,7 +173,7 @@ class AnswerSession:
     def _named(self, call: AnswerCall) -> list[tuple[Hashable, ...]]:
         """What the call's passes are known by."""
         parts = zip(call.passes, call.x.split(call.samples), strict=True)
-        names = [
+        names: list[tuple[Hashable, ...]] = [
             (self._names.name(key, x), x.shape[1:], call.samples, x.device) for key, x in parts
         ]
         if (

@@ -1,0 +1,34 @@
+"""Models that keep keys and values of their own from call to call: ComfyUI's autoregressive Wan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import comfy.k_diffusion.sampling
+
+from ...motioncache_core import MotionCacheSettings
+from ...motioncache_core.models.adapter import qualified_name
+from ...motioncache_core.models.wan_causal import WAN_CAUSAL
+from .compiled import plain
+
+
+def keeps_own_cache(patcher: Any, sampler: Any) -> bool:
+    """Whether the run's sampler has the model keep keys and values block of frames by block."""
+    function = getattr(sampler, "sampler_function", None)
+    known = getattr(comfy.k_diffusion.sampling, "sample_ar_video", None)
+    network = plain(patcher.get_model_object("diffusion_model"))
+    return known is not None and function is known and _is_causal(network)
+
+
+def for_own_cache(settings: MotionCacheSettings) -> MotionCacheSettings:
+    """Settings for such a run. Its sampler adds new noise to clean frames, which no forecast
+    carries over; and what its blocks added serves better than its answers do."""
+    policy = "step" if settings.traits.answers else settings.policy
+    return replace(
+        settings, policy=policy, forecast=0.0, kv_forecast=0.0, correction=0.0, cfg_mask="shared"
+    )
+
+
+def _is_causal(network: object) -> bool:
+    return qualified_name(network) in WAN_CAUSAL.classes
