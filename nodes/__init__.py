@@ -8,7 +8,13 @@ from .calibrate import MotionCacheCalibrate
 from .compare import MotionCacheCompare
 from .demo import MotionCacheDemoDecode, MotionCacheDemoModel
 from .forcing import MotionCacheDiffusionForcing, MotionCacheExtendVideo
+from .load_magi import MotionCacheLoadMagi
+from .load_magi_vae import MotionCacheLoadMagiVAE
 from .load_skyreels import MotionCacheLoadSkyReels
+from .magi_latent import MotionCacheMagiLatent
+from .magi_sampling import MotionCacheMagiSampling
+from .magi_text import MotionCacheMagiText
+from .magi_tiny import MotionCacheMagiTiny
 from .motion_map import MotionCacheMotionMap
 from .patcher import MotionCachePatcher
 from .ranks import MotionCacheRay
@@ -26,8 +32,14 @@ NODES: tuple[type[io.ComfyNode], ...] = (
     MotionCacheDiffusionForcing,
     MotionCacheExtendVideo,
     MotionCacheLoadSkyReels,
+    MotionCacheLoadMagi,
+    MotionCacheMagiText,
+    MotionCacheMagiLatent,
+    MotionCacheMagiSampling,
+    MotionCacheLoadMagiVAE,
     MotionCacheDemoModel,
     MotionCacheDemoDecode,
+    MotionCacheMagiTiny,
 )
 
 

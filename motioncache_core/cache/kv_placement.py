@@ -91,17 +91,20 @@ def choose_causal_placement(
     free_memory: FreeMemory | None,
     free_host_memory: FreeMemory | None = None,
     make_room: Callable[[int], None] | None = None,
+    *,
+    why: str = "block-causal attention needs them",
+    advice: str = "set window_frames or kv_keep if memory runs out",
 ) -> Placement:
     """Block-causal attention always keeps keys and values; says so where they may not fit.
 
     Args:
         kv_cache: as in `choose_placement`; "off" turns off what they are not needed for.
         need: once every chunk has started.
+        why, advice: who needs them, and what to do where they do not fit.
 
     Raises:
         SettingsError: the device cannot do what `kv_cache` asks for.
     """
-    why = "block-causal attention needs them"
     if kv_cache not in ("auto", "off"):
         forced = _forced(kv_cache, need)
         return replace(forced, reason=f"{forced.reason} at most; {why}")
@@ -112,7 +115,7 @@ def choose_causal_placement(
             log.warning("MotionCache - keys and values: %s.", placement.reason)
         return placement
     last = GPU_FP8 if GPU_FP8 in need.tiers else GPU
-    reason = f"{tried}; {why}: set window_frames or kv_keep if memory runs out"
+    reason = f"{tried}; {why}: {advice}"
     log.warning("MotionCache - keys and values: %s.", reason)
     bare = replace(need, forecast=False)
     return Placement((last,) * need.blocks, bare.kept(last), reason)

@@ -14,6 +14,10 @@ from .kv_blocks.kinds import TIERS
 log = logging.getLogger(__name__)
 
 _ORDER = list(TIERS)
+CAUSAL_NEED = (
+    "Block-causal attention needs them: set window_frames or kv_keep in the diffusion-forcing "
+    "sampler, or use a smaller video"
+)
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class KVTiers:
         required: whether the run cannot go on without, as under block-causal attention.
         usable: tiers that the device has.
         forecast: whether slopes of keys and values are kept. They are the first to go.
+        need: who cannot do without, and what to do.
         lost: whether memory ran out in the last tier, and nothing is kept any more.
         notes: what had to be changed in mid-run.
     """
@@ -34,6 +39,7 @@ class KVTiers:
     required: bool = False
     usable: tuple[str, ...] = tuple(_ORDER)
     forecast: bool = False
+    need: str = CAUSAL_NEED
     lost: bool = False
     notes: list[Reason] = field(default_factory=list)
 
@@ -59,8 +65,7 @@ class KVTiers:
         if self.required:
             raise torch.OutOfMemoryError(
                 f"keys and values: out of memory at block {block}, also in the last place "
-                f"({self.tiers[block]}). Block-causal attention needs them: set window_frames or "
-                "kv_keep in the diffusion-forcing sampler, or use a smaller video"
+                f"({self.tiers[block]}). {self.need}"
             )
         self.lost = True
         self._tell(because("kv_lost", block=block))

@@ -44,7 +44,7 @@ class RunSummary:
             # text and sound are computed with whatever is
             rows = (call.window or trace.tokens) + call.around
             computed = call.computed + (call.around if call.blocks else 0)
-            whole = rows, rows * rows
+            whole = rows, call.window_pairs or rows * rows
             needed = (call.needed + call.around, call.needed_pairs) if call.needed else whole
             pairs = call.pairs if call.needed else computed * rows
             # the clip may not have been known yet when a call was declined

@@ -52,6 +52,8 @@ class CallRecord:
         window: token rows of the model's input; 0 stands for the whole clip.
         around: rows besides those of the video, text and sound for instance, which go through the
             blocks whenever a block runs.
+        window_pairs: query-key pairs of these rows when nothing is left out; 0 stands for each of
+            them with each.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class CallRecord:
     needed_pairs: int = 0
     window: int = 0
     around: int = 0
+    window_pairs: int = 0
 
 
 @dataclass(slots=True)

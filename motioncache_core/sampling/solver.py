@@ -91,7 +91,10 @@ class Euler:
 
     def step(self, k: int, x: Tensor, x0: Tensor) -> Tensor:
         ratio = self.ratios[k]
-        return _mix((ratio, 1.0 - ratio), (x, x0))
+        if ratio == 0.0:
+            return x0.to(torch.float32, copy=True)
+        # one rounding of x, where two weighted parts would each be rounded to its size
+        return torch.lerp(x.float(), x0.float(), 1.0 - ratio)
 
 
 class UniPC:

@@ -26,6 +26,8 @@ from ...motioncache_core import (
 )
 from ...motioncache_core.common.host_transfer import upload
 from ...motioncache_core.common.reasons import Reason, because
+from ...motioncache_core.engine.chunks.chunk_session import ChunkSession
+from ...motioncache_core.engine.chunks.start import chunk_session, settings_for_chunks
 from ...motioncache_core.report.report_text import gain, line, on_node, progress
 from ...motioncache_core.report.shown_run import mark_of
 from ...motioncache_core.sampling.setting_effects import changed_in_vain
@@ -44,6 +46,7 @@ from .devices import on_devices
 from .engine_choice import for_evaluations, known_adapter, why_no_tokens
 from .foreign import behind, foreign_code, note_of_partial
 from .live_text import LiveText
+from .magi_network import CHUNK_SESSION
 from .passes import ANSWERS, SESSION, begin, passes_of
 from .profiles import profile_for
 from .ranks import several_ranks
@@ -134,6 +137,9 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
     if own_cache.keeps_own_cache(guider.model_patcher, sampler):
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
+    # a network of its own, that is called chunk by chunk
+    own_network = getattr(sampler, "calls_chunks", False)
+    chosen = settings_for_chunks(chosen) if own_network else chosen
     in_the_way = compiled_reason(guider.model_patcher, outer) or several_ranks()
     no_tokens = None
     # its chunks' rows are told apart, whatever the policy
@@ -160,15 +166,20 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         )
     live = LiveText(config.node_id)
     whole = settings.traits.answers and not by_chunks
+    session: AnswerSession | DeviceSessions | ChunkSession
     declined = None if whole else in_the_way
     facts = run_facts(guider, noise, sigmas, settings.end_percent, options.get(PROFILE), declined)
     if whole:
         sampling = guider.model_patcher.get_model_object("model_sampling")
         response = sampler_response(sampler, sigmas, sampling)
-        session: AnswerSession | DeviceSessions = answer_session(
+        session = answer_session(
             settings, kernels, for_answers(facts), trace, response, live.on_call
         )
-        ours = {ANSWERS: session}
+        ours: dict[str, Any] = {ANSWERS: session}
+    elif own_network:
+        published = preset == "paper"
+        session = chunk_session(settings, kernels, facts, trace, published, live.on_call)
+        ours = {CHUNK_SESSION: session}
     else:
         profile, note = profile_for(guider.model_patcher, preset, settings, levels)
         trace.advise(note)

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from host_nodes_table import host_nodes_table
 from readme_answers import answer_summary, answer_tables, cost_line
+from readme_magi import magi_table
 from readme_quality import ablation_tables, attention_tables, quality_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,6 +241,7 @@ PAGES: dict[str, Blocks] = {
         "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
         "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
         "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
+        "magi1": from_file("magi1", magi_table),
     },
 }
 

@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from motioncache_pack.tests.nodes.test_schema import CONTRACT, contract_inputs
+from motioncache_pack.tests.nodes.contract import CONTRACT
+from motioncache_pack.tests.nodes.test_schema import contract_inputs
 from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy

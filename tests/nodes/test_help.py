@@ -6,7 +6,7 @@ import re
 import pytest
 from motioncache_pack.motioncache_core.sampling.run_settings import FEW_STEPS
 from motioncache_pack.motioncache_core.settings import PRESETS
-from motioncache_pack.tests.nodes.test_schema import CONTRACT
+from motioncache_pack.tests.nodes.contract import CONTRACT
 from PIL import Image
 
 # plain sockets, and what a page leaves to its tooltip

@@ -72,6 +72,27 @@ STAIRCASES: dict[str, tuple[str, tuple[str, ...], Bars]] = {
         ("Wan 1.3B AR", "*MotionCache", "*Forcing", "Video"),
         _delayed(7, 50, 50),
     ),
+    "MAGI-1 text to video": (
+        "MAGI-1 text to video: four chunks at a time",
+        ("*Load Magi", "*MotionCache", "*Sampling", "Video"),
+        _delayed(4, 64, 16),
+    ),
+    "MAGI-1 image to video": (
+        "MAGI-1 image to video: four chunks at a time",
+        ("Picture", "*MotionCache", "*Sampling", "Video"),
+        _delayed(5, 64, 16),
+    ),
+    "MAGI-1 video extension": (
+        "MAGI-1 goes on from a video",
+        ("Video", "*MotionCache", "*Sampling", "Longer video"),
+        # the first chunk is given as a whole
+        _delayed(5, 64, 16),
+    ),
+    "Demo 4 MAGI-1 without a download": (
+        "MAGI-1's chunks on random numbers: draws noise",
+        ("*Magi Tiny", "*MotionCache", "*Sampling", "Noise"),
+        _delayed(4, 32, 8),
+    ),
 }
 
 

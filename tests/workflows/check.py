@@ -9,6 +9,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
+from motioncache_pack.motioncache_core.models.magi1.checkpoint import shard_names
 from motioncache_pack.tests.workflows import signatures
 from PIL import Image
 
@@ -184,9 +185,10 @@ def _notes(workflow: Workflow) -> Iterator[str]:
 def _models(workflow: Workflow) -> Iterator[str]:
     """`properties.models`, from which the page offers to download what is missing."""
     for node in workflow["nodes"]:
+        files = [n for v in node["widgets_values"] if isinstance(v, str) for n in shard_names(v)]
         for model in node["properties"].get("models", ()):
             whole = {"name", "url", "directory"} <= model.keys() and all(model.values())
-            fits = whole and model["name"] in node["widgets_values"]
+            fits = whole and model["name"] in files
             address = whole and re.fullmatch(r"https://\S+", model["url"])
             if not (fits and address and model["name"] == model["url"].rpartition("/")[2]):
                 yield f"{_name(node)} has a model that is not well formed: {model}"
@@ -200,5 +202,8 @@ def _traces(workflow: Workflow) -> Iterator[str]:
         yield f"a workflow has one of {WATCHERS}"
     for node in watchers:
         patcher, sampler = node["inputs"]["trace"][0], node["inputs"]["samples"][0]
-        if api[sampler]["inputs"].get("model") != [patcher, 0]:
+        # a sampler is given its model, or a guider that is
+        given = api[sampler]["inputs"]
+        given = given if "guider" not in given else api[given["guider"][0]]["inputs"]
+        if given.get("model") != [patcher, 0]:
             yield f"{node['class_type']} shows another sampler than its trace is of"

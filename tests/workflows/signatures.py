@@ -19,8 +19,8 @@ CORE_FILE = Path(__file__).with_name("core_nodes.json")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 # inputs whose options are the files of one machine
-FILES = ("unet_name", "clip_name", "vae_name", "model_name", "image")
-ENDINGS = (".safetensors", ".png")
+FILES = ("unet_name", "clip_name", "vae_name", "model_name", "image", "file")
+ENDINGS = (".safetensors", ".png", ".mp4")
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 # nodes that exist in the page only
 NOTES = {

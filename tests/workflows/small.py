@@ -12,6 +12,7 @@ import torch
 from motioncache_pack.motioncache_core.demo import scenes
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support.fake_comfy import harness
+from motioncache_pack.tests.workflows import small_magi
 
 TINY = "tiny_wan.safetensors"
 LOADERS = ("UNETLoader", "MotionCacheLoadSkyReels")
@@ -31,6 +32,10 @@ REPORTS = {
     "Demo 1 without and with MotionCache": [],
     "Demo 2 motion map and report": [(24, 9)],
     "Demo 3 diffusion forcing": [(24 + 3 * 6, 12)],
+    "Demo 4 MAGI-1 without a download": [(7 * 8, 24)],
+    "MAGI-1 image to video": [(8 * 16, 30)],
+    "MAGI-1 text to video": [(7 * 16, 24)],
+    "MAGI-1 video extension": [(8 * 16, 36)],
     "SkyReels-V2 diffusion forcing": [(2 * 70, 25)],
     "SkyReels-V2 long video": [(2 * (70 + 65), 25), (2 * 65, 25)],
     "Wan 2.1 autoregressive, many steps": [(7 * 50, 21)],
@@ -52,6 +57,8 @@ def tiny_wan() -> dict[str, torch.Tensor]:
 
 def with_a_tiny_model(prompt: Prompt) -> Prompt:
     """The prompt with `TINY` for its files, on a small picture."""
+    if small_magi.is_magi(prompt):
+        return small_magi.with_a_tiny_magi(prompt)
     kinds = {number: node["class_type"] for number, node in prompt.items()}
     # prompts are the demo model's, as there is no text encoder; a text-to-video model does not look
     # at what they say of a first frame
@@ -120,6 +127,9 @@ class StandIn:
             ),
             "SamplerCustom": self.sample_custom,
             "PreviewAny": lambda it: it.source,
+            "RandomNoise": small_magi.noise,
+            "SamplerCustomAdvanced": small_magi.sample,
+            "VAEDecode": small_magi.decode,
         }  # fmt: skip
 
     def run(self, prompt: Prompt) -> dict[str, Any]:

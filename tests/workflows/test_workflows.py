@@ -230,6 +230,10 @@ def test_a_demo_needs_no_file_and_has_the_demo_settings():
         nodes = signatures.to_api(read(name)).values()
         widgets = (w for n in nodes for w in signatures.known()[n["class_type"]]["inputs"])
         assert not any("files" in widget for widget in widgets)
+        kinds = {n["class_type"] for n in nodes}
+        assert ("MotionCacheDemoModel" in kinds) != ("MotionCacheMagiTiny" in kinds)
+        if "MotionCacheMagiTiny" in kinds:
+            assert "**the video is noise**" in node(read(name), "MarkdownNote")["widgets_values"][0]
         for item in nodes:
             if item["class_type"] == "MotionCacheSettings":
                 given = item["inputs"]

@@ -5,7 +5,7 @@ import tempfile
 
 # nothing is there, until a test says otherwise
 models_dir = "no-models"
-files: dict[str, dict[str, str]] = {"diffusion_models": {}}
+files: dict[str, dict[str, str]] = {"diffusion_models": {}, "vae": {}}
 
 
 def get_filename_list(folder_name):
@@ -16,6 +16,10 @@ def get_full_path_or_raise(folder_name, filename):
     if filename not in files[folder_name]:
         raise FileNotFoundError(f"Model in folder '{folder_name}' with filename '{filename}'")
     return files[folder_name][filename]
+
+
+def get_folder_paths(folder_name):
+    return [f"{models_dir}/{folder_name}"]
 
 
 @functools.cache

@@ -5,6 +5,22 @@ import torch
 from .utils import repeat_to_batch_size
 
 
+class CONDConstant:
+    """Anything that stays as it is, and batches with its equal."""
+
+    def __init__(self, cond):
+        self.cond = cond
+
+    def process_cond(self, batch_size, **kwargs):
+        return type(self)(self.cond)
+
+    def can_concat(self, other):
+        return self.cond is other.cond
+
+    def concat(self, others):
+        return self.cond
+
+
 class CONDRegular:
     """A tensor of the conditioning that batches with another one of the same shape."""
 

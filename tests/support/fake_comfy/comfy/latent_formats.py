@@ -1,4 +1,4 @@
-"""Wan 2.1's latent format."""
+"""A latent format that only scales, and Wan 2.1's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ _STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
         3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)  # fmt: skip
 
 
-class Wan21:
+class LatentFormat:
+    scale_factor = 1.0
+    latent_channels = 4
+    latent_dimensions = 2
+
+    def process_in(self, latent):
+        return latent * self.scale_factor
+
+    def process_out(self, latent):
+        return latent / self.scale_factor
+
+
+class Wan21(LatentFormat):
     latent_channels = 16
     latent_dimensions = 3
     spacial_downscale_ratio = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 from types import SimpleNamespace
 
 import torch
@@ -11,7 +12,13 @@ from . import model_management
 from .conds import CONDRegular
 from .latent_formats import Wan21
 from .model_sampling import ModelSampling
+from .ops import manual_cast
 from .patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+
+
+class ModelType(Enum):
+    FLOW = 6
+
 
 # a default that nobody writes to
 _EMPTY = {}
@@ -20,19 +27,31 @@ _EMPTY = {}
 class BaseModel(torch.nn.Module):
     """A network `forward(x, timestep, context, ..., transformer_options)` as a ComfyUI model.
 
-    Runs the DIFFUSION_MODEL wrappers around the network, unless `network.runs_wrappers`.
+    Runs the DIFFUSION_MODEL wrappers around the network, unless `network.runs_wrappers`. As in
+    the host, it is also made of a config and of what builds the network, which then runs them.
     """
 
-    def __init__(self, network, shift=8.0, memory_usage_factor=1.0):
+    def __init__(self, network, shift=8.0, memory_usage_factor=1.0, device=None, unet_model=None):
         super().__init__()
-        self.model_config = SimpleNamespace(sampling_settings={"shift": shift}, unet_config={})
+        config = SimpleNamespace(sampling_settings={"shift": shift}, unet_config={})
         self.latent_format = Wan21()
+        if unet_model is not None:
+            config, layers = network, network.custom_operations or manual_cast
+            network = unet_model(**config.unet_config, device=device, operations=layers)
+            network.requires_grad_(False).runs_wrappers = True
+            self.latent_format = config.latent_format
+        self.model_config = config
         self.model_sampling = ModelSampling(self.model_config)
         self.diffusion_model = network
-        self.manual_cast_dtype = None
+        self.manual_cast_dtype = getattr(config, "manual_cast_dtype", None)
         self.memory_usage_factor = memory_usage_factor
         self.current_patcher = None
         self.device = model_management.get_torch_device()
+
+    def load_model_weights(self, sd, unet_prefix="", assign=False):
+        self.diffusion_model.load_state_dict(
+            {k.removeprefix(unet_prefix): v for k, v in sd.items()}, strict=False, assign=assign
+        )
 
     def get_dtype(self):
         first = next(self.diffusion_model.parameters(), None)

@@ -42,6 +42,27 @@ def unet_offload_device():
     return torch.device("cpu")
 
 
+def vae_device():
+    return torch.device("cpu")
+
+
+def vae_offload_device():
+    return torch.device("cpu")
+
+
+def vae_dtype(device=None, allowed_dtypes=()):
+    return torch.float32
+
+
+def unet_dtype(device=None, model_params=0, supported_dtypes=(), weight_dtype=None):
+    return torch.float32 if weight_dtype not in supported_dtypes else weight_dtype
+
+
+def unet_manual_cast(weight_dtype, inference_device, supported_dtypes=()):
+    # a CPU computes in fp32
+    return None if weight_dtype == torch.float32 else torch.float32
+
+
 def intermediate_device():
     return torch.device("cpu")
 
@@ -74,7 +95,10 @@ def soft_empty_cache(force=False):
     pass
 
 
-def load_models_gpu(models, memory_required=0, force_patch_weights=False):
+def load_models_gpu(
+    models, memory_required=0, force_patch_weights=False, minimum_memory_required=None,
+    force_full_load=False,
+):  # fmt: skip
     for patcher in models:
         patcher.load_for_run()
 

@@ -51,7 +51,7 @@ class ModelPatcher:
         return self.size
 
     def model_dtype(self):
-        return self.model.get_dtype()
+        return self.model.get_dtype() if hasattr(self.model, "get_dtype") else None
 
     def memory_required(self, input_shape):
         return self.model.memory_required(input_shape)

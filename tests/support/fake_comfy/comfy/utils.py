@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 PROGRESS_BAR_HOOK = None
 
@@ -27,6 +30,23 @@ class ProgressBar:
 
     def update(self, value):
         self.update_absolute(self.current + value)
+
+
+def load_torch_file(path, return_metadata=False):
+    tensors = load_file(path)
+    return (tensors, {}) if return_metadata else tensors
+
+
+def calculate_parameters(sd, prefix=""):
+    return sum(value.nelement() for name, value in sd.items() if name.startswith(prefix))
+
+
+def weight_dtype(sd, prefix=""):
+    counts = Counter()
+    for name, value in sd.items():
+        if name.startswith(prefix):
+            counts[value.dtype] += value.numel()
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def get_attr(obj, attr):

@@ -9,7 +9,8 @@ from enum import Enum
 from types import SimpleNamespace
 
 _FALSE = ("optional", "multiline", "is_output_list")
-_RENAMED = {"raw_link": "rawLink", "force_input": "forceInput", "display_mode": "display"}
+_RENAMED = {"raw_link": "rawLink", "force_input": "forceInput", "display_mode": "display",
+            "dynamic_prompts": "dynamicPrompts"}  # fmt: skip
 _SOCKET = "id display_name optional tooltip lazy {} extra_dict raw_link advanced"
 _WIDGETS = {
     "BOOLEAN": "default label_on label_off socketless force_input",
@@ -90,6 +91,7 @@ def Custom(io_type):  # noqa: N802
 Model, Latent, Image, Mask = _type("MODEL"), _type("LATENT"), _type("IMAGE"), _type("MASK")
 Conditioning, Vae, Sampler = _type("CONDITIONING"), _type("VAE"), _type("SAMPLER")
 Sigmas, Guider, Noise = _type("SIGMAS"), _type("GUIDER"), _type("NOISE")
+Clip = _type("CLIP")
 Boolean, Int, Float, String = _type("BOOLEAN"), _type("INT"), _type("FLOAT"), _type("STRING")
 Combo = _type("COMBO", _COMBO, ComboInput, "id display_name options tooltip is_output_list")
 

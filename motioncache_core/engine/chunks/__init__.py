@@ -1,0 +1,1 @@
+"""One sampling run of a network that is evaluated chunk by chunk, each against stored keys."""

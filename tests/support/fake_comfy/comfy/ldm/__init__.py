@@ -1,0 +1,1 @@
+"""The host's networks, of which there is only attention."""
