@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_links_lead_somewhere(root, read, name):
     links = re.findall(r"\]\(([^)]+)\)", prose(read(name)))
     assert links
     for link in links:
-        file, _, anchor = link.partition("#")
+        file, _, anchor = unquote(link).partition("#")
         target = (page.parent / file).resolve() if file else page
         assert target.is_relative_to(root) and target.exists(), link
         assert not anchor or anchor in anchors(target.read_text("utf-8")), link
@@ -153,7 +154,7 @@ def test_a_page_is_short_and_names_every_workflow(root, read, name):
     text = read(name)
     assert len(text.splitlines()) <= MAX_LINES
     table = re.search(r"^\| (?:workflow|工作流) .*\n\|.*\n((?:\|.*\n)+)", text, re.MULTILINE)[1]
-    named = [n for row in table.splitlines() for n in re.findall(r"`(\w+)`", row.split("|")[1])]
+    named = [n for row in table.splitlines() for n in re.findall(r"`([^`]+)`", row.split("|")[1])]
     assert sorted(named) == sorted(file.stem for file in (root / "workflows").glob("*.json"))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 # the page draws the title above a node's position
 TITLE = 30
 # characters of a note, which is read beside the graph; bytes of a thumbnail
-LONGEST, LARGEST = 1000, 80_000
+LONGEST, LARGEST = 1400, 80_000
 # of a graph, at which the page opens it so that its words are drawn on a small screen
 WIDEST, TALLEST = 2000, 1130
 WATCHERS = ("MotionCacheReport", "MotionCacheMotionMap")
