@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.comfyui.host_families import (
     HOST_FAMILIES,
     hunyuan,
@@ -113,37 +112,3 @@ def test_a_model_that_upscales_is_foretold_as_a_whole(pack):
     case.sample(pack.host, patched, 16)
     why, _ = foretold(handle.latest)
     assert "upscaling" in why
-
-
-def test_a_control_net_is_found_before_the_run(pack):
-    """As it adds to the tokens between blocks, evaluations are whole."""
-    subject = Subject(pack, HOST_FAMILIES["hunyuan video"])
-
-    class Net:
-        """A control net that adds nothing."""
-
-        def get_control(self, *args, **kwargs):
-            return None
-
-        def pre_run(self, *args):
-            pass
-
-        def get_models(self):
-            return []
-
-        def get_extra_hooks(self):
-            return []
-
-        def cleanup(self):
-            pass
-
-        def inference_memory_requirements(self, dtype):
-            return 0
-
-    given = [[words, {**more, "control": Net()}] for words, more in subject.case.positive]
-    wanted = subject.sample(subject.model, positive=given)
-    patched, handle = subject.patched(reuse_threshold=0.1)
-    subject.case.sample(pack.host, patched, 16, positive=given)
-    assert torch.isfinite(parts(wanted)[0]).all()
-    (why,) = [r for r in handle.latest.remarks if code_of(r) == "tokens_unknown"]
-    assert "control net" in why
