@@ -14,9 +14,9 @@ from ..settings import MotionCacheSettings
 from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
-# chosen among few after a look at all four models of tests/bench/results/answers.json, whose clips
-# are others: 0.3 to 0.75 for LOG_SHARE are alike within what clips differ, 1 is 0.9 dB behind
-LOG_SHARE, POWER, EDGE = 0.6, 0.75, 0.01
+# tuned on two of the four models of tests/bench/results/answers.json; that it is the log of the
+# signal-to-noise ratio which is spread over was decided after a look at a third
+POWER, EDGE = 0.75, 0.01
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,9 @@ def answer_plan(
 def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[int]:
     """So many evaluations, the fixed ones among them.
 
-    They are spread evenly over a mean of two measures. Steps are what forecasts go by, and keep
-    gaps alike. `|d log SNR| ** POWER` is dense at both ends: at the start, where the layout is
-    decided, and at the end, where nothing comes that could make up for an error; it is the same
-    for every shift of a schedule. The last two are computed.
+    They are spread evenly over `|d log SNR| ** POWER`, which is dense at both ends: at the start,
+    where the layout is decided, and at the end, where nothing comes that could make up for an
+    error. That is the same for every shift of a schedule. The last two are computed.
 
     Args:
         sigmas: of the run's evaluations.
@@ -134,11 +133,10 @@ def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[
 
 
 def distances(sigmas: Sequence[float]) -> Weights:
-    """How far each evaluation is from the next, above 0; 1 in total."""
+    """`|d log SNR| ** POWER` from each evaluation to the next, above 0."""
     levels = np.asarray(sigmas, dtype=np.float64)
     # noise levels above 1 are in units of the clean data: as those of a flow
     flow = levels / (1 + levels) if levels.max(initial=0.0) > 1 else levels
     clipped = np.clip(flow, EDGE, 1 - EDGE)
     far: Weights = np.abs(np.diff(np.log((1 - clipped) / clipped))) ** POWER + 1e-6
-    shares: Weights = LOG_SHARE * far / far.sum() + (1 - LOG_SHARE) / max(1, len(far))
-    return shares
+    return far
