@@ -126,7 +126,7 @@ def test_an_object_is_known_by_its_class(pack):
     ("module", "qualname"),
     [
         # a folder above the packs may be called anything
-        ("/home/teacache/custom_nodes/other.nodes", "wrap"),
+        ("/opt/teacache/custom_nodes/other.nodes", "wrap"),
         ("/x/custom_nodes/tiles.nodes", "PromptCache.wrap"),
     ],
 )
