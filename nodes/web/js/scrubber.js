@@ -12,7 +12,7 @@ const STYLE = {
     "border:1px solid var(--border-color,#444);border-radius:4px;font:inherit;padding:1px 4px",
   name: "flex:none;width:52px",
   // gives way before the facts beside it
-  note: "flex:0 100 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;opacity:.7",
+  note: "flex:0 99999 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;opacity:.7",
   why: "display:none;flex:1 1 auto;min-height:60px;padding:8px;overflow:auto;font-size:12px;line-height:1.4",
   slider: "flex:1 1 auto;min-width:40px;margin:0",
   words: "flex:1 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap",
