@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..motioncache_core import TraceHandle
 from ..motioncache_core.report.two_runs import times
-from ..motioncache_core.report.video_quality import compare, fitting_gain, plain_words, text
+from ..motioncache_core.report.video_quality import compare, plain_words, text
 from .host.loaders import intermediate_device
 from .pictures.comparison import MODES, ComparePictures
 from .types import CATEGORY, TraceSocket
@@ -99,7 +99,6 @@ class MotionCacheCompare(io.ComfyNode):
         trace: TraceHandle | None = None,
     ) -> io.NodeOutput:
         found = compare(reference, candidate)
-        gain = gain or fitting_gain(reference, candidate)
         pictures = ComparePictures(reference, candidate, found, mode, gain, position)
         timed = times(*(None if h is None else h.latest for h in (reference_trace, trace)))
         said = f"{timed}, {plain_words(found)}" if timed else plain_words(found)

@@ -221,10 +221,10 @@ class ClipCache:
     def observe(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> CallRecord:
         """Record the call, and take motion off it where the next evaluation will want it."""
         groups = self._groups
-        plan, record = hooks.plan, groups[0].clip.record
+        plan, record = hooks.rows.plan, groups[0].clip.record
         if record is None:
             raise CacheShapeError("no decision was taken for this call")
-        done = call_record(call, plan, self.layout, hooks.block_calls, hooks.rows_around)
+        done = call_record(call, plan, self.layout, hooks.block_calls, hooks.rows.around)
         record.calls.append(done)
         if not self._partial or not any(g.clip.wants_maps(self._settings) for g in groups):
             return done
@@ -265,8 +265,8 @@ class ClipCache:
         """What tells tokens apart, `(B, F, S)`; None where it is as it was."""
         if self._settings.motion_source != "residual":
             return self._ops.motion_map(self._motion_features(call, hooks, out))
-        slope = hooks.slope
-        if hooks.plan.kind == REUSE or slope is None:
+        slope = hooks.rows.slope
+        if hooks.rows.plan.kind == REUSE or slope is None:
             return None
         rates = rate_of_change(slope, (self.layout.frames, self.layout.spatial))
         # residuals may be in the host's memory
@@ -274,9 +274,9 @@ class ClipCache:
 
     def _motion_features(self, call: ModelCall, hooks: BlockHooks, out: Tensor) -> Tensor:
         """Per-token features `(B, F, S, D)` whose change between frames is called motion."""
-        if self._settings.motion_source == "features" and hooks.output is not None:
+        if self._settings.motion_source == "features" and hooks.rows.output is not None:
             shape = (call.rows, self.layout.frames, self.layout.spatial, -1)
-            return hooks.output.reshape(shape).contiguous()
+            return hooks.rows.output.reshape(shape).contiguous()
         sigma = call.levels(self.adapter.timestep_scale).reshape(1, 1, -1, 1, 1)
         video = self.adapter.video(call.x)[:, : self.facts.out_channels]
         x0 = self.adapter.clean(video, sigma, self.adapter.video(out))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ..common.errors import SettingsError, UnsupportedModelError
+from ..common.errors import UnsupportedModelError
 from ..common.protocols import TokenOps
 from ..common.reasons import Reason, because
 from ..common.stopwatch import Stopwatch
@@ -26,9 +25,11 @@ from ..sampling.passes import PassNames
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
 from .answers.chunk_answers import ChunkAnswers, by_chunks
-from .block_hooks import NOT_HOOKED, BlockHooks
+from .block_hooks import BlockHooks
+from .call_watches import CallWatches
 from .clip_cache import ClipCache
 from .compiled_blocks import find_compiled
+from .hooked_call import run_hooked
 from .limits import check_budget, decline_reason, tokens_lost, why_off
 from .window_caches import WindowCaches
 
@@ -62,7 +63,7 @@ class Session:
         self._run, self._recorder = run, TraceRecorder(trace, run)
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
-        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._watches = CallWatches()
         self._reached, self._closed, self._on_call = False, False, on_call
         self._started, self._called_before, self._spent = time.perf_counter(), False, 0
         self._off = why_off(settings, run, self._recorder)
@@ -177,46 +178,27 @@ class Session:
             clip.callers,
         )
         watch = Stopwatch(call.device)
-        out = self._run_with(hooks, call)
+        out = run_hooked(hooks, call, self._run.stops)
         watch.stop()
         if isinstance(out, str):
-            return self._instead(adapter, call, clip, hooks.partial, out)
+            return self._instead(adapter, call, clip, hooks.rows.partial, out)
         if self._closed:
             # another device's error has ended the run in the meantime
             self._drop()
             return out
         self._clips.observe_memory()
         record = clip.observe(call, hooks, out)
-        if hooks.partial:
+        if hooks.rows.partial:
             record.note = record.note or call.partial_note
         self._called(record, watch)
         if self._answers is None or call.forcing is None:
             return out
-        told = self._answers.finish(call, call.forcing, hooks.computed(clip.layout), out)
+        told = self._answers.finish(call, call.forcing, hooks.rows.computed(clip.layout), out)
         self._recorder.answers(self._answers.nbytes())
         change = self._answers.change(call.forcing, clip.layout, clip.facts)
         if change is not None:
             self._recorder.weighed(self._recorder.trace.evaluations[-1], change)
         return told
-
-    def _run_with(self, hooks: BlockHooks, call: ModelCall) -> Tensor | str:
-        """What the network gives with the hooks in it, or what went wrong."""
-        told: tuple[type[Exception], ...] = (
-            torch.OutOfMemoryError, SettingsError, *self._run.stops,
-        )  # fmt: skip
-        try:
-            options = hooks.options(call.options)
-            with hooks.running():
-                out = call.run(options)
-        except told:
-            raise
-        except Exception as error:
-            # block-causal attention is only in the engine
-            if call.causal:
-                raise
-            # its traceback holds what had been made
-            return f"{type(error).__name__}: {error}"
-        return hooks.failed or (out if hooks.reached or call.causal else NOT_HOOKED)
 
     def _instead(
         self, adapter: Adapter, call: ModelCall, clip: ClipCache, partial: bool, error: str
@@ -263,9 +245,7 @@ class Session:
         self._closed = True
         self._drop()
         # only now, as reading a watch waits for the device
-        for record, watch in self._watches:
-            record.seconds = watch.seconds()
-        self._watches.clear()
+        self._watches.read_all()
         self._recorder.finish(time.perf_counter() - self._started)
 
     def _drop(self) -> None:
@@ -295,10 +275,8 @@ class Session:
 
     def _called(self, record: CallRecord, watch: Stopwatch) -> None:
         self._reached = True
-        self._watches.append((record, watch))
+        self._watches.add(record, watch)
         if self._on_call is None:
             return
-        while self._watches and self._watches[0][1].ready():
-            done, stopped = self._watches.popleft()
-            done.seconds = stopped.seconds()
+        self._watches.read_ready()
         self._on_call(self._recorder.trace)

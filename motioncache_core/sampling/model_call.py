@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..common.host_transfer import upload
 from ..common.reasons import Reason
 from .forcing_call import ForcingCall
 from .run_facts import ContextWindow
@@ -87,7 +88,9 @@ class ModelCall:
         """
         told = self.options.get("sigmas")
         if self.forcing is None and isinstance(told, Tensor):
-            return told.reshape(-1)[:1].float().to(self.device)
+            first = told.reshape(-1)[:1].float()
+            # they may lie on the host
+            return upload(first, self.device) if first.is_cpu else first.to(self.device)
         return self.timestep[0].float().reshape(-1) / scale
 
     @property

@@ -13,7 +13,13 @@ from torch import Tensor
 from ...motioncache_core import MotionCacheError
 from ...motioncache_core.report.colours import colour_at, colourise
 from ...motioncache_core.report.timeline import BACK
-from ...motioncache_core.report.video_quality import Comparison, error_map, headline, in_words
+from ...motioncache_core.report.video_quality import (
+    Comparison,
+    error_map,
+    fitting_gain,
+    headline,
+    in_words,
+)
 from .timeline import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
 
 MODES = ("side by side", "wipe", "difference")
@@ -32,7 +38,7 @@ class ComparePictures:
         reference, candidate: videos `(F, H, W, C)` in 0..1 of one shape.
         mode: "side by side" both and their error, "wipe" the reference left of a line and the
             candidate right of it, "difference" the error alone.
-        gain: what errors are multiplied by before they are shown.
+        gain: what errors are multiplied by before they are shown; 0 takes what fits.
         position: where the line of "wipe" is, 0 left to 1 right.
 
     Raises:
@@ -51,10 +57,11 @@ class ComparePictures:
             raise MotionCacheError(
                 f"position is {position:g}; give a number from 0 (left) to 1 (right)"
             )
-        if not 0 < gain < math.inf:
-            raise MotionCacheError(f"gain is {gain:g}; give a number above 0")
+        if not 0 <= gain < math.inf:
+            raise MotionCacheError(f"gain is {gain:g}; give a number above 0, or 0 for what fits")
         self._videos, self._found = (reference, candidate), found
-        self._mode, self._gain, self._position = mode, gain, position
+        self._mode, self._position = mode, position
+        self._gain = gain or fitting_gain(reference, candidate)
         height, width = reference.shape[1:3]
         self._scale = math.ceil(_NARROWEST / width)
         self._panel = width * self._scale, height * self._scale

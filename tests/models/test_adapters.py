@@ -3,6 +3,7 @@
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.errors import UnsupportedModelError
+from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.models.registry import ADAPTERS, find_adapter
 from motioncache_pack.motioncache_core.models.wan import WAN
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -28,13 +29,20 @@ def passes_through(run, network, **call):
 
 def test_an_unknown_model_is_refused_and_told_what_is_supported():
     with pytest.raises(UnsupportedModelError) as error:
-        Run(torch.nn.Linear(1, 1)).call(X, T)
+        find_adapter(torch.nn.Linear(1, 1))
     message = str(error.value)
     assert "torch.nn.modules.linear.Linear" in message
     for adapter in ADAPTERS:
         assert adapter.name in message
         assert all(name.rpartition(".")[2] in message for name in adapter.classes)
     assert "Remove the node" in message
+
+
+def test_an_unknown_model_in_a_run_passes_through_with_the_reason():
+    """The nodes look before a run begins, so that another node has put it there."""
+    network = class_named("elsewhere.model", "WanModel")()
+    reason = passes_through(Run(network), network)
+    assert code_of(reason) == "network_swapped" and "WanModel" in reason
 
 
 def test_a_class_is_matched_by_its_full_name():

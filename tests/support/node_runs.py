@@ -120,6 +120,16 @@ def options_of(model):
     return {name: walk(getattr(model, name, None)) for name in names}
 
 
+def options_with_off(model):
+    """The same of a model with the preset off, without its stopwatch, which has to be there."""
+    found = options_of(model)
+    for kind in ("outer_sample", "sampler_sample"):
+        assert len(found["wrappers"][kind].pop("motioncache_stopwatch")) == 1
+        if not found["wrappers"][kind]:
+            del found["wrappers"][kind]
+    return found
+
+
 def network_of(model):
     """The diffusion transformer and everything hung on its modules."""
     network = model.model.diffusion_model

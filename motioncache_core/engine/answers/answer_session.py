@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable
 
 import torch
@@ -21,6 +20,7 @@ from ...report.trace import CallRecord, ChunkRecord, EvaluationRecord, Trace
 from ...report.trace_recorder import TraceRecorder
 from ...sampling.answer_call import AnswerCall
 from ...sampling.passes import PassNames
+from ..call_watches import CallWatches
 from .pass_state import PassState
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class AnswerSession:
         self._drawn: torch.Size | None = None
         self._lost: Reason | None = None
         self._lock = threading.Lock()
-        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._watches = CallWatches()
         self._started, self._own = time.perf_counter(), 0.0
         self.reached = self._closed = False
 
@@ -165,9 +165,7 @@ class AnswerSession:
             self._names.drop()
         self._recorder.freeze()
         # only now, as reading a watch waits for the device
-        for record, watch in self._watches:
-            record.seconds = watch.seconds()
-        self._watches.clear()
+        self._watches.read_all()
         self._recorder.finish(time.perf_counter() - self._started, self._own)
 
     def _named(self, call: AnswerCall) -> list[tuple[Hashable, ...]]:
@@ -287,9 +285,7 @@ class AnswerSession:
                 return
             self.reached = True
             record.calls.append(made)
-            self._watches.append((made, watch))
-            while self._watches and self._watches[0][1].ready():
-                done, stopped = self._watches.popleft()
-                done.seconds = stopped.seconds()
+            self._watches.add(made, watch)
+            self._watches.read_ready()
         if self._on_call is not None:
             self._on_call(self._recorder.trace)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,10 +23,11 @@ from ...models.magi1.network import PATCH
 from ...models.magi1.options import CHUNK_FRAMES
 from ...models.magi1.passes import ChunkEvaluation, ChunkPasses
 from ...models.magi1.steps import ChunkSteps
-from ...report.trace import CallRecord, EvaluationRecord, Trace
+from ...report.trace import EvaluationRecord, Trace
 from ...report.trace_recorder import TraceRecorder
 from ...sampling.run_facts import RunFacts
 from ...sampling.schedule import ACTIVE, CLEAN
+from ..call_watches import CallWatches
 from .chunk_memory import CHUNKS_KEPT, chunk_tiers
 from .chunk_policy import ChunkChoice, ChunkPolicy
 from .chunk_record import IterationCalls, active_rows, chunk_records, over_the_clip
@@ -60,7 +60,7 @@ class ChunkSession:
         self._ops, self._run, self._kv_cache = ops, run, kv_cache
         self._recorder, self._make_policy, self._on_call = recorder, make_policy, on_call
         self._state: _RunState | None = None
-        self._watches: deque[tuple[CallRecord, Stopwatch]] = deque()
+        self._watches = CallWatches()
         self._started = time.perf_counter()
         self.reached = False
 
@@ -103,9 +103,7 @@ class ChunkSession:
             self._state = None
         self._recorder.freeze()
         # only now, as reading a watch waits for the device
-        for record, watch in self._watches:
-            record.seconds = watch.seconds()
-        self._watches.clear()
+        self._watches.read_all()
         self._recorder.finish(time.perf_counter() - self._started)
 
     def _begin(self, call: ChunkCall) -> _RunState:
@@ -164,12 +162,11 @@ class ChunkSession:
         kept, on_host = state.passes.nbytes()
         recorder.memory((0, kept + state.tiers.shared.nbytes(), 0, on_host, 0))
         recorder.placed([state.placement.reason, *state.tiers.notes], "")
-        self._watches.extend(calls.watches)
+        for made, watch in calls.watches:
+            self._watches.add(made, watch)
         if self._on_call is None:
             return
-        while self._watches and self._watches[0][1].ready():
-            done, stopped = self._watches.popleft()
-            done.seconds = stopped.seconds()
+        self._watches.read_ready()
         self._on_call(recorder.trace)
 
 
