@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import random
 import sys
 import tracemalloc
 from dataclasses import replace
@@ -115,14 +116,15 @@ def toy_run(*fails):
     return answers, run.trace, memory.sites
 
 
-def test_out_of_memory_at_every_single_allocation():
+def test_out_of_memory_at_any_allocation():
+    """At every fourth one, from another one in each run: all of them take minutes."""
     wanted, trace, sites = toy_run()
     assert set(kinds(trace)) == {"dense", "partial", "reuse"}
     assert len(sites) > 200
     before = living_tensors()
-    for n, site in enumerate(sites):
+    for n in range(random.randrange(4), len(sites), 4):
         got, trace, seen = toy_run(n)
-        assert seen[n] == site
+        assert seen[n] == sites[n]
         assert all(torch.isfinite(answer).all() for answer in got)
         assert torch.equal(got[0], wanted[0])
         assert {c.note for c in trace.declined_calls} <= {SPENT}

@@ -44,7 +44,9 @@ def test_the_example_workflows(bench, root, name):
         undo()
     found = bench("own_model.graph").find(graph, known)
     samplers = {graph[key]["class_type"] for key in found.timed}
-    assert samplers <= {"KSampler", "KSamplerAdvanced", "SamplerCustom"}
+    assert samplers <= {
+        "KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced",
+    }  # fmt: skip
     assert graph[found.frames[0]]["class_type"] in ("VAEDecode", "MotionCacheDemoDecode")
     assert {name for _, name in found.seeds} <= {"seed", "noise_seed"}
     # the frames need every sampler that a cache is put before

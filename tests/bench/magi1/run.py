@@ -1,7 +1,7 @@
 """What a MAGI-1 run costs: as published, without its copies and clean looks, cached as published,
 and with our presets where they are as close.
 
-    python tests/bench/magi/run.py [--rounds N] [--json FILE]
+    python tests/bench/magi1/run.py [--rounds N] [--json FILE]
 
 7 chunks of 64 steps with the recorded tiny network, whose weights are random: its errors say which
 method is closer, not how a video looks. Work is counted from the run's own records and told in

@@ -16,7 +16,7 @@ import pytest
     ],
 )
 def test_a_red_gate_ends_the_bench(bench, monkeypatch, capsys, name, wrong, words):
-    run = bench("magi.run")
+    run = bench("magi1.run")
     monkeypatch.setattr(run, name, wrong(getattr(run, name)))
     with pytest.raises(SystemExit, match=words):
         run.gate()
