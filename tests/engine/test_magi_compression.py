@@ -7,6 +7,7 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.cache.kv_store import KVStore
 from motioncache_pack.motioncache_core.engine.chunks import chunk_session
+from motioncache_pack.motioncache_core.engine.chunks.chunk_memory import chunks_kept
 from motioncache_pack.motioncache_core.models.magi1.passes import ChunkPasses
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same
@@ -163,6 +164,9 @@ def test_memory_does_not_grow_with_the_clip(name, window, keep):
     room = min(keep + window + passes - 1, case.chunks)
     run = magi.run(case, kv_keep=keep, window=window)
     assert run.trace.kv_bytes == room * passes * chunk
+    # what is asked of the memory before the run
+    foretold = chunks_kept(case.options(kv_keep=keep, window=window), case.distilled)
+    assert min(foretold, case.chunks) == room
     assert all(c.pairs == c.needed_pairs for c in run.trace.calls())
 
 
