@@ -20,6 +20,8 @@ def times(reference: Trace | None, candidate: Trace | None) -> str:
     if without is not None and took is not None:
         factor = without / took
         words = f"{factor:.1f}x faster" if factor >= 1 else f"{1 / factor:.1f}x slower"
+        if words.startswith("1.0x"):
+            words = "no faster"
         return f"{without:.1f} s without MotionCache, {took:.1f} s with it: {words}"
     if candidate is not None and took is not None:
         guess = RunSummary(candidate).speed_up()

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 # seconds from one text to the next
 INTERVAL = 0.3
+# what the page's part of the node listens to
+EVENT = "motioncache_text"
 
 
 class LiveText:
@@ -34,14 +36,20 @@ class LiveText:
             self.show(progress(trace))
 
     def show(self, words: str) -> None:
-        """Send a text to the page."""
+        """Send a text to the page that queued the run, or to all where none did.
+
+        Not as ComfyUI's own kind of text, which a page shows on whatever node has the id: another
+        one, where another workflow was opened meanwhile.
+        """
         # where ComfyUI has no server this module is not loaded, and importing it would load one
         server = getattr(sys.modules.get("server"), "PromptServer", None)
-        send = getattr(getattr(server, "instance", None), "send_progress_text", None)
+        instance = getattr(server, "instance", None)
+        send = getattr(instance, "send_sync", None)
         if send is None or self._node_id is None:
             return
         try:
-            send(words, self._node_id)
+            page = getattr(instance, "client_id", None)
+            send(EVENT, {"node": self._node_id, "text": words}, page)
         except Exception as error:
             # a page that went away must not cost the run
             log.debug("MotionCache - no text was shown: %s", error)

@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from families_table import families_table
 from host_nodes_table import host_nodes_table
 from readme_answers import answer_summary, answer_tables, cost_line
 from readme_magi import magi_table
@@ -236,6 +237,7 @@ PAGES: dict[str, Blocks] = {
         "ablations": lambda: ablation_tables(RESULTS),
         "attention": lambda: attention_tables(RESULTS),
         "side_by_side": from_file("side_by_side", side_by_side_table),
+        "families": from_file("families", families_table),
         "host_nodes": from_file("host_nodes", host_nodes_table),
         "engine": from_file("engine", engine_table),
         "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),

@@ -179,3 +179,6 @@ def test_both_times_are_said_where_both_runs_were_timed(pack):
     )
     handles["trace"].latest.seconds = 18.08
     assert "18.1 s with it: 2.0x slower" in run(pack, a, b, **handles)[1]
+    for seconds in (8.8, 9.0, 9.2):
+        handles["trace"].latest.seconds = seconds
+        assert f"{seconds} s with it: no faster, " in run(pack, a, b, **handles)[1]

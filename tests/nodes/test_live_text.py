@@ -16,11 +16,16 @@ NODE = "4:17"
 class Page:
     """Stands for the server that has the page: keeps what it is asked to show."""
 
+    client_id = None
+
     def __init__(self):
         self.texts = []
+        self.pages = set()
 
-    def send_progress_text(self, text, node_id, sid=None):
-        self.texts.append((node_id, text))
+    def send_sync(self, event, data, sid=None):
+        assert event == "motioncache_text" and set(data) == {"node", "text"}
+        self.texts.append((data["node"], data["text"]))
+        self.pages.add(sid)
 
 
 @pytest.fixture
@@ -106,6 +111,13 @@ def test_a_run_that_reuses_nothing_says_why(pack, page, patched, caplog, setting
     assert f"MotionCache - {plain}." in caplog.messages
 
 
+def test_only_the_page_that_queued_the_run_is_told(pack, page, patched, monkeypatch):
+    monkeypatch.setattr(page, "client_id", "one of two pages")
+    model, _ = patched(pack.wan())
+    pack.sample(model)
+    assert page.texts and page.pages == {"one of two pages"}
+
+
 def broken(*args, **kwargs):
     raise RuntimeError("Event loop is closed")
 
@@ -114,7 +126,7 @@ def broken(*args, **kwargs):
     "server",
     [None, ModuleType("server"), SimpleNamespace(PromptServer=SimpleNamespace(instance=None)),
      SimpleNamespace(PromptServer=SimpleNamespace(
-         instance=SimpleNamespace(send_progress_text=broken)))],
+         instance=SimpleNamespace(send_sync=broken)))],
     ids=["no module", "another module", "not started", "page gone"],
 )  # fmt: skip
 def test_a_run_does_not_depend_on_a_page(pack, patched, monkeypatch, server):

@@ -32,8 +32,7 @@ async function all(page, errors) {
   await page.evaluate(() => {
     window.told = [];
     window.previews = 0;
-    // the page's own texts are no news of a run
-    app.api.addEventListener("progress_text", (e) => e.detail.motioncache || window.told.push(e.detail));
+    app.api.addEventListener("motioncache_text", (e) => window.told.push(e.detail));
     app.api.addEventListener("b_preview", () => window.previews++);
   });
   const running = page.waitForFunction(() => window.told.length > 3, null, { timeout: 300000 });

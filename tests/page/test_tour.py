@@ -37,7 +37,7 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
     ]
     done = subprocess.run(line, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    for name in ("run", "bypassed", "cancelled"):
+    for name in ("run", "bypassed", "cancelled", "another_workflow"):
         picture = folder / f"{request.param.replace(' ', '_')}_{name}.png"
         assert picture.stat().st_size > 50_000
     found = json.loads(done.stdout)
@@ -100,6 +100,12 @@ def test_another_preset_is_another_share_and_another_picture(seen):
 def test_a_run_that_is_ended_leaves_no_number(seen):
     assert " of 24 · " in seen["started"]
     assert seen["cancelled"] == seen["changed"]
+
+
+def test_a_workflow_that_is_opened_meanwhile_is_told_nothing(seen):
+    """Its node of the same id is a prompt; its own MotionCache says what to expect."""
+    told = {n["type"]: n["live"] for n in seen["elsewhere"] if n["live"]}
+    assert told == {"MotionCachePatcher": seen["before"]}
 
 
 def test_the_console_is_clean(seen):

@@ -133,6 +133,22 @@ async function all(page, errors) {
   out.cancelled = await live(page);
   clock("cancelled");
   await shot("cancelled");
+
+  // another workflow is opened while this one runs
+  await seed(page, 2 + (Date.now() % 1e6));
+  await page.evaluate(() => {
+    window.steps = 0;
+    window.ended = new Promise((r) => app.api.addEventListener("execution_success", r, { once: true }));
+  });
+  await page.click('[data-testid="queue-button"]');
+  await page.waitForFunction(() => window.steps > 0, null, { timeout: 120000 });
+  await templates(page);
+  await choose(page, "Wan 2.1 text to video");
+  await page.evaluate(() => window.ended);
+  await page.waitForTimeout(1000);
+  out.elsewhere = (await graph(page)).nodes;
+  clock("another workflow");
+  await shot("another_workflow");
   return out;
 }
 

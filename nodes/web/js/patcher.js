@@ -4,10 +4,10 @@ import { say, translated } from "./words.js";
 // On the MotionCache node: what to expect before a run, what became of it, and a preset that is greyed where settings overrule it.
 const NODES = ["MotionCachePatcher", "MotionCacheRay"];
 const SETTINGS = "MotionCacheSettings";
-// the page makes a widget of this name for texts that the server sends while it runs
+// the page makes a widget of this name for texts
 const TEXT = "$$node-text-preview";
-// marks what this file tells the page itself
-const OURS = "motioncache";
+// as in nodes/host/live_text.py
+const TOLD = "motioncache_text";
 // so that a short line is not broken
 const WIDTH = 290;
 // as in motioncache_core/settings.py: of the steps, and of the tokens
@@ -21,7 +21,10 @@ const all = () => (app.graph?._nodes ?? []).filter((n) => NODES.includes(n.comfy
 function show(node, text) {
   const widget = widgetOf(node, TEXT);
   if (widget) widget.value = text;
-  else if (text) app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text, [OURS]: true });
+  // the page looks for the id in the graph that is open
+  else if (text && node.graph === app.canvas.graph) {
+    app.api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text });
+  }
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -91,13 +94,20 @@ function end() {
   }
 }
 
+// by the executor's id: through subgraphs, from the outermost one in
+function byId(id) {
+  const path = String(id).split(":");
+  const last = path.pop();
+  const graph = path.reduce((g, i) => g?.getNodeById(i)?.subgraph, app.rootGraph ?? app.graph);
+  return graph?.getNodeById(last);
+}
+
 function told({ detail }) {
-  const node = all().find((n) => String(n.id) === String(detail.nodeId).split(":").pop());
-  if (!node || detail[OURS]) return;
-  const text = translated(detail.text);
-  node.motionCacheRun = text;
-  // behind the page's own listener
-  if (text !== detail.text) setTimeout(() => node.motionCacheRun === text && show(node, text));
+  const node = byId(detail.node);
+  // in another workflow that was opened meanwhile it is another node
+  if (!NODES.includes(node?.comfyClass)) return;
+  node.motionCacheRun = translated(detail.text);
+  show(node, node.motionCacheRun);
 }
 
 app.registerExtension({
@@ -108,7 +118,7 @@ app.registerExtension({
     for (const name of ["promptQueued", "execution_interrupted", "execution_error"]) {
       app.api.addEventListener(name, refreshAll);
     }
-    app.api.addEventListener("progress_text", told);
+    app.api.addEventListener(TOLD, told);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!NODES.includes(nodeData.name)) return;

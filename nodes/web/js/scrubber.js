@@ -11,7 +11,8 @@ const STYLE = {
   select: "flex:none;background:var(--comfy-input-bg,#222);color:inherit;" +
     "border:1px solid var(--border-color,#444);border-radius:4px;font:inherit;padding:1px 4px",
   name: "flex:none;width:52px",
-  note: "flex:none;opacity:.7;white-space:nowrap",
+  // gives way before the facts beside it
+  note: "flex:0 99999 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;opacity:.7",
   why: "display:none;flex:1 1 auto;min-height:60px;padding:8px;overflow:auto;font-size:12px;line-height:1.4",
   slider: "flex:1 1 auto;min-width:40px;margin:0",
   words: "flex:1 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap",
@@ -181,7 +182,7 @@ export function createScrubber(url) {
     steps.value = off.indexOf(Math.min(...off));
     [low.textContent, high.textContent] = [legend.low, legend.high];
     const left = run.data.of.frames - run.data.frames.length;
-    const parts = [legend.title];
+    const parts = [say(legend.title)];
     if (found.length < all) parts.push(say("{0} of {1} steps", found.length, all));
     if (left > 0) parts.push(say("{0} of {1} frames", run.data.frames.length, run.data.of.frames));
     title.textContent = title.title = parts.join("; ");

@@ -32,6 +32,13 @@ const WORDS = {
   staleness: "staleness 陈旧",
   active: "active 计算",
   sheet: "sheet 总览",
+  // what the colours are, see motioncache_core/report/motion_map.py
+  "change of the model's answer": "模型回答的变化",
+  "rate of change": "变化速度",
+  "motion weight": "运动权重",
+  "evaluations it was computed in": "计算过它的求值",
+  "evaluations since it was computed": "自上次计算以来的求值",
+  "computed in this evaluation": "本次求值中已计算",
 };
 
 // lines of the server, see motioncache_core/report/report_text.py

@@ -50,15 +50,18 @@ def vae_offload_device():
     return torch.device("cpu")
 
 
+_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+
+
 def vae_dtype(device=None, allowed_dtypes=()):
     return torch.float32
 
 
-def unet_dtype(device=None, model_params=0, supported_dtypes=(), weight_dtype=None):
+def unet_dtype(device=None, model_params=0, supported_dtypes=_DTYPES, weight_dtype=None):
     return torch.float32 if weight_dtype not in supported_dtypes else weight_dtype
 
 
-def unet_manual_cast(weight_dtype, inference_device, supported_dtypes=()):
+def unet_manual_cast(weight_dtype, inference_device, supported_dtypes=_DTYPES):
     # a CPU computes in fp32
     return None if weight_dtype == torch.float32 else torch.float32
 

@@ -32,8 +32,8 @@ class ProgressBar:
         self.update_absolute(self.current + value)
 
 
-def load_torch_file(path, return_metadata=False):
-    tensors = load_file(path)
+def load_torch_file(ckpt, safe_load=False, device=None, return_metadata=False):
+    tensors = load_file(ckpt)
     return (tensors, {}) if return_metadata else tensors
 
 
