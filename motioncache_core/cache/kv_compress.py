@@ -9,7 +9,8 @@ dropped for how much it resembles all the others (redundancy), each head by its 
 
 The redundancy is the mean cosine similarity to all keys. FlowCache leaves out the key itself,
 which takes the same 1/n from every row and so nothing from the softmax. The sum over j is taken
-first, which makes it linear in n. What is kept is not reweighted: the attention that a dropped
+first, which makes it linear in n. Where several heads of queries share one of keys, a key is asked
+for by the one that wants it most. What is kept is not reweighted: the attention that a dropped
 copy received is not handed to the copy that stays.
 """
 
@@ -51,8 +52,10 @@ def kv_scores(q: Tensor, k: Tensor, *, heads: int, mix: float = 0.07, window: in
     """How much each finished key is worth keeping (FlowCache, arXiv 2602.10825).
 
     Args:
-        q: queries `(B, m, C)` of a chunk that is being denoised, after rotary, `C = heads * d`.
+        q: queries `(B, m, share * C)` of a chunk that is being denoised, after rotary,
+            `C = heads * d`; `share` heads of queries in a row belong to one of keys.
         k: keys `(B, n, C)` of finished chunks in raster order, after rotary.
+        heads: of the keys.
         mix: weight of importance, 0..1; redundancy has the rest.
         window: rows over which importance is max-pooled, odd; 1 turns pooling off.
 
@@ -65,21 +68,25 @@ def kv_scores(q: Tensor, k: Tensor, *, heads: int, mix: float = 0.07, window: in
     """
     _check_rows("queries", q, heads)
     _check_rows("keys", k, heads)
-    if q.shape[0] != k.shape[0] or q.shape[2] != k.shape[2]:
+    if q.shape[0] != k.shape[0] or q.shape[2] % k.shape[2]:
         raise CacheShapeError(
-            f"queries {tuple(q.shape)} and keys {tuple(k.shape)} differ in batch or width; "
-            "give both from the same block and the same evaluation"
+            f"queries {tuple(q.shape)} and keys {tuple(k.shape)} differ in batch or width, of "
+            "which the queries' may be a multiple; give both from the same block and the same "
+            "evaluation"
         )
     if not 0.0 <= mix <= 1.0:
         raise SettingsError(f"mix is {mix}; it must be from 0 to 1 (published: 0.07)")
     if window < 1 or window % 2 == 0:
         raise SettingsError(f"window is {window}; it must be odd and at least 1 (published: 7)")
-    batch, m, width = q.shape
-    n, d = k.shape[1], width // heads
-    queries, keys = (x.unflatten(-1, (heads, d)).transpose(1, 2) for x in (q, k))
+    m, (batch, n, width) = q.shape[1], k.shape
+    d, share = width // heads, q.shape[2] // width
+    keys = k.unflatten(-1, (heads, d)).transpose(1, 2)
+    # (B, heads, share, m, d)
+    queries = q.unflatten(-1, (heads, share, d)).permute(0, 2, 3, 1, 4)
     # all heads at once where that is small, else one head and as many of its queries as fit
     group = min(max(_BLOCK_BYTES // (4 * max(m * n, n * d, m * d)), 1), heads)
-    rows = max(_BLOCK_BYTES // (4 * group * max(n, d)), 1)
+    # logits of two heads of queries live at a time where they share keys
+    rows = max(_BLOCK_BYTES // (4 * group * max(n, d) * min(share, 2)), 1)
     scores = torch.empty(batch, heads, n, dtype=torch.float32, device=k.device)
     for b in range(batch):
         for first in range(0, heads, group):
@@ -146,8 +153,8 @@ def compress_kv(
     """Keys and values of finished chunks, cut down to `keep` rows per head.
 
     Args:
-        q: queries `(B, m, C)` of a chunk that is being denoised, after rotary, `C = heads * d`.
-        k: keys `(B, n, C)` of finished chunks in raster order, after rotary.
+        q: queries `(B, m, share * C)` of a chunk that is being denoised, see `kv_scores`.
+        k: keys `(B, n, C)` of finished chunks in raster order, after rotary, `C = heads * d`.
         v: their values `(B, n, C)`.
         keep: rows to keep per head, at least 1.
         mix: weight of importance against redundancy, see `kv_scores`.
@@ -174,12 +181,18 @@ def compress_kv(
 
 
 def _mean_attention(q: Tensor, k: Tensor, rows: int) -> Tensor:
-    """Mean over queries `(H, m, d)` of their softmax over keys `(H, n, d)` in fp32: `(H, n)`."""
-    m, scale = q.shape[1], q.shape[2] ** -0.5
+    """Mean over queries `(H, share, m, d)` of their softmax over keys `(H, n, d)` in fp32, of the
+    largest logit of those that share keys: `(H, n)`."""
+    share, m, d = q.shape[1:]
+    scale = d**-0.5
     total = k.new_zeros(k.shape[0], 1, k.shape[1])
     for first in range(0, m, rows):
         # in place, because this is by far the largest tensor here
-        weights = (q[:, first : first + rows].float() * scale) @ k.mT
+        weights = (q[:, 0, first : first + rows].float() * scale) @ k.mT
+        for other in range(1, share):
+            more = (q[:, other, first : first + rows].float() * scale) @ k.mT
+            torch.maximum(weights, more, out=weights)
+            del more
         weights.sub_(weights.amax(dim=-1, keepdim=True)).exp_()
         total += weights.sum(dim=-1).reciprocal().unsqueeze(1) @ weights
         # freed before the next block is made, or two would live at a time

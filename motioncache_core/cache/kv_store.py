@@ -99,9 +99,10 @@ class KVStore:
         """Keep the most telling keys and values of the clip's first rows, which are finished.
 
         Args:
-            q: queries `(B, m, C)` of a chunk that is being denoised.
+            q: queries `(B, m, share * C)` of a chunk that is being denoised.
             rows: finished rows of the clip.
             keep: rows of the store they may take.
+            heads: of the keys.
         """
         held = rows + self.done(block).shift
         if held <= keep:

@@ -81,6 +81,28 @@ def test_scores_are_the_formula_in_blocks_of_any_size(monkeypatch, size, mix, wi
         torch.testing.assert_close(scores.double(), wanted, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("share", [2, 3])
+def test_heads_of_queries_that_share_keys_ask_by_their_largest_logit(monkeypatch, share):
+    heads, d, m, n = 3, 5, 11, 23
+    q, k = draw(share, 2, m, heads * share * d) * 2, draw(n, 2, n, heads * d)
+    wanted = torch.empty(2, heads, n, dtype=torch.float64)
+    for b in range(2):
+        for h in range(heads):
+            keys = k[b, :, h * d : (h + 1) * d].double()
+            asking = q[b, :, h * share * d : (h + 1) * share * d].double().unflatten(1, (share, d))
+            logits = torch.einsum("msd,nd->msn", asking, keys) / d**0.5
+            mean = logits.amax(dim=1).softmax(dim=1).mean(dim=0)
+            near = torch.stack([mean[max(i - 3, 0) : i + 4].max() for i in range(n)])
+            unit = keys / keys.norm(dim=1, keepdim=True)
+            like = ((unit @ unit.T).fill_diagonal_(0.0).sum(dim=1) / n).softmax(dim=0)
+            wanted[b, h] = 0.6 * near - 0.4 * like
+    for budget in (None, 1, 300):
+        if budget is not None:
+            monkeypatch.setattr(kv_compress, "_BLOCK_BYTES", budget)
+        scores = kv_scores(q, k, heads=heads, mix=0.6)
+        torch.testing.assert_close(scores.double(), wanted, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_scored_in_fp32(dtype):
     q, k, v = (draw(s, 2, n, 12).to(dtype) for s, n in ((1, 9), (2, 37), (3, 37)))

@@ -89,14 +89,14 @@ def test_rows_that_are_computed_against_kept_keys_are_those_of_the_whole_chunk()
     network, x = magi.network_of(magi.recorded("distill")), torch.randn(1, 16, 6, 4, 10)
     kept = {}
 
-    def keep(block, k, v):
+    def keep(block, q, k, v):
         kept[block] = (k, v)
         return k, v
 
     whole = a_chunk(network, x, keys=keep)
     rows = torch.tensor([0, 7, 8, 31, 59])
 
-    def merge(block, k, v):
+    def merge(block, q, k, v):
         keys, values = (t.clone() for t in kept[block])
         # what is not computed is poisoned but for the stored keys
         keys[:, rows], values[:, rows] = k, v

@@ -202,6 +202,7 @@ CONTRACT = {
             "twelve_steps": combo("early", "early", "late", **MORE),
             "text_scale": real(7.5, 0.0, 30.0, 0.1, **MORE),
             "previous_scale": real(1.5, 0.0, 30.0, 0.1, **MORE),
+            "kv_keep": whole(0, 0, 1000, **MORE),
         },
         {},
         [("GUIDER", "GUIDER"), ("SAMPLER", "SAMPLER"), ("SIGMAS", "SIGMAS")],

@@ -89,6 +89,8 @@ def test_off_is_bit_identical(pack, build, sampled):
         ({"window": 3}, "1, 2 and 4"),
         ({"twelve_steps": "both"}, "'early', 'late'"),
         ({"text_scale": -1.0}, "0 to 30"),
+        ({"kv_keep": -1}, "kv_keep is -1; allowed are 0 to 1000"),
+        ({"kv_keep": 1.5}, "kv_keep is 1.5; give a whole number from 0 to 1000"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(changes, told):

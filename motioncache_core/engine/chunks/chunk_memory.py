@@ -10,12 +10,21 @@ from ...cache.kv_placement import Placement, choose_causal_placement
 from ...cache.kv_tiers import KVTiers
 from ...common.protocols import TokenOps
 from ...models.magi1.config import MagiConfig
+from ...models.magi1.options import MagiOptions
 from ...sampling.run_facts import RunFacts
 
 _WHY = "later chunks look at them"
 _ADVICE = "set window to 2 or 1 in the sampling node, or use a smaller video"
 # keys of this many chunks are kept at the same time, whatever the window
-CHUNKS_KEPT = 5
+_CHUNKS_KEPT = 5
+
+
+def chunks_kept(options: MagiOptions, distilled: bool) -> int:
+    """Chunks whose keys a pass keeps at the same time, of a long clip."""
+    if options.kv_keep == 0:
+        return _CHUNKS_KEPT
+    # the base model's passes share a finished chunk's keys one step later
+    return options.kv_keep + options.window + (0 if distilled else 1)
 
 
 def chunk_tiers(

@@ -28,7 +28,7 @@ from ...report.trace_recorder import TraceRecorder
 from ...sampling.run_facts import RunFacts
 from ...sampling.schedule import ACTIVE, CLEAN
 from ..call_watches import CallWatches
-from .chunk_memory import CHUNKS_KEPT, chunk_tiers
+from .chunk_memory import chunk_tiers, chunks_kept
 from .chunk_policy import ChunkChoice, ChunkPolicy
 from .chunk_record import IterationCalls, active_rows, chunk_records, over_the_clip
 
@@ -112,7 +112,7 @@ class ChunkSession:
         height, width = (size // PATCH for size in call.x.shape[3:])
         layout = TokenLayout(sum(chunks), height, width, chunks)
         steps, rows = ChunkSteps(call.options), CHUNK_FRAMES * layout.spatial
-        kept = min(CHUNKS_KEPT, len(chunks)) * rows
+        kept = min(chunks_kept(call.options, call.distilled), len(chunks)) * rows
         tiers, placement = chunk_tiers(
             config, self._ops, self._run, self._kv_cache, kept, 1 if call.distilled else 2,
             call.x.device, network.compute_dtype,

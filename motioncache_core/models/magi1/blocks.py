@@ -14,8 +14,9 @@ from .operations import CenteredNorm
 
 # queries (B, N, heads * D), keys and values (B, M, groups * D) -> (B, N, heads * D)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-# fresh keys and values (B, N, groups * D) of the active rows -> those that they may attend to
-Keys = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# queries (B, N, heads * D), fresh keys and values (B, N, groups * D) of the active rows -> the keys
+# and values that they may attend to
+Keys = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Attention(nn.Module):
         h = project.layer_norm(x)
         q = self._placed(self.q_layernorm, project.q(h), rotary)
         k = self._placed(self.k_layernorm, project.k(h), rotary)
-        own = attend(q, *keys(k, project.v(h)))
+        own = attend(q, *keys(q, k, project.v(h)))
         qx = self.q_layernorm_xattn(self._heads(project.qx(h))).flatten(2)
         groups = self.config.groups
         kx, vx = self.linear_kv_xattn(text).unflatten(-1, (groups, -1)).chunk(2, dim=-1)

@@ -27,12 +27,12 @@ NULL_ROWS = 50
 # the rows of the null caption behind the condition vector: with text, and without
 _WITH_TEXT, _WITHOUT_TEXT = -2, -1
 
-# number of the block, its fresh keys and values (B, N, groups * D) of the active rows -> the keys
-# and values that these rows may attend to
-BlockKeys = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+# number of the block, queries (B, N, heads * D), fresh keys and values (B, N, groups * D) of the
+# active rows -> the keys and values that these rows may attend to
+BlockKeys = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def attend_alone(block: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def attend_alone(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Only the rows themselves are seen, and nothing is kept."""
     return k, v
 
@@ -192,8 +192,8 @@ class MagiNetwork(nn.Module):
             rotary = (rotary[0][rows], rotary[1][rows])
         for number, block in enumerate(self.videodit_blocks.layers):
 
-            def own(k: Tensor, v: Tensor, number: int = number) -> tuple[Tensor, Tensor]:
-                return keys(number, k, v)
+            def own(q: Tensor, k: Tensor, v: Tensor, number: int = number) -> tuple[Tensor, Tensor]:
+                return keys(number, q, k, v)
 
             h = block(h, condition, text, rotary, own, attend)
         if rows is not None:

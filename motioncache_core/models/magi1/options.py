@@ -21,6 +21,8 @@ class MagiOptions:
         twelve_steps: "early" is the published 8,16,16 and "late" 16,16,8.
         text_scale, previous_scale: of the published guidance with three branches, in all but the
             last stage.
+        kv_keep: counted per head of keys; above 0 the published key ranges are left (FlowCache,
+            arXiv 2602.10825).
 
     Raises:
         SettingsError: a value has the wrong type, is out of range or contradicts another.
@@ -70,6 +72,13 @@ class MagiOptions:
         "Base model only: strength of the chunks before.",
         limits=(0.0, 30.0),
         step=0.1,
+    )
+    kv_keep: int = option(
+        0,
+        "0 is the published way: a chunk sees the few chunks before it. Above 0 it sees all of "
+        "them, and the keys and values of finished chunks are cut down to the room of this many "
+        "(FlowCache's compression). Changes the video.",
+        limits=(0, 1000),
     )
 
     def __post_init__(self) -> None:

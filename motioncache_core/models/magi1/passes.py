@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .chunk_call import ChunkCall
-from .chunk_keys import ChunkKeys
+from .chunk_keys import ChunkKeys, Cut
 from .network import BlockKeys, attend_alone
 from .options import CHUNK_FRAMES, STAGES
 from .steps import CLEAN_TIME, ChunkSteps
@@ -58,6 +58,8 @@ class ChunkPasses:
         self._with_text = self._keys if distilled else keys()
         # chunks whose keys the pass with text has made itself, for one step
         self._borrowed: list[int] = []
+        # oldest chunk at work
+        self._oldest = 0
         self._call: ChunkCall | None = None
 
     @property
@@ -85,7 +87,7 @@ class ChunkPasses:
         Args:
             active: step of each of them, by its number.
         """
-        self._call = call
+        self._call, self._oldest = call, min(active)
         for chunk in self._borrowed:
             self._with_text.copy(chunk, self._keys)
         self._borrowed.clear()
@@ -124,7 +126,7 @@ class ChunkPasses:
         `velocity` makes."""
         rows = self._rows if e.rows is None else len(e.rows)
         first_seen, last_seen = self._sees(e)
-        seen = last_seen + 1 - first_seen
+        seen = last_seen + 1 - first_seen - self._left_out(e)
         last = self._steps.stage(e.step) == _LAST
         if self._distilled:
             return [(rows, seen)] + [(rows, 1)] * (last and self._mixes(e))
@@ -172,8 +174,28 @@ class ChunkPasses:
         call, time = self._known, float(self._steps.times[e.step])
         text = call.text(e.chunk) if with_text else call.network.null_text()
         place = 0 if own_clip else e.chunk * CHUNK_FRAMES
-        sees = attend_alone if keys is None else keys.reach(e.chunk, *self._sees(e), e.rows)
+        sees: BlockKeys = attend_alone
+        if keys is not None:
+            sees = keys.reach(e.chunk, *self._sees(e), e.rows, self._cut(e))
         return self._run(e.x, self._condition(time, with_text, e.step), text, place, sees, e.rows)
+
+    @property
+    def _finished(self) -> int:
+        """Chunks whose keys no pass writes again."""
+        return self._oldest - len(self._borrowed)
+
+    def _cut(self, e: ChunkEvaluation) -> Cut | None:
+        """Finished chunks make room for the newest one, whose queries choose, as published."""
+        keep = self._steps.options.kv_keep
+        if not keep or not e.newest:
+            return None
+        return Cut(self._finished, keep, self._known.network.config.groups)
+
+    def _left_out(self, e: ChunkEvaluation) -> int:
+        """Chunks' worth of keys that are no longer there when the chunk is evaluated."""
+        if e.newest and self._steps.options.kv_keep:
+            return max(0, self._finished - self._steps.options.kv_keep)
+        return self._keys.left_out()
 
     def _sees(self, e: ChunkEvaluation) -> tuple[int, int]:
         return e.sees or (self._steps.first_seen(e.chunk, e.step), e.chunk)

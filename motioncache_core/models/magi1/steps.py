@@ -53,6 +53,8 @@ class ChunkSteps:
 
     def first_seen(self, chunk: int, step: int) -> int:
         """The oldest chunk that a chunk may look at in this step."""
+        if self.options.kv_keep:
+            return 0
         return max(0, chunk + 1 - _REACH[self.stage(step)])
 
     def oldest_needed(self, active: dict[int, int]) -> int:
