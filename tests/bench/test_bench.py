@@ -70,9 +70,8 @@ def test_the_engine_measures_every_kind(engine, bench):
     for kind, share in kinds.items():
         # rounded up to a multiple of rows
         assert share <= row["computed"][kind] < share + 0.06, kind
-        # of a few milliseconds each, so that no order can be asked for
-        assert row["ideal_share"][kind] > 0
-    assert row["ideal_share"]["dense"] == 1
+        ideal = row["ideal_share"]
+        assert ideal["reuse"] <= ideal[kind] <= ideal["dense"] == 1
     ops = {"gather_rows", "scatter_residual", "correct_rows"}
     assert ops <= set(row["ops_share"]["active 50%"])
     assert "reuse_residual" in row["ops_share"]["reuse"]
