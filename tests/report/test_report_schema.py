@@ -1,6 +1,8 @@
 """The JSON report is what `report.schema.json` says it is."""
 
 import json
+import math
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -101,3 +103,23 @@ def test_every_field_is_described(schema):
     assert len(found) > 40
     assert [name for name, said in found if not said.get("description")] == []
     assert schema["properties"]["schema"]["const"] == SCHEMA
+
+
+@pytest.mark.parametrize("level", [math.nan, math.inf])
+def test_what_is_no_number_is_null_in_the_report(check, level):
+    """Bare NaN is no JSON, and a page that parses it shows nothing."""
+    host = Host()
+    host.sample(Model())
+    host.trace.evaluations[1].sigma = level
+    other = host.trace.evaluations[2]
+    other.chunks = (replace(other.chunks[0], distance=level),)
+
+    def refuse(word):
+        pytest.fail(f"{word} is no JSON")
+
+    found = json.loads(as_json(host.trace), parse_constant=refuse)
+    check(found)
+    assert found["evaluations"][1]["sigma"] is None
+    assert found["evaluations"][2]["chunks"][0]["distance"] is None
+    known = host.trace.evaluations[3].sigma
+    assert found["evaluations"][3]["sigma"] == pytest.approx(known, abs=1e-4)
