@@ -51,6 +51,6 @@ def clip(scene: scenes.Scene, frames: int, take: int = 0) -> Clip:
     run = scenes.draw_take(scene, torch.Generator().manual_seed(take))
     video = scenes.render(scene, run, frames)
     shown = conditions.condition(codec.encode(video[None])[0, :, 0], frames)
-    conditions.add_tracks(shown, scene, run, torch.ones(frames, dtype=torch.bool))
+    conditions.add_control(shown, scene, run, torch.ones(frames, dtype=torch.bool))
     text = (scenes.text_states(scene)[None], scenes.text_states(None)[None])
     return Clip(scene, run, video, text, shown[None])

@@ -1,8 +1,8 @@
-"""What the demo model is shown besides noise: the first frame, and tracks of the shapes.
+"""What the demo model is shown besides noise: the first frame, and a control video of the shapes.
 
 The layout is Wan 2.1's image-to-video input: four mask channels (1 where a frame is given) and the
-latents of the given frames, zero elsewhere. Tracks are, as in Wan-Move (arXiv 2512.08765), points of
-the first frame shown where they are in later ones; here five dots of each shape in its colour.
+latents of the given frames, zero elsewhere. The control video is in the frames that are not given,
+as in Wan's Fun-Control models: each shape in its colour, on grey.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from . import codec, scenes
 
 MASK_CHANNELS = 4
 CHANNELS = MASK_CHANNELS + codec.CHANNELS
-# a dot in the middle of a shape and four around it, so far from it in radii; a dot's radius in pixels
-_POINTS = ((0.0, 0.0), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-_REACH, _DOT = 0.45, 1.2
 
 
 def condition(first: Tensor, frames: int) -> Tensor:
@@ -27,34 +24,16 @@ def condition(first: Tensor, frames: int) -> Tensor:
     return out
 
 
-def add_tracks(given: Tensor, scene: scenes.Scene, take: scenes.Take, shown: Tensor) -> None:
-    """Write the shapes' tracks into `given` `(20, F, h, w)`, in the frames where `shown` is True.
+def add_control(given: Tensor, scene: scenes.Scene, take: scenes.Take, shown: Tensor) -> None:
+    """Write the control video into `given` `(20, F, h, w)`, in the frames where `shown` is True.
 
-    `shown` is bool `(F,)`; frame 0 is never written. A dot is seen where no other shape is in front
-    of it, and the latents are those of the dots on grey, which the codec maps to zero.
+    `shown` is bool `(F,)`; frame 0 is never written. The control video is the shapes on grey, which
+    the codec maps to zero.
     """
     frames = given.shape[1]
     video = torch.full((frames, scenes.SIZE, scenes.SIZE, 3), codec.GREY)
-    for i, shape in enumerate(scene.shapes):
-        alpha = scenes.coverage(scene, take, i, frames)[..., None]
-        video = video * (1 - alpha) + codec.GREY * alpha
-        dots = _dots(shape, take, i, frames)[..., None]
-        video = video * (1 - dots) + scenes.colour(shape) * dots
-    tracks = codec.encode(video[None])[0].to(given)
-    seen = shown.nonzero().flatten()
-    seen = seen[seen > 0]
-    given[MASK_CHANNELS:, seen] = tracks[:, seen]
-
-
-def _dots(shape: scenes.Shape, take: scenes.Take, index: int, frames: int) -> Tensor:
-    """Antialiased coverage `(frames, 64, 64)` of a shape's dots."""
-    axis = torch.arange(scenes.SIZE) + 0.5
-    reach = _REACH * shape.radius()
-    dots = torch.zeros(frames, scenes.SIZE, scenes.SIZE)
-    for frame in range(frames):
-        x, y = take.centre(index, frame)
-        for dx, dy in _POINTS:
-            across, down = axis - (x + reach * dx), axis - (y + reach * dy)
-            distance = (across[None, :] ** 2 + down[:, None] ** 2).sqrt() - _DOT
-            dots[frame] = torch.maximum(dots[frame], torch.sigmoid(-distance / 0.4))
-    return dots
+    video = scenes.draw_shapes(video, scene, take)
+    latents = codec.encode(video[None])[0].to(given)
+    later = shown.nonzero().flatten()
+    later = later[later > 0]
+    given[MASK_CHANNELS:, later] = latents[:, later]

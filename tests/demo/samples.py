@@ -48,7 +48,7 @@ def clip(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     video = scenes.render(scene, take, args.frames)
     given = conditions.condition(codec.encode(video[None])[0, :, 0], args.frames)
     bare = given.clone()
-    conditions.add_tracks(given, scene, take, shown(args.tracks, args.frames))
+    conditions.add_control(given, scene, take, shown(args.tracks, args.frames))
     noise = torch.randn(1, codec.CHANNELS, *given.shape[1:], generator=rng)
     return {"scene": scene, "video": video, "given": given[None], "bare": bare, "noise": noise}
 

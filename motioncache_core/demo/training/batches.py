@@ -45,7 +45,7 @@ def draw(n: int, frames: int, rng: torch.Generator) -> Batch:
     for x0, (told, take) in zip(latents, takes, strict=True):
         given.append(conditions.condition(x0[:, 0], frames))
         if told is not None:
-            conditions.add_tracks(given[-1], told, take, shown_tracks(frames, rng))
+            conditions.add_control(given[-1], told, take, shown_control(frames, rng))
     return Batch(latents, torch.stack(given), torch.stack(text))
 
 
@@ -57,8 +57,8 @@ def draw_scene(frames: int, rng: torch.Generator) -> scenes.Scene:
             return scene
 
 
-def shown_tracks(frames: int, rng: torch.Generator) -> Tensor:
-    """Bool `(F,)`: tracks in all frames, or now and then in some."""
+def shown_control(frames: int, rng: torch.Generator) -> Tensor:
+    """Bool `(F,)`: control in all frames, or now and then in some."""
     if float(torch.rand((), generator=rng)) < 0.9:
         return torch.ones(frames, dtype=torch.bool)
     return torch.rand(frames, generator=rng) < 0.6

@@ -10,7 +10,6 @@ multiplied in bfloat16. The first 4000 steps or so saw every size and ground, in
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
