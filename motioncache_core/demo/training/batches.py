@@ -29,7 +29,7 @@ class Batch:
 
 
 def draw(n: int, frames: int, rng: torch.Generator) -> Batch:
-    """Random clips. One in ten has neither text nor tracks: the unconditional branch."""
+    """Random clips. One in ten has neither text nor control video: the unconditional branch."""
     videos, text, takes = [], [], []
     for _ in range(n):
         scene = draw_scene(frames, rng)
@@ -58,7 +58,7 @@ def draw_scene(frames: int, rng: torch.Generator) -> scenes.Scene:
 
 
 def shown_control(frames: int, rng: torch.Generator) -> Tensor:
-    """Bool `(F,)`: control in all frames, or now and then in some."""
+    """Bool `(F,)`: the control video in all frames, or now and then in some."""
     if float(torch.rand((), generator=rng)) < 0.9:
         return torch.ones(frames, dtype=torch.bool)
     return torch.rand(frames, generator=rng) < 0.6

@@ -27,9 +27,8 @@ from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample, sample
 from motioncache_pack.motioncache_core.demo.training.batches import draw_scene
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
-from torch import Tensor
-
 from quality import cell_tracks
+from torch import Tensor
 
 ORDINARY, FORCING, BIDIRECTIONAL = "ordinary", "forcing", "forcing, bidirectional"
 MODES = (ORDINARY, FORCING, BIDIRECTIONAL)
