@@ -20,7 +20,7 @@ from common import environment, save
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
 from motioncache_pack.motioncache_core.demo import clips, codec, scenes
 from motioncache_pack.motioncache_core.report.compute_share import compute_share
-from quality.cases import FRAMES, ORDINARY, STEPS, Cached, ordinary
+from quality.cases import FRAMES, MODEL, ORDINARY, STEPS, Cached, ordinary
 from quality.metrics import psnr
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def main() -> None:
     for pair in args.set:
         name, _, value = pair.partition("=")
         changes[name] = ast.literal_eval(value)
-    os.environ[STEPS] = str(args.steps)
+    os.environ[MODEL], os.environ[STEPS] = "demo", str(args.steps)
     made = []
     for seed in range(args.seeds):
         for scene in scenes.SCENES.values():
