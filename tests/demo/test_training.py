@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from motioncache_pack.motioncache_core.demo import codec, conditions, scenes
-from motioncache_pack.motioncache_core.demo.attention import scaled_dot_product
-from motioncache_pack.motioncache_core.demo.training import batches, train
+from motioncache_pack.motioncache_core.demo import attention, codec, conditions, scenes
+from motioncache_pack.motioncache_core.demo.attention import rotate, scaled_dot_product
+from motioncache_pack.motioncache_core.demo.training import batches, half, train
 
 
 def generator(seed: int) -> torch.Generator:
@@ -104,6 +104,16 @@ def test_block_causal_attention_is_the_masked_one() -> None:
         assert callable(attend)
         assert torch.allclose(attend(scaled_dot_product, q, k, v, heads=2), expected, atol=1e-6)
         assert attend(scaled_dot_product, q, k[:, :3], v[:, :3], heads=2).shape == q.shape
+
+
+def test_the_shortcuts_of_training_compute_the_same() -> None:
+    for heads in (1, 2):
+        q, k, v = torch.randn(3, 2, 24, 160, generator=generator(2)).unbind(0)
+        expected = scaled_dot_product(q, k, v, heads)
+        torch.testing.assert_close(half.multiplied(None, q, k, v, heads), expected)
+        table = attention.rotary_table((2, 3, 4), 160 // heads, q.device)
+        x = q.unflatten(2, (heads, -1))
+        assert torch.equal(half.rotate(x, table), rotate(x, table))
 
 
 def test_losses_are_sorted_by_noise_level() -> None:

@@ -259,4 +259,4 @@ def test_the_model_that_is_measured_can_be_chosen(bench, monkeypatch):
         monkeypatch.setenv(cases.MODEL, name)
         assert cases.files() == (weights, profile)
         hashes.add(cases.model_hash())
-    assert len(hashes) == 2
+    assert len(hashes) == 3
