@@ -29,11 +29,12 @@ from ...motioncache_core import (
     takes_frame_levels,
 )
 from ...motioncache_core.models.adapter import Adapter
-from .attach import FORCING, KEY, check_conflicts, compiled_reason, evaluate
-from .compiled import WHOLE, plain
+from .compiled import WHOLE, compiled_reason, plain
+from .conflicts import check_conflicts
 from .devices import on_devices
 from .memory import memory_facts
-from .passes import SESSION
+from .passes import FORCING, KEY, SESSION
+from .tokens import evaluate
 
 log = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from ...motioncache_core.models.magi1.options import CHUNK_FRAMES, MagiOptions
 from ...motioncache_core.models.magi1.steps import ChunkSteps
 from ...motioncache_core.report.trace_recorder import TraceRecorder
 from ...motioncache_core.sampling.schedule import ACTIVE
-from .attach import check_conflicts, compiled_reason
-from .compiled import WHOLE, plain
+from .compiled import WHOLE, compiled_reason, plain
+from .conflicts import check_conflicts
 from .forcing_sampler import prefix_frames
 from .magi_network import CHUNK_SESSION, CHUNKS, ChunkIteration
 from .memory import memory_facts

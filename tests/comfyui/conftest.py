@@ -9,6 +9,10 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support import fake_comfy
+from motioncache_pack.tests.support.answer_runs import nothing_left
+from motioncache_pack.tests.support.node_runs import kept, pack, supported
+
+__all__ = ["kept", "nothing_left", "pack", "supported"]
 
 REASON = "COMFYUI_PATH is not set: give it the folder of a ComfyUI checkout to run this test"
 

@@ -10,7 +10,6 @@ from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import (
     SHARE,
     STEPS,
-    nothing_left,  # noqa: F401
     plain_error,
     same,
     small,
@@ -18,16 +17,9 @@ from motioncache_pack.tests.support.answer_runs import (
     unchanged,
     watch,
 )
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import small_weights
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 def extra(name):

@@ -7,24 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.tests.support.answer_runs import (
-    Scene,
-    nothing_left,  # noqa: F401
-    patch,
-    squared,
-    unchanged,
-    watch,
-)
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.answer_runs import Scene, patch, squared, unchanged, watch
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 LTX = {
     "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32, "cross_attention_dim": 64,

@@ -6,17 +6,9 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.engine import block_hooks as engine
 from motioncache_pack.tests.core.runs import dictate
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    kept,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import options_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 FRAMES, SIZE = 7, 4
 # 7 latent frames in windows of 3 that share 1: 0-2, 2-4 and 4-6

@@ -9,18 +9,9 @@ from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.core.runs import Steady
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    MIXED,
-    kept,
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import MIXED, marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 STEPS, BOUNDARY = 24, 12
 # a distance of 0.06 an evaluation: every second one is due

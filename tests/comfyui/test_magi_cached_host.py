@@ -15,7 +15,6 @@ from motioncache_pack.tests.comfyui.test_magi_host import build, sampled  # noqa
 from motioncache_pack.tests.engine.test_magi_policies import computed_rows
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 

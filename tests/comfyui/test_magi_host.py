@@ -8,7 +8,6 @@ from motioncache_pack.motioncache_core import CacheShapeError, SettingsError, Un
 from motioncache_pack.motioncache_core.models.magi1 import options as options_
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same, relative_error
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 

@@ -13,7 +13,6 @@ from motioncache_pack.motioncache_core.models.magi1.network import (
     plain_attention,
 )
 from motioncache_pack.tests.support import magi
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]

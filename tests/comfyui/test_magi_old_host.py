@@ -7,7 +7,6 @@ import sys
 import pytest
 from motioncache_pack.tests.comfyui.test_magi_host import build, sampled  # noqa: F401
 from motioncache_pack.tests.support import magi
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 

@@ -8,7 +8,6 @@ from motioncache_pack.motioncache_core import CacheShapeError, UnsupportedModelE
 from motioncache_pack.motioncache_core.models.magi1.vae import build_vae
 from motioncache_pack.motioncache_core.models.magi1.vae_tiles import decode, encode
 from motioncache_pack.tests.support import magi_vae
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]

@@ -15,16 +15,9 @@ from motioncache_pack.tests.support.answer_runs import (
     small,
     watch,
 )
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 @functools.cache

@@ -4,7 +4,6 @@ import importlib
 import inspect
 
 import pytest
-from motioncache_pack.tests.support.node_runs import kept, one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
 

@@ -8,7 +8,6 @@ import torch
 from motioncache_pack.motioncache_core import UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.demo.test_wan_oracle import diffusers_name
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]

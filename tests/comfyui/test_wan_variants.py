@@ -19,7 +19,6 @@ from motioncache_pack.tests.models.test_contract import (  # noqa: F401
     test_what_is_underneath_stays_in_force,
 )
 from motioncache_pack.tests.support import host_wan
-from motioncache_pack.tests.support.node_runs import one_thread  # noqa: F401
 
 pytestmark = pytest.mark.comfy
 

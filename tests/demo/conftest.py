@@ -1,5 +1,5 @@
-"""Like the core tests: without gradients, on one thread."""
+"""Like the core tests: without gradients."""
 
-from motioncache_pack.tests.core.conftest import no_gradients, one_thread
+from motioncache_pack.tests.core.conftest import no_gradients
 
-__all__ = ["no_gradients", "one_thread"]
+__all__ = ["no_gradients"]

@@ -1,7 +1,7 @@
 """The pack's nodes on a small Wan, in the same words on the stand-in and on the real ComfyUI.
 
-The fixtures here are imported by `tests/nodes/conftest.py` and by the files of `tests/comfyui` that
-run the same tests on the real host.
+The fixtures here are imported by the `conftest.py` of `tests/nodes` and of `tests/comfyui`, which
+runs the same tests on the real host.
 """
 
 from __future__ import annotations
@@ -179,12 +179,3 @@ def kept(monkeypatch):
         return [ref() for ref in refs if ref() is not None]
 
     return SimpleNamespace(refs=refs, alive=alive)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    # threads that wait for each other take longer than these small networks
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
