@@ -5,8 +5,8 @@ import importlib.util
 import sys
 
 import pytest
-from motioncache_pack.tests.comfyui.test_magi_host import build, sampled  # noqa: F401
 from motioncache_pack.tests.support import magi
+from motioncache_pack.tests.support.magi_nodes import build, sampled
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
@@ -40,6 +40,6 @@ def older(host, tmp_path, monkeypatch):
     knows.cache_clear()
 
 
-def test_the_published_latents_come_out(build, older):  # noqa: F811
+def test_the_published_latents_come_out(older):
     case = magi.recorded("distill")
     assert case.error(sampled(build(case), case)) <= magi.TOLERANCE

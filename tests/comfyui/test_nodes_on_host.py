@@ -12,7 +12,7 @@ MODULES = (
     "life_cycle", "faults", "conflicts", "answers", "sampling", "chaining", "compiled",
     "forcing_sampler", "forcing_cached", "forcing_errors", "calibrate",
     "answer_graphs", "answer_calls", "bad_input", "shown_run", "states", "second_passes",
-    "foreign",
+    "foreign", "magi_sampling",
 )  # fmt: skip
 
 

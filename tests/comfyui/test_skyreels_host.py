@@ -8,7 +8,6 @@ import torch
 from motioncache_pack.motioncache_core import UnsupportedModelError
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.demo.test_wan_oracle import diffusers_name
-from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
@@ -52,17 +51,6 @@ def transformer(sd):
     names = {name: FPS_NAMES.get(name) or diffusers_name(name) for name in sd}
     model.load_state_dict({names[k]: v for k, v in sd.items()})
     return model.eval()
-
-
-@pytest.fixture
-def write(host, tmp_path, monkeypatch):
-    """`write(name, state_dict)` puts a file where ComfyUI looks for diffusion models."""
-    folder_paths = importlib.import_module("folder_paths")
-    kinds = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(kinds, "diffusion_models", ([str(tmp_path)], {".safetensors"}))
-    # the host keeps a list of files by the time a folder last changed
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return lambda name, sd, **kwargs: save_file(sd, tmp_path / name, **kwargs)
 
 
 @pytest.fixture

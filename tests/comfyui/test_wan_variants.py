@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from motioncache_pack.tests.core.conftest import no_gradients  # noqa: F401
 from motioncache_pack.tests.models.test_contract import (  # noqa: F401
-    known,
     test_a_dense_evaluation_is_bit_identical_and_stores_what_the_blocks_added,
     test_a_subset_on_changed_input_is_the_oracles,
     test_a_subset_on_unchanged_input_is_dense,
