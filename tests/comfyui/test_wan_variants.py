@@ -5,7 +5,6 @@ import functools
 from dataclasses import replace
 
 import pytest
-from motioncache_pack.tests.core.conftest import no_gradients  # noqa: F401
 from motioncache_pack.tests.models.test_contract import (  # noqa: F401
     test_a_dense_evaluation_is_bit_identical_and_stores_what_the_blocks_added,
     test_a_subset_on_changed_input_is_the_oracles,
@@ -19,7 +18,7 @@ from motioncache_pack.tests.models.test_contract import (  # noqa: F401
 )
 from motioncache_pack.tests.support import host_wan
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("no_gradients")]
 
 made = functools.cache(host_wan.family)
 

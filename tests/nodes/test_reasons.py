@@ -36,10 +36,7 @@ VERBS = {
 ALL = {**MAKERS, "beside the model": BESIDE}
 
 
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def test_every_reason_has_a_maker():

@@ -1,11 +1,6 @@
-"""Like the core tests: without gradients."""
-
 import gc
 
 import pytest
-from motioncache_pack.tests.core.conftest import no_gradients
-
-__all__ = ["new_objects", "no_gradients"]
 
 
 @pytest.fixture

@@ -1,5 +1,0 @@
-"""Like the core tests: without gradients."""
-
-from motioncache_pack.tests.core.conftest import no_gradients
-
-__all__ = ["no_gradients"]
