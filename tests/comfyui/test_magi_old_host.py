@@ -25,6 +25,8 @@ def optimized_attention(q, k, v, heads, mask=None, attn_precision=None, skip_res
 @pytest.fixture
 def older(host, tmp_path, monkeypatch):
     """The attention of an older host in the place of this one's."""
+    # nothing else is to be imported while it is in place
+    importlib.import_module("motioncache_pack.nodes.host.magi_model")
     file = tmp_path / "attention.py"
     file.write_text(OLDER)
     name = "comfy.ldm.modules.attention"
