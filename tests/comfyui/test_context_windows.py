@@ -258,25 +258,6 @@ def test_without_memory_for_all_windows_whole_windows_are_reused(
     assert other.latest.kv_bytes == 4 * 4 * token
 
 
-def test_bytes_are_those_of_all_windows(pack, windows, sample):
-    patched, handle = pack.patch(windows(pack.wan()), kv_cache="gpu")
-    sample(patched)
-    # 3 + 4 + 4 frames of 4 tokens, 2 branches, width 128, fp32; 2 blocks of keys and of values
-    rows = 11 * 4 * 2 * 128 * 4
-    assert handle.latest.residual_bytes == rows
-    assert handle.latest.kv_bytes == 4 * rows
-
-
-def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monkeypatch):
-    facts = "motioncache_pack.nodes.host.run_facts.memory_facts"
-    rows = 11 * 4 * 2 * 128 * 4
-    monkeypatch.setattr(facts, lambda device: {"free_memory": lambda: int(rows / 0.6) - 10})
-    model = windows(pack.wan())
-    patched, handle = pack.patch(model)
-    assert torch.equal(sample(patched, steps=9), sample(model, steps=9))
-    assert "residuals of 3 context windows do not fit" in handle.latest.reason
-
-
 def test_image_to_video_windows_with_an_anchor(host, windows, pack):
     """The conditions are cut like the latents, the anchor frame included."""
     from motioncache_pack.motioncache_core.demo.wan import DemoWan
