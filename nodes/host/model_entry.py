@@ -17,10 +17,8 @@ from ...motioncache_core.models.wan_causal import NATIVE
 from .compiled import plain
 from .engine_choice import known_adapter
 from .foreign import behind, foreign_code, note_of_partial
-from .passes import SESSION, passes_of
+from .passes import KEY, SESSION, passes_of
 from .run_facts import window_of
-
-KEY = "motioncache"
 
 
 def entered_here(network: Any, options: dict[str, Any]) -> bool:

@@ -18,6 +18,10 @@ from ...motioncache_core import AnswerSession, DeviceSessions
 from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.sampling.passes import Pass
 
+# under which a model carries our wrappers and settings; then what its options bring to calls of it
+KEY = "motioncache"
+PROFILE = "motioncache_profile"
+FORCING = "motioncache_forcing"
 SESSION = "motioncache_session"
 ANSWERS = "motioncache_answers"
 OVERRIDE = "optimized_attention_override"
