@@ -25,10 +25,12 @@ from ...motioncache_core import (
     settings_for_run,
 )
 from ...motioncache_core.common.host_transfer import upload
+from ...motioncache_core.common.phrases import lowered, phrase
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.engine.chunks.chunk_session import ChunkSession
 from ...motioncache_core.engine.chunks.start import chunk_session, settings_for_chunks
-from ...motioncache_core.report.report_text import gain, line, on_node, progress
+from ...motioncache_core.report.node_text import expected, on_node
+from ...motioncache_core.report.report_text import line
 from ...motioncache_core.report.shown_run import mark_of
 from ...motioncache_core.sampling.setting_effects import changed_in_vain
 from . import answers, model_entry, own_cache
@@ -68,9 +70,16 @@ class PatchConfig:
     chosen: RunSettings
     handle: TraceHandle
     node_id: str | None = None
+    measured: bool = False
 
 
-def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
+def attach(
+    model: Any,
+    chosen: RunSettings,
+    handle: TraceHandle,
+    node_id: str | None = None,
+    measured: bool = False,
+) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     With the preset "off" its runs are only timed, and the trace has the reason.
@@ -78,6 +87,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Args:
         chosen: settings, or a preset that becomes settings when a run's length is known.
         node_id: the node that shows how a run goes.
+        measured: the workflow measures what is gained.
 
     Raises:
         ConflictError: another cache is on the model already.
@@ -91,10 +101,9 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
-    overruled = "settings are connected,\npreset is not used\n" * (chosen.preset is None)
-    live.show(overruled + gain(chosen.settings))
+    live.show(expected(chosen.settings, chosen.preset))
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(chosen, handle, node_id)
+    options[KEY] = PatchConfig(chosen, handle, node_id, measured)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _run)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, begin)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, answers.evaluate)
@@ -152,7 +161,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     trace = Trace(settings.as_dict(), preset=preset, why=told, steps=len(levels))
     if no_tokens is not None:
         why, action = no_tokens.happened, no_tokens.action
-        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
+        trace.remark(because("tokens_unknown", why=why, action=lowered(action)))
     in_vain = changed_in_vain(chosen.settings) if preset is None else []
     if in_vain:
         budget = chosen.settings.compute_budget
@@ -160,11 +169,11 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
             because(
                 "in_vain",
                 policy=chosen.settings.policy,
-                budget=f" and compute_budget {budget:g}" * bool(budget),
+                budget=phrase(" and compute_budget {budget:g}", budget=budget) if budget else "",
                 names=", ".join(in_vain),
             )
         )
-    live = LiveText(config.node_id)
+    live = LiveText(config.node_id, config.measured)
     whole = settings.traits.answers and not by_chunks
     session: AnswerSession | DeviceSessions | ChunkSession
     declined = None if whole else in_the_way
@@ -201,7 +210,7 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         trace.decline(WHOLE)
     trace.mark = mark_of(result)
     config.handle.add(trace)
-    live.show(progress(trace))
+    live.on_end(trace)
     log.info("MotionCache - %s", line(trace))
     return result
 
