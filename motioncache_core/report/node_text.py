@@ -41,7 +41,7 @@ def _so_far(run: RunSummary) -> str:
     trace = run.trace
     if not run.calls:
         # what the first evaluation will keep is known before it is computed
-        return gain(MotionCacheSettings(**trace.settings))
+        return expected(MotionCacheSettings(**trace.settings), trace.preset)
     n, of, share = len(trace.evaluations), trace.expected or trace.steps, run.compute_share
     reused = phrase("{share} reused", share=percent(1 - share))
     if trace.unit == "step":

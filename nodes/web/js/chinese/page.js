@@ -13,7 +13,7 @@ export const PAGE = {
   "computed in part, {0}": "部分计算，{0}",
   foretold: "推算",
   "chunk {0}": "块 {0}",
-  "token {0}, {1}: {2}": "token {0}, {1}：{2}",
+  "token {0}, {1}: {2}": "第 {0} 列第 {1} 行的 token：{2}",
   "{0} of {1} steps": "{1} 步中的 {0} 步",
   "{0} of {1} frames": "{1} 帧中的 {0} 帧",
   motion: "motion 运动",
