@@ -8,6 +8,7 @@ from ..common.phrases import Phrase, phrase, together
 from ..settings import MotionCacheSettings
 from .run_summary import RunSummary
 from .trace import PlannedKeys, Trace
+from .two_runs import how_fast
 
 # a sentence on a node breaks where words end: the page would break it within a number
 _NODE_WIDTH = 32
@@ -59,8 +60,8 @@ def faster_than(trace: Trace, without: float) -> str:
     Args:
         without: seconds of the same run without MotionCache.
     """
-    share, took = percent(1 - RunSummary(trace).compute_share), trace.seconds
-    said = phrase("{share} reused · {faster:.1f}x faster", share=share, faster=without / took)
+    share = percent(1 - RunSummary(trace).compute_share)
+    said = phrase("{share} reused · {how}", share=share, how=how_fast(without / trace.seconds))
     return together("\n", [said, phrase("(measured, not estimated)"), *_keys(trace)])
 
 

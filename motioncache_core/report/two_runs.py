@@ -12,6 +12,18 @@ def seconds_of(trace: Trace | None) -> float | None:
     return trace.seconds if trace is not None and trace.seconds > 0 else None
 
 
+def how_fast(factor: float) -> str:
+    """What is measured, in words.
+
+    Args:
+        factor: seconds without MotionCache, as a multiple of those with it.
+    """
+    how = phrase("{factor:.1f}x faster", factor=factor)
+    if factor < 1:
+        how = phrase("{factor:.1f}x slower", factor=1 / factor)
+    return phrase("no faster") if how.startswith("1.0x") else how
+
+
 def times(reference: Trace | None, candidate: Trace | None) -> str:
     """Seconds of the run without MotionCache and of the one with it; "" where neither is known.
 
@@ -19,17 +31,11 @@ def times(reference: Trace | None, candidate: Trace | None) -> str:
     """
     without, took = seconds_of(reference), seconds_of(candidate)
     if without is not None and took is not None:
-        factor = without / took
-        how: str = phrase("{factor:.1f}x faster", factor=factor)
-        if factor < 1:
-            how = phrase("{factor:.1f}x slower", factor=1 / factor)
-        if how.startswith("1.0x"):
-            how = phrase("no faster")
         return phrase(
             "{without:.1f} s without MotionCache, {took:.1f} s with it: {how}",
             without=without,
             took=took,
-            how=how,
+            how=how_fast(without / took),
         )
     if candidate is not None and took is not None:
         guess = RunSummary(candidate).speed_up()

@@ -143,8 +143,20 @@ async function all(page) {
   await page.evaluate(() => window.ended);
   await page.waitForTimeout(1000);
   out.elsewhere = (await graph(page)).nodes;
+  out.landed = await page.evaluate(() => Object.keys(app.nodeOutputs ?? {}));
   clock("another workflow");
   await shot("another_workflow");
+  // back to the one that ran
+  await page.evaluate(async (name) => {
+    const { workflow } = app.extensionManager;
+    const ran = workflow.openWorkflows.find((w) => w.path.includes(name));
+    await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
+    while (workflow.activeWorkflow !== ran) {
+      await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
+    }
+  }, "Demo 1");
+  await page.waitForTimeout(2500);
+  out.back = await outputs(page);
   return out;
 }
 

@@ -143,7 +143,7 @@ class BlockKV(ABC):
         new.write(k, v)
         return new
 
-    def together(self, others: Sequence[BlockKV]) -> BlockKV:
+    def joined(self, others: Sequence[BlockKV]) -> BlockKV:
         """These batch rows and those of others in the same place."""
         parts = [self, *others]
         new, at = self._like(batch=sum(p.form.batch for p in parts)), 0

@@ -19,7 +19,7 @@ export const REPORT = {
   "evaluation {n}": "第 {n} 次求值",
   "{share} reused": "复用 {share}",
   "{share} reused · about {faster:.1f}x faster": "复用 {share} · 约快 {faster} 倍",
-  "{share} reused · {faster:.1f}x faster": "复用 {share} · 快 {faster} 倍",
+  "{share} reused · {how}": "复用 {share} · {how}",
   "(measured, not estimated)": "（实测，不是估计）",
   "{seconds:.1f} s in the sampler, nothing reused": "采样 {seconds} 秒，没有复用",
   "nothing is reused": "没有复用",
