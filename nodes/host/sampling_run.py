@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from ...motioncache_core import RunSettings, Trace, TraceHandle, settings_for_run
+from ...motioncache_core.common.phrases import lowered, phrase
 from ...motioncache_core.common.reasons import because
 from ...motioncache_core.engine.chunks.start import settings_for_chunks
-from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.report.report_text import line
 from ...motioncache_core.report.shown_run import mark_of
 from ...motioncache_core.sampling.setting_effects import changed_in_vain
 from . import own_cache
@@ -33,6 +34,7 @@ class PatchConfig:
     chosen: RunSettings
     handle: TraceHandle
     node_id: str | None = None
+    measured: bool = False
 
 
 def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
@@ -56,9 +58,9 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     )
     if engine.instead and run.no_tokens is not None:
         why, action = run.no_tokens.happened, run.no_tokens.action
-        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
+        trace.remark(because("tokens_unknown", why=why, action=lowered(action)))
     _tell_what_is_in_vain(chosen, trace)
-    live = LiveText(config.node_id)
+    live = LiveText(config.node_id, config.measured)
     session = engine.start(run, used, trace, live.on_call)
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
@@ -73,7 +75,7 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
         trace.decline(WHOLE)
     trace.mark = mark_of(result)
     config.handle.add(trace)
-    live.show(progress(trace))
+    live.on_end(trace)
     log.info("MotionCache - %s", line(trace))
     return result
 
@@ -101,7 +103,7 @@ def _tell_what_is_in_vain(chosen: RunSettings, trace: Trace) -> None:
             because(
                 "in_vain",
                 policy=chosen.settings.policy,
-                budget=f" and compute_budget {budget:g}" * bool(budget),
+                budget=phrase(" and compute_budget {budget:g}", budget=budget) if budget else "",
                 names=", ".join(in_vain),
             )
         )

@@ -16,14 +16,16 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     """The network's own `rotate` to the bit, but its gradient takes half the time."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
     turn = torch.complex(table[..., 0, 0], table[..., 1, 0])
-    return torch.view_as_real(pairs * turn).flatten(-2).type_as(x)
+    turned: Tensor = torch.view_as_real(pairs * turn)
+    return turned.flatten(-2).type_as(x)
 
 
 def multiplied(_: object, q: Tensor, k: Tensor, v: Tensor, heads: int, **__: object) -> Tensor:
     """Attention over `(B, N, heads * d)` as two products."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     weights = (q @ k.transpose(-1, -2)) * q.shape[-1] ** -0.5
-    return (weights.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    out: Tensor = (weights.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return out
 
 
 def velocity(
