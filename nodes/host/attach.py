@@ -47,7 +47,7 @@ from .engine_choice import for_evaluations, known_adapter, why_no_tokens
 from .foreign import behind, foreign_code, note_of_partial
 from .live_text import LiveText
 from .magi_network import CHUNK_SESSION
-from .passes import ANSWERS, SESSION, begin, passes_of
+from .passes import ANSWERS, BLOCK_CALLS, SESSION, begin, passes_of
 from .profiles import profile_for
 from .ranks import several_ranks
 from .rehearsal import sampler_response
@@ -135,7 +135,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
     levels = [s for s in sigmas.tolist()[:-1] if s > 0]
     preset = config.chosen.preset
     chosen = config.chosen if preset is None else settings_for_run(preset, len(levels))
-    if own_cache.keeps_own_cache(guider.model_patcher, sampler):
+    by_blocks = own_cache.keeps_own_cache(guider.model_patcher, sampler)
+    if by_blocks:
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     # a network of its own, that is called chunk by chunk
     own_network = getattr(sampler, "calls_chunks", False)
@@ -186,6 +187,8 @@ def _run(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Ten
         facts = facts if profile is None else replace(facts, profile=profile)
         session = on_devices(guider.model_patcher, settings, facts, trace, live.on_call)
         ours = {SESSION: session}
+        if by_blocks:
+            ours[BLOCK_CALLS] = own_cache.BlockCalls(len(sigmas) - 1)
         if not trace.reason and argument(outer, "dynamic") is False:
             trace.remark(STATIC)
     for remark in trace.remarks:
