@@ -77,7 +77,7 @@ class Recorder:
             )
         if call.whole:
             # no step of the sampler
-            return call.run(call.options)
+            return call.run(dict(call.options))
         facts = adapter.facts(call.network)
         layout = adapter.layout(facts, adapter.video(call.x))
         probe = BlockProbe(adapter, facts, call.network, layout)
