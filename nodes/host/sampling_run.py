@@ -22,7 +22,7 @@ from .compiled import COMPILE_ARGUMENTS, WHOLE
 from .conflicts import check_conflicts, check_recording
 from .engines import Run, engine_of
 from .live_text import LiveText
-from .passes import KEY
+from .passes import BLOCK_CALLS, KEY
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     check_conflicts(outer, already=False)
     check_recording(outer)
     levels = tuple(s for s in sigmas.tolist()[:-1] if s > 0)
-    chosen = _chosen(config.chosen, guider.model_patcher, sampler, len(levels))
+    by_blocks = own_cache.keeps_own_cache(guider.model_patcher, sampler)
+    chosen = _chosen(config.chosen, sampler, len(levels), by_blocks)
     run = Run(guider, outer, sampler, noise, sigmas, chosen, levels)
     engine = engine_of(run)
     used = engine.settings_of(run)
@@ -64,7 +65,10 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     session = engine.start(run, used, trace, live.on_call)
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
-    guider.model_options = _with(outer, {engine.key: session})
+    ours: dict[str, Any] = {engine.key: session}
+    if by_blocks:
+        ours[BLOCK_CALLS] = own_cache.BlockCalls(len(sigmas) - 1)
+    guider.model_options = _with(outer, ours)
     trace.seconds = trace.own_seconds = time.perf_counter() - began
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
@@ -85,11 +89,11 @@ def _with(outer: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
     return {**outer, "transformer_options": {**outer["transformer_options"], **ours}}
 
 
-def _chosen(chosen: RunSettings, patcher: Any, sampler: Any, steps: int) -> RunSettings:
+def _chosen(chosen: RunSettings, sampler: Any, steps: int, by_blocks: bool) -> RunSettings:
     """What a run of this length and with this sampler is asked to run with."""
     if chosen.preset is not None:
         chosen = settings_for_run(chosen.preset, steps)
-    if own_cache.keeps_own_cache(patcher, sampler):
+    if by_blocks:
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     return settings_for_chunks(chosen) if getattr(sampler, "calls_chunks", False) else chosen
 

@@ -240,6 +240,7 @@ PAGES: dict[str, Blocks] = {
         "families": from_file("families", families_table),
         "host_nodes": from_file("host_nodes", host_nodes_table),
         "engine": from_file("engine", engine_table),
+        "engine_host": from_file("host_engine", engine_table),
         "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
         "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
         "diffusion_forcing": from_file("diffusion_forcing", forcing_table),
