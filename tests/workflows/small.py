@@ -38,25 +38,25 @@ PASSED = {
 # the delay of every chunk but the first; 177 frames are two windows, of 5 chunks and 4 new ones;
 # one chunk after the other takes all steps for each; preset paper decides for either branch
 REPORTS = {
+    "CogVideoX VOID, take an object out": [(30, 12)],
+    "Cosmos-Predict2 image to video": [(35, 24)],
     "Demo 1 without and with MotionCache": [],
     "Demo 2 motion map and report": [(24, 9)],
     "Demo 3 diffusion forcing": [(24 + 3 * 6, 12)],
     "Demo 4 MAGI-1 without a download": [(7 * 8, 24)],
-    "MAGI-1 image to video": [(8 * 16, 30)],
-    "MAGI-1 text to video": [(7 * 16, 24)],
-    "MAGI-1 video extension": [(8 * 16, 36)],
-    "SkyReels-V2 diffusion forcing": [(2 * 70, 25)],
-    "SkyReels-V2 long video": [(2 * (70 + 65), 25), (2 * 65, 25)],
-    "CogVideoX VOID, take an object out": [(30, 12)],
-    "Cosmos-Predict2 image to video": [(35, 24)],
     "HunyuanVideo 1.5 text to video": [(20, 31)],
     "HunyuanVideo text to video": [(20, 19)],
     "Kandinsky 5 text to video": [(50, 31)],
     "LTX-2 text to video with sound": [(20, 31)],
     "LTX-Video text to video": [(30, 25)],
+    "MAGI-1 image to video": [(8 * 16, 30)],
+    "MAGI-1 text to video": [(7 * 16, 24)],
+    "MAGI-1 video extension": [(8 * 16, 36)],
     "MiniMax H3 text to video with sound": [(20, 31)],
     "Mochi text to video": [(30, 10)],
     "SkyReels-V1 text to video": [(30, 25)],
+    "SkyReels-V2 diffusion forcing": [(2 * 70, 25)],
+    "SkyReels-V2 long video": [(2 * (70 + 65), 25), (2 * 65, 25)],
     "Wan 2.1 Fun Camera": [(20, 21)],
     "Wan 2.1 Fun Control": [(20, 20)],
     "Wan 2.1 HuMo, a person speaks": [(30, 25)],
@@ -64,10 +64,10 @@ REPORTS = {
     "Wan 2.1 SCAIL-2, replace a character": [(40, 21)],
     "Wan 2.1 VACE": [(20, 21)],
     "Wan 2.1 autoregressive, many steps": [(7 * 50, 21)],
-    "Wan 2.1 text to video": [(30, 21)],
     "Wan 2.1 image to video": [(30, 21)],
-    "Wan 2.2 14B text to video": [(10, 21), (10, 21)],
+    "Wan 2.1 text to video": [(30, 21)],
     "Wan 2.2 14B image to video": [(10, 21), (10, 21)],
+    "Wan 2.2 14B text to video": [(10, 21), (10, 21)],
     "Wan 2.2 5B": [(30, 31)],
     "Wan 2.2 Animate": [(20, 20)],
     "Wan 2.2 S2V, sound to video": [(20, 20)],
@@ -187,10 +187,12 @@ class StandIn:
             "SamplerCustomAdvanced": small_magi.sample,
             "VAEDecode": small_magi.decode,
         }  # fmt: skip
+        # outputs of the last run's nodes by their number
+        self.made: dict[str, Any] = {}
 
     def run(self, prompt: Prompt) -> dict[str, Any]:
         """What our nodes show, by their number."""
-        made: dict[str, Any] = {}
+        made = self.made = {}
         shown: dict[str, Any] = {}
 
         def result(number: str) -> Any:
