@@ -12,12 +12,13 @@ from torch import Tensor
 from ...motioncache_core import ConflictError, ModelProfile, Recorder, UnsupportedModelError
 from ...motioncache_core.policy.model_profile import MIN_LEVELS
 from . import model_entry
-from .attach import KEY, compiled_reason, evaluate
+from .compiled import compiled_reason
 from .conflicts import CALIBRATE, other_cache
 from .engine_choice import adapter_of
 from .live_text import LiveText
-from .passes import SESSION
+from .passes import KEY, SESSION
 from .profiles import describe, identify, place_of
+from .tokens import evaluate
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,8 @@ from .compiled import plain
 from .engine_choice import known_adapter
 from .foreign import behind, foreign_code, note_of_partial
 from .own_cache import BlockCalls
-from .passes import BLOCK_CALLS, SESSION, passes_of
+from .passes import BLOCK_CALLS, KEY, SESSION, passes_of
 from .run_facts import window_of
-
-KEY = "motioncache"
 
 
 def entered_here(network: Any, options: dict[str, Any]) -> bool:

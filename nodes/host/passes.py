@@ -19,6 +19,10 @@ from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.sampling.passes import Pass
 from .own_cache import BlockCalls
 
+# under which a model carries our wrappers and settings; then what its options bring to calls of it
+KEY = "motioncache"
+PROFILE = "motioncache_profile"
+FORCING = "motioncache_forcing"
 SESSION = "motioncache_session"
 ANSWERS = "motioncache_answers"
 BLOCK_CALLS = "motioncache_block_calls"

@@ -148,7 +148,7 @@ def preset_table(data: dict[str, Any]) -> str:
         for name, row in data["presets"].items()
     ]
     head = "| preset | tokens computed | PSNR, mean | PSNR, worst clip |"
-    note = f"Mean of {data['clips']} clips of the demo model, {data['steps']} Euler steps."
+    note = f"Mean of {data['clips']} clips of model tracks, {data['steps']} Euler steps."
     return "\n".join([head, "|---|---|---|---|", *rows, "", note])
 
 

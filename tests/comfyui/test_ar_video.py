@@ -11,17 +11,9 @@ from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.core.runs import dictate, left_over, living_tensors
 from motioncache_pack.tests.support import host_wan
 from motioncache_pack.tests.support.answer_runs import Scene, patch, same, squared, unchanged
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    network_of,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import network_of, options_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 VARIANT = host_wan.Variant(
     "model.WanModel", {"model_type": "t2v", "in_dim": 16, "num_layers": 3}, size=(6, 8, 8),
