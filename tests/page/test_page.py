@@ -49,9 +49,9 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
     workflow = root / "workflows/Demo 2 motion map and report.json"
     folder = tmp_path_factory.mktemp(request.param)
     line = [NODE, script, server.base, workflow, folder, request.param, CHROMIUM]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
-    for shot in ("running", "after", "scrubbed", "again", "reloaded", "help"):
+    for shot in ("running", "after", "scrubbed", "again", "reloaded", "help", "chinese"):
         assert (folder / f"{request.param}_{shot}.png").stat().st_size > 50_000
     return json.loads(done.stdout)
 
@@ -149,6 +149,14 @@ def test_the_search_finds_the_nodes_by_their_aliases(seen, words, node):
 
 def test_help_opens(seen):
     assert "What happened in a run, one picture per latent frame." in seen["help"]
+
+
+def test_a_chinese_page_says_it_in_chinese(seen):
+    shown = {node["type"]: node["widgets"] for node in seen["chinese"]}
+    report = shown["MotionCacheReport"]["report"]
+    assert report.startswith("MotionCache：10 步（完整 ") and "\n注意：采样 10 步：" in report
+    assert re.findall(r"[a-z]+ [a-z]+ [a-z]+", report) == []
+    assert re.match(r"复用 \d+\u00a0% · 约快 ", shown["MotionCachePatcher"]["$$node-text-preview"])
 
 
 def test_the_hosts_preview_goes_on(seen):
