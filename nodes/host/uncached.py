@@ -14,9 +14,10 @@ from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.report.node_text import left_alone
 from ...motioncache_core.report.shown_run import mark_of
 from .live_text import LiveText
+from .passes import KEY
 
-# under which a model's clones carry the stopwatch, and under which key they carry the cache
-STOPWATCH, CACHE = "motioncache_stopwatch", "motioncache"
+# under which a model's clones carry the stopwatch
+STOPWATCH = "motioncache_stopwatch"
 
 
 def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = None) -> Any:
@@ -47,7 +48,7 @@ def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = 
         """OUTER_SAMPLE: a run, which is known by its latents."""
         took.clear()
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
-        cached = CACHE in executor.class_obj.model_options.get("transformer_options", {})
+        cached = KEY in executor.class_obj.model_options.get("transformer_options", {})
         if not took or cached:
             return result
         if handle.runs and not handle.runs[-1].seconds:

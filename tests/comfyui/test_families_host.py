@@ -12,11 +12,8 @@ from motioncache_pack.tests.comfyui.host_weights import WithOracle, copied, part
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
-from motioncache_pack.tests.support.node_runs import one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 # more than the few with which nothing is reused
 STEPS = 9

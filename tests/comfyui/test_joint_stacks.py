@@ -16,16 +16,9 @@ from motioncache_pack.tests.comfyui.test_families_host import PLAIN, STEPS, Subj
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate
 from motioncache_pack.tests.support.assert_close import assert_close
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    foretold,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import foretold
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 FP8 = torch.float8_e4m3fn
 

@@ -20,9 +20,8 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes import reason_makers
-from motioncache_pack.tests.nodes.reason_makers_beside import BESIDE
 from motioncache_pack.tests.nodes.reason_makers_foreign import FOREIGN, INSIDE_FOREIGN, INSIDE_RUN
-from motioncache_pack.tests.nodes.reason_makers_states import INSIDE_STATES, STATES
+from motioncache_pack.tests.nodes.reason_makers_states import BESIDE, INSIDE_STATES, STATES
 from motioncache_pack.tests.support.chinese import chinese, put
 from motioncache_pack.tests.support.node_runs import foretold
 
@@ -39,10 +38,7 @@ VERBS = {
 ALL = {**MAKERS, "beside the model": BESIDE}
 
 
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def test_every_reason_has_a_maker():
