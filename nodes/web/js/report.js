@@ -7,7 +7,7 @@ const NAME = "report";
 const SAID = "motioncache_said";
 // the lines of a report that are to be read without scrolling, and the comparison's, which its picture has in English
 const NODES = {
-  MotionCacheReport: { least: 190, size: [460, 360], shown: () => true },
+  MotionCacheReport: { least: 240, size: [460, 360], shown: () => true },
   MotionCacheCompare: { least: 84, size: [0, 0], shown: chinese },
 };
 

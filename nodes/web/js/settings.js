@@ -40,6 +40,8 @@ function addCaptions(node) {
     const widget = node.addDOMWidget(`${CAPTION}_${first}`, "MOTIONCACHE_CAPTION", caption, {
       getMinHeight: () => 22,
       getMaxHeight: () => 22,
+      // the page's own would leave nothing of so low a row
+      margin: 2,
       hideOnZoom: false,
       serialize: false,
       // shown and hidden with the group
