@@ -7,7 +7,7 @@ const NAME = "report";
 const SAID = "motioncache_said";
 // the lines of a report that are to be read without scrolling, and the comparison's, which its picture has in English
 const NODES = {
-  MotionCacheReport: { least: 190, size: [460, 360], shown: () => true },
+  MotionCacheReport: { least: 240, size: [460, 360], shown: () => true },
   MotionCacheCompare: { least: 84, size: [0, 0], shown: chinese },
 };
 
@@ -15,7 +15,9 @@ function addText(node, { least }) {
   const area = document.createElement("textarea");
   area.readOnly = true;
   area.className = "motioncache-text";
+  // Vue nodes give an element the height that it asks for
   area.style.cssText =
+    `min-height:${least}px;` +
     "width:100%;height:100%;box-sizing:border-box;resize:none;border:0;border-radius:4px;padding:6px;" +
     "font:12px monospace;white-space:pre-wrap;color:var(--input-text,#ddd);background:var(--comfy-input-bg,#222)";
   // the wheel scrolls the text, not the canvas
