@@ -8,7 +8,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ...motioncache_core import RunSettings, Trace, TraceHandle
 from ...motioncache_core.common.reasons import because
-from ...motioncache_core.report.report_text import gain, on_node
+from ...motioncache_core.report.node_text import expected, on_node
 from . import answers, model_entry, sampling_run, tokens
 from .conflicts import check_conflicts, check_recording
 from .live_text import LiveText
@@ -26,7 +26,13 @@ WRAPPERS = (
 )
 
 
-def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | None = None) -> Any:
+def attach(
+    model: Any,
+    chosen: RunSettings,
+    handle: TraceHandle,
+    node_id: str | None = None,
+    measured: bool = False,
+) -> Any:
     """A clone of the model that caches; the model itself is not changed.
 
     With the preset "off" its runs are only timed, and the trace has the reason.
@@ -34,6 +40,7 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     Args:
         chosen: settings, or a preset that becomes settings when a run's length is known.
         node_id: the node that shows how a run goes.
+        measured: the workflow measures what is gained.
 
     Raises:
         ConflictError: another cache is on the model already.
@@ -47,10 +54,9 @@ def attach(model: Any, chosen: RunSettings, handle: TraceHandle, node_id: str | 
     check_conflicts(model.model_options, already, getattr(model, "wrappers", None))
     check_recording(model.model_options)
     clone = model.clone()
-    overruled = "settings are connected,\npreset is not used\n" * (chosen.preset is None)
-    live.show(overruled + gain(chosen.settings))
+    live.show(expected(chosen.settings, chosen.preset))
     options = clone.model_options.setdefault("transformer_options", {})
-    options[KEY] = PatchConfig(chosen, handle, node_id)
+    options[KEY] = PatchConfig(chosen, handle, node_id, measured)
     for kind, wrapper in WRAPPERS:
         clone.add_wrapper_with_key(kind, KEY, wrapper)
     return clone

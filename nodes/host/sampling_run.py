@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from ...motioncache_core import RunSettings, Trace, TraceHandle, settings_for_run
+from ...motioncache_core.common.phrases import lowered, phrase
 from ...motioncache_core.common.reasons import because
 from ...motioncache_core.engine.chunks.start import settings_for_chunks
-from ...motioncache_core.report.report_text import line, progress
+from ...motioncache_core.report.report_text import line
 from ...motioncache_core.report.shown_run import mark_of
 from ...motioncache_core.sampling.setting_effects import changed_in_vain
 from . import own_cache
@@ -21,7 +22,7 @@ from .compiled import COMPILE_ARGUMENTS, WHOLE
 from .conflicts import check_conflicts, check_recording
 from .engines import Run, engine_of
 from .live_text import LiveText
-from .passes import KEY
+from .passes import BLOCK_CALLS, KEY
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class PatchConfig:
     chosen: RunSettings
     handle: TraceHandle
     node_id: str | None = None
+    measured: bool = False
 
 
 def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any,
@@ -47,7 +49,8 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     check_conflicts(outer, already=False)
     check_recording(outer)
     levels = tuple(s for s in sigmas.tolist()[:-1] if s > 0)
-    chosen = _chosen(config.chosen, guider.model_patcher, sampler, len(levels))
+    by_blocks = own_cache.keeps_own_cache(guider.model_patcher, sampler)
+    chosen = _chosen(config.chosen, sampler, len(levels), by_blocks)
     run = Run(guider, outer, sampler, noise, sigmas, chosen, levels)
     engine = engine_of(run)
     used = engine.settings_of(run)
@@ -56,13 +59,16 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     )
     if engine.instead and run.no_tokens is not None:
         why, action = run.no_tokens.happened, run.no_tokens.action
-        trace.remark(because("tokens_unknown", why=why, action=action[0].lower() + action[1:]))
+        trace.remark(because("tokens_unknown", why=why, action=lowered(action)))
     _tell_what_is_in_vain(chosen, trace)
-    live = LiveText(config.node_id)
+    live = LiveText(config.node_id, config.measured)
     session = engine.start(run, used, trace, live.on_call)
     for remark in trace.remarks:
         log.warning("MotionCache - %s.", remark)
-    guider.model_options = _with(outer, {engine.key: session})
+    ours: dict[str, Any] = {engine.key: session}
+    if by_blocks:
+        ours[BLOCK_CALLS] = own_cache.BlockCalls(len(sigmas) - 1)
+    guider.model_options = _with(outer, ours)
     trace.seconds = trace.own_seconds = time.perf_counter() - began
     try:
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
@@ -73,7 +79,7 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
         trace.decline(WHOLE)
     trace.mark = mark_of(result)
     config.handle.add(trace)
-    live.show(progress(trace))
+    live.on_end(trace)
     log.info("MotionCache - %s", line(trace))
     return result
 
@@ -83,11 +89,11 @@ def _with(outer: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
     return {**outer, "transformer_options": {**outer["transformer_options"], **ours}}
 
 
-def _chosen(chosen: RunSettings, patcher: Any, sampler: Any, steps: int) -> RunSettings:
+def _chosen(chosen: RunSettings, sampler: Any, steps: int, by_blocks: bool) -> RunSettings:
     """What a run of this length and with this sampler is asked to run with."""
     if chosen.preset is not None:
         chosen = settings_for_run(chosen.preset, steps)
-    if own_cache.keeps_own_cache(patcher, sampler):
+    if by_blocks:
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
     return settings_for_chunks(chosen) if getattr(sampler, "calls_chunks", False) else chosen
 
@@ -101,7 +107,7 @@ def _tell_what_is_in_vain(chosen: RunSettings, trace: Trace) -> None:
             because(
                 "in_vain",
                 policy=chosen.settings.policy,
-                budget=f" and compute_budget {budget:g}" * bool(budget),
+                budget=phrase(" and compute_budget {budget:g}", budget=budget) if budget else "",
                 names=", ".join(in_vain),
             )
         )

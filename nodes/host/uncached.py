@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...motioncache_core import Trace, TraceHandle
 from ...motioncache_core.common.host_transfer import read
+from ...motioncache_core.report.node_text import left_alone
 from ...motioncache_core.report.shown_run import mark_of
 from .live_text import LiveText
 from .passes import KEY
@@ -58,7 +59,7 @@ def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = 
         trace.mark = mark_of(result)
         handle.add(trace)
         if live is not None:
-            live.show(f"{trace.seconds:.1f} s in the sampler, nothing reused")
+            live.show(left_alone(trace.seconds))
         return result
 
     clone = model.clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.engine.shadow import beside
+from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from torch import Tensor
 
@@ -28,6 +30,9 @@ SETTINGS = replace(
     kv_cache="gpu",
 )
 
+
+# latents, and the other arguments by name
+Inputs = tuple[Tensor, dict[str, Any]]
 
 REPORTED = ("dim", "ffn_dim", "layers", "tokens", "batch", "kv_forecast")
 
@@ -100,11 +105,20 @@ class Geometry:
                 weight.normal_(mean=float(name.endswith("weight")), std=0.02)
         return model
 
-    def inputs(self, device: str) -> tuple[Tensor, Tensor]:
-        """Latents and text states."""
+    @property
+    def around(self) -> int:
+        """Rows around the video's in the stream, which are always computed."""
+        return 0
+
+    def for_gate(self) -> Geometry:
+        """What the gate runs."""
+        return replace(self, layers=2)
+
+    def make(self, device: str) -> tuple[Any, Inputs]:
+        """The network and what it is called with."""
         x = torch.randn(self.batch, 16, *self.size, device=device, dtype=self.dtype)
         text = torch.randn(self.batch, self.text, 4096, device=device, dtype=self.dtype)
-        return x, text
+        return self.network(device), (x, {"context": text})
 
 
 _WAN_1_3B = {"dim": 1536, "ffn_dim": 8960, "layers": 30}
@@ -178,8 +192,7 @@ class Runner:
 
     def __init__(self, geometry: Geometry, device: str) -> None:
         self.geometry, self.device = geometry, device
-        self.model = geometry.network(device)
-        self.x, self.text = geometry.inputs(device)
+        self.model, (self.x, self.arguments) = geometry.make(device)
         self.ops = BenchOps(geometry.tokens, device)
         self.trace = Trace({})
         self.sigma = 0.9
@@ -191,12 +204,16 @@ class Runner:
         return self._network({})
 
     def without_blocks(self) -> Tensor:
-        """The network without its blocks: embeddings, rotary table, head."""
-        skip = {
-            ("double_block", i): lambda args, extra: {"img": args["img"]}
-            for i in range(self.geometry.layers)
-        }
-        return self._network({"patches_replace": {"dit": skip}})
+        """The network without the blocks that rows are left out of: embeddings, rotary table,
+        head, and what runs between the blocks on all rows."""
+        adapter, _ = find_adapter(self.model)
+        adapter = adapter.of_call(self.model, {}, self.arguments) or adapter
+        blocks = adapter.blocks(adapter.facts(self.model))
+        skip = {(run.hook, i): lambda args, extra: args for run, i in blocks}
+        with ExitStack() as stack:
+            if adapter.side is not None:
+                stack.enter_context(beside(self.model, adapter.side, _left_out))
+            return self._network({"patches_replace": {"dit": skip}})
 
     def cached(self, share: float, step: float = 1e-4) -> Tensor:
         """An evaluation with MotionCache that computes this share of the tokens, at a noise level
@@ -204,7 +221,9 @@ class Runner:
         self.sigma -= step
         self.ops.share = share
         branches = tuple(range(self.geometry.batch))
-        call = ModelCall(self.model, self._network, self.x, self.timestep(), branches, {})
+        call = ModelCall(
+            self.model, self._network, self.x, self.timestep(), branches, {}, self.arguments
+        )
         return self._session.evaluate(call)
 
     def timestep(self) -> Tensor:
@@ -219,7 +238,11 @@ class Runner:
         self._session.close()
 
     def _network(self, options: dict[str, Any]) -> Tensor:
-        return self.model(self.x, self.timestep(), self.text, transformer_options=options)
+        return self.model(self.x, self.timestep(), transformer_options=options, **self.arguments)
+
+
+def _left_out(side: Any, index: int, block: Any, args: Any, kwargs: Any) -> Any:
+    return side.skip(*args, **kwargs)
 
 
 @contextmanager
@@ -241,7 +264,7 @@ def all_rows_partial() -> Iterator[None]:
 
 def gate(geometry: Geometry, device: str) -> str | None:
     """Why the partial path of two blocks at full width and length is wrong; None if it is not."""
-    runner = Runner(replace(geometry, layers=2), device)
+    runner = Runner(geometry.for_gate(), device)
     limit = 1e-5 if geometry.dtype == torch.float32 else 2e-2
     try:
         first = runner.cached(1.0)

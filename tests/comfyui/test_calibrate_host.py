@@ -6,6 +6,9 @@ import json
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheSettings
+from motioncache_pack.tests.comfyui.test_ar_video import Graph
+from motioncache_pack.tests.comfyui.test_hidden_blocks_host import KINDS
+from motioncache_pack.tests.support.answer_runs import same
 from motioncache_pack.tests.support.node_runs import STEPS
 
 pytestmark = pytest.mark.comfy
@@ -96,3 +99,20 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):
     # another recording of the same model: about the same distances
     own = [e.chunks[0].distance for e in handle.latest.evaluations][1:-1]
     assert own == pytest.approx(shipped, rel=0.35)
+
+
+@pytest.mark.parametrize("name", ["predict2", "cogvideox", "mochi", "autoregressive"])
+def test_models_that_are_entered_around_the_network_are_recorded(pack, folder, name):
+    """Their blocks are hidden, or reached by calls that no wrapper of the network sees."""
+    kind = Graph(pack) if name == "autoregressive" else KINDS[name](pack)
+    wanted = kind.sample(kind.model)
+    (recorded,) = pack.execute("MotionCacheCalibrate", kind.model)
+    assert same(kind.sample(recorded), wanted)
+    assert "blocks" not in vars(kind.model.model.diffusion_model)
+    (file,) = folder.iterdir()
+    told = json.loads(file.read_text("utf-8"))
+    assert len(told["sigmas"]) >= 6 and told["sigmas"] == sorted(told["sigmas"], reverse=True)
+    assert min(told["output_change"]) > 0
+    patched, handle = pack.patch(kind.model, reuse_threshold=0.02)
+    kind.sample(patched)
+    assert file.name in handle.latest.distance

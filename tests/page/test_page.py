@@ -148,7 +148,7 @@ def test_the_search_finds_the_nodes_by_their_aliases(seen, words, node):
 
 
 def test_help_opens(seen):
-    assert "What happened in the last run, one picture per latent frame." in seen["help"]
+    assert "What happened in a run, one picture per latent frame." in seen["help"]
 
 
 def test_the_hosts_preview_goes_on(seen):

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...cache.kv_placement import Placement
 from ...cache.kv_tiers import KVTiers
 from ...common.decision_kinds import DENSE, PARTIAL, REUSE
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...common.stopwatch import Stopwatch
 from ...common.token_layout import TokenLayout
@@ -91,7 +92,7 @@ class ChunkSession:
             out[:, :, frames[chunk]] = velocity * state.steps.sigmas[step]
         records = chunk_records(it, choices, shown, state.rows)
         self._record(call, state, choices, EvaluationRecord(
-            it.index, call.forcing.level, "all passes", records, calls.records
+            it.index, call.forcing.level, phrase("all passes"), records, calls.records
         ), calls)  # fmt: skip
         return out
 
@@ -112,15 +113,17 @@ class ChunkSession:
         layout = TokenLayout(sum(chunks), height, width, chunks)
         steps, rows = ChunkSteps(call.options), CHUNK_FRAMES * layout.spatial
         kept = min(chunks_kept(call.options, call.distilled), len(chunks)) * rows
+        prompts = 1 if call.distilled else 2
         tiers, placement = chunk_tiers(
-            config, self._ops, self._run, self._kv_cache, kept, 1 if call.distilled else 2,
-            call.x.device, network.compute_dtype,
+            config, self._ops, self._run, self._kv_cache, kept, prompts, call.x.device,
+            network.compute_dtype,
         )  # fmt: skip
         passes = ChunkPasses(
             steps, call.distilled, rows, lambda: ChunkKeys(config.blocks, tiers, rows)
         )
         self._recorder.model("MAGI-1", "", None, config.blocks, config.work)
         self._recorder.clip(layout)
+        self._recorder.planned(placement.planned(prompts))
         return _RunState(steps, layout, rows, passes, self._make_policy(call, steps), tiers,
                          placement)  # fmt: skip
 
