@@ -7,11 +7,11 @@ const NAME = "report";
 const SAID = "motioncache_said";
 // the lines of a report that are to be read without scrolling, and the comparison's, which its picture has in English
 const NODES = {
-  MotionCacheReport: { least: 240, size: [460, 360], shown: () => true },
-  MotionCacheCompare: { least: 84, size: [0, 0], shown: chinese },
+  MotionCacheReport: { least: 240, most: undefined, size: [460, 360], shown: () => true },
+  MotionCacheCompare: { least: 84, most: 84, size: [0, 0], shown: chinese },
 };
 
-function addText(node, { least }) {
+function addText(node, { least, most }) {
   const area = document.createElement("textarea");
   area.readOnly = true;
   area.className = "motioncache-text";
@@ -24,8 +24,8 @@ function addText(node, { least }) {
   area.addEventListener("wheel", (event) => area.scrollHeight > area.clientHeight && event.stopPropagation());
   const widget = node.addDOMWidget(NAME, "MOTIONCACHE_TEXT", area, {
     // beside a picture the page would leave a few lines of it
-    getMinHeight: () => (area.hidden ? 0 : least),
-    getMaxHeight: () => (area.hidden ? 0 : undefined),
+    getMinHeight: () => least,
+    getMaxHeight: () => most,
     getValue: () => area.value,
     setValue: (value) => (area.value = value ?? ""),
     hideOnZoom: false,
