@@ -17,7 +17,7 @@ function addText(node, { least, most }) {
   area.className = "motioncache-text";
   // Vue nodes give an element the height that it asks for
   area.style.cssText =
-    `min-height:${least}px;` +
+    `min-height:${least}px;${most ? `max-height:${most}px;` : ""}` +
     "width:100%;height:100%;box-sizing:border-box;resize:none;border:0;border-radius:4px;padding:6px;" +
     "font:12px monospace;white-space:pre-wrap;color:var(--input-text,#ddd);background:var(--comfy-input-bg,#222)";
   // the wheel scrolls the text, not the canvas
