@@ -17,13 +17,10 @@ from motioncache_pack.tests.comfyui.host_families import HOST_FAMILIES
 from motioncache_pack.tests.comfyui.host_weights import drawn
 from motioncache_pack.tests.comfyui.test_hidden_blocks_host import CogVideo15, Mochi, Predict2
 from motioncache_pack.tests.support import host_wan
-from motioncache_pack.tests.support.node_runs import one_thread, pack, supported  # noqa: F401
 from motioncache_pack.tests.workflows import signatures
 from motioncache_pack.tests.workflows.examples import EXAMPLES, read
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 # where ComfyUI 0.33 has the nodes that are not in its own `nodes`; the first and that of latents
 # import each other, and only in this order

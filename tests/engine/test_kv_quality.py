@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample
 from motioncache_pack.tests.bench.quality import cell_tracks
 
-TRACKS = Path(__file__).parents[1] / "bench" / "models" / "tracks.safetensors"
 OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
 # their forecast is kept on the model's device in its dtype only
 MOTION = replace(PRESETS["motion"], kv_forecast=0.0)
@@ -29,17 +27,14 @@ def video(seed, settings, forcing=None):
     scene = list(scenes.SCENES.values())[seed % len(scenes.SCENES)]
     clip = cell_tracks.clip(scene, FRAMES, take=seed)
     noise, shown = clip.noise(seed), {"conditions": clip.conditions}
-    profile = checkpoint.profile(TRACKS.with_suffix(".profile.json"))
+    profile = checkpoint.profile(cell_tracks.WEIGHTS.with_suffix(".profile.json"))
     facts = RunFacts(sigmas=OPTIONS.sigmas(), profile=profile)
+    told = (checkpoint.load(cell_tracks.WEIGHTS), *clip.text, noise)
     given = (settings, kernels, facts)
     if forcing is None:
-        latents, trace = cached_sample(
-            checkpoint.load(TRACKS), *clip.text, noise, OPTIONS, *given, **shown
-        )
+        latents, trace = cached_sample(*told, OPTIONS, *given, **shown)
     else:
-        latents, trace = cached_forcing_sample(
-            checkpoint.load(TRACKS), *clip.text, noise, facts.sigmas, forcing, *given, **shown
-        )
+        latents, trace = cached_forcing_sample(*told, facts.sigmas, forcing, *given, **shown)
     return codec.decode(latents)[0], trace
 
 

@@ -8,12 +8,12 @@ import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import (
     STEPS,
-    demo,
     patch,
     plain_error,
     same,
     small,
     squared,
+    trained,
     unchanged,
     watch,
 )
@@ -173,7 +173,7 @@ def test_the_share_is_computed_and_the_rest_comes_close(pack, nothing_left, grap
 
 @by_name(TRAINED)
 def test_a_trained_model_comes_as_close_in_it_as_in_a_plain_one(pack, nothing_left, graph):
-    scene = demo(pack)
+    scene = trained(pack)
     told = watch(pack, scene.model, lambda model: graph(scene, model))
     told.check()
     # clips differ by as much

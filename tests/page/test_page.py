@@ -156,7 +156,10 @@ def test_a_chinese_page_says_it_in_chinese(seen):
     report = shown["MotionCacheReport"]["report"]
     assert report.startswith("MotionCache：10 步（完整 ") and "\n注意：采样 10 步：" in report
     assert re.findall(r"[a-z]+ [a-z]+ [a-z]+", report) == []
-    assert re.match(r"复用 \d+\u00a0% · 快 \d\.\d 倍\n（实测", shown["MotionCachePatcher"]["$$node-text-preview"])
+    assert re.match(
+        r"复用 \d+\u00a0% · 快 \d\.\d 倍\n（实测",
+        shown["MotionCachePatcher"]["$$node-text-preview"],
+    )
 
 
 def test_the_hosts_preview_goes_on(seen):

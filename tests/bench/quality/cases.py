@@ -37,7 +37,7 @@ _FOLDER = ROOT / "tests" / "bench" / "models"
 # settings were chosen on the first; none was on the second, of other seed, width and depth, nor on
 # the shipped one, which came later
 MODELS = {
-    "tracks": (_FOLDER / "tracks.safetensors", _FOLDER / "tracks.profile.json"),
+    "tracks": (cell_tracks.WEIGHTS, cell_tracks.WEIGHTS.with_suffix(".profile.json")),
     "confirmation": (_FOLDER / "confirmation.safetensors", _FOLDER / "confirmation.profile.json"),
     "demo": (checkpoint.WEIGHTS, checkpoint.PROFILE),
 }

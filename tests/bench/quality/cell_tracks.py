@@ -10,11 +10,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from motioncache_pack.motioncache_core.demo import clips, codec, conditions, scenes
 from torch import Tensor
 
+# the model that settings were chosen on; its profile stands beside it
+WEIGHTS = Path(__file__).parents[1] / "models" / "tracks.safetensors"
 # how far a shape's points are from its centre, in radii
 _REACH = 0.8
 
