@@ -35,7 +35,7 @@ function addCaptions(node) {
     caption.dataset.need = need;
     caption.className = CAPTION;
     caption.style.cssText =
-      "height:100%;padding:6px 4px 0;box-sizing:border-box;font:11px sans-serif;white-space:nowrap;" +
+      "padding:0 4px;font:11px/18px sans-serif;white-space:nowrap;" +
       "overflow:hidden;text-overflow:ellipsis;color:var(--input-text,#ddd)";
     const widget = node.addDOMWidget(`${CAPTION}_${first}`, "MOTIONCACHE_CAPTION", caption, {
       getMinHeight: () => 22,
