@@ -6,11 +6,14 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motioncache_core import TraceHandle
-from ..motioncache_core.report.two_runs import times
-from ..motioncache_core.report.video_quality import compare, plain_words, text
+from ..motioncache_core.common.phrases import as_data, together
+from ..motioncache_core.report.node_text import faster_than
+from ..motioncache_core.report.two_runs import seconds_of, times
+from ..motioncache_core.report.video_quality import compare, headline, plain_words, text
+from .host.live_text import LiveText
 from .host.loaders import intermediate_device
-from .pictures.comparison import MODES, ComparePictures
-from .types import CATEGORY, TraceSocket
+from .pictures.comparison import CAPTIONS, MODES, ComparePictures
+from .types import CATEGORY, SAID, TraceSocket
 
 
 class MotionCacheCompare(io.ComfyNode):
@@ -100,11 +103,16 @@ class MotionCacheCompare(io.ComfyNode):
     ) -> io.NodeOutput:
         found = compare(reference, candidate)
         pictures = ComparePictures(reference, candidate, found, mode, gain, position)
-        timed = times(*(None if h is None else h.latest for h in (reference_trace, trace)))
-        said = f"{timed}, {plain_words(found)}" if timed else plain_words(found)
+        runs = [None if h is None else h.latest for h in (reference_trace, trace)]
+        said = together(", ", [part for part in (times(*runs), plain_words(found)) if part])
+        without, took = map(seconds_of, runs)
+        if trace is not None and runs[1] is not None and without and took:
+            # the node whose run it was says this in the place of its estimate
+            LiveText(getattr(trace, "node_id", None)).show(faster_than(runs[1], without))
         words = f"{said}\n{text(found, reference)}"
         shown = {
             **ui.PreviewText(words).as_dict(),
+            SAID: [as_data(together("\n", [said, headline(found), CAPTIONS[mode]]))],
             **ui.PreviewImage(pictures.preview(said), cls=cls).as_dict(),
         }
         return io.NodeOutput(pictures.all().to(intermediate_device()), words, ui=shown)

@@ -54,7 +54,8 @@ class MotionCacheDemoModel(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The demo model."),
                 io.Conditioning.Output(
-                    display_name="positive", tooltip="The scene, its first frame and its tracks."
+                    display_name="positive",
+                    tooltip="The scene, its first frame and its control video.",
                 ),
                 io.Conditioning.Output(display_name="negative", tooltip="The empty prompt."),
                 io.Latent.Output(

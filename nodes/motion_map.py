@@ -10,13 +10,14 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..motioncache_core import MotionCacheError, NoMapError, TraceHandle
+from ..motioncache_core.common.phrases import as_data
 from ..motioncache_core.report.colours import COLORMAPS
 from ..motioncache_core.report.motion_map import UPSCALES, VIEWS, render
 from .host.loaders import intermediate_device
 from .pictures.motion_map import frames_sheet, steps_sheet, with_legend
-from .pictures.scrubber import KEY, scrub_data
+from .pictures.scrubber import KEY, UNSEEN, scrub_data
 from .pictures.timeline import notice
-from .types import CATEGORY, SAMPLES_TOOLTIP, TRACE_TOOLTIP, TraceSocket, run_of
+from .types import CATEGORY, SAMPLES_TOOLTIP, TRACE_TOOLTIP, TraceSocket, run_of, said_by
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class MotionCacheMotionMap(io.ComfyNode):
         # people count from 1
         step = step - 1 if step > 0 else -1
         look = (colormap, images, opacity, upscale)
+        unseen: str | None = None
         try:
             if layout == "steps":
                 pictures = preview = steps_sheet(run, view, *look)
@@ -147,11 +149,14 @@ class MotionCacheMotionMap(io.ComfyNode):
             # a debug node must not cost the run its video: other outputs may not be saved yet
             log.warning("MotionCache - %s.", why)
             pictures = preview = notice(str(why))
+            unseen = why.args[0]
         shown = ui.PreviewImage(preview, cls=cls).as_dict()
         # what the page needs to show the other steps, frames and views without another run
         data = scrub_data(run, view, step, *look, shown["images"][0], layout == "steps")
         if data is not None:
             shown[KEY] = [data]
+        elif unseen is not None:
+            shown[UNSEEN] = [as_data(unseen)]
         if found.sentence is not None:
-            shown.update(ui.PreviewText(found.sentence).as_dict())
+            shown.update(said_by(found.sentence))
         return io.NodeOutput(pictures.to(intermediate_device()), ui=shown)

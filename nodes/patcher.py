@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..motioncache_core import PRESETS, MotionCacheSettings, TraceHandle
 from .host.attach import attach
+from .twin import is_measured
 from .types import CATEGORY, SettingsSocket, TraceSocket, chosen_settings
 
 
@@ -64,15 +65,16 @@ class MotionCachePatcher(io.ComfyNode):
                     tooltip="What happened in the run, for the motion map and the report.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )  # fmt: skip
 
     @classmethod
     def execute(
         cls, model: Any, preset: str, settings: MotionCacheSettings | None = None
     ) -> io.NodeOutput:
-        handle = TraceHandle()
         chosen = chosen_settings(preset, settings)
         # there are no hidden values where the class is not run by the host's executor
-        node_id = getattr(cls.hidden, "unique_id", None)
-        return io.NodeOutput(attach(model, chosen, handle, node_id), handle)
+        node_id, prompt = (getattr(cls.hidden, name, None) for name in ("unique_id", "prompt"))
+        handle = TraceHandle(node_id=node_id)
+        patched = attach(model, chosen, handle, node_id, is_measured(prompt, node_id))
+        return io.NodeOutput(patched, handle)

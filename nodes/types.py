@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..motioncache_core import (
     MotionCacheError,
@@ -13,10 +13,13 @@ from ..motioncache_core import (
     SettingsError,
     Trace,
 )
+from ..motioncache_core.common.phrases import as_data, together
 from ..motioncache_core.common.reasons import because
 from ..motioncache_core.report.shown_run import ShownRun, shown_run
 
 CATEGORY = "MotionCache"
+# the entry of a node's ui output: what its text was made of
+SAID = "motioncache_said"
 TraceSocket = io.Custom("MOTIONCACHE_TRACE")
 SettingsSocket = io.Custom("MOTIONCACHE_SETTINGS")
 
@@ -28,6 +31,18 @@ TRACE_TOOLTIP = (
     "The trace output of the MotionCache node. Without it, as when that node is bypassed, this "
     "node says so."
 )
+
+
+def said_by(words: str, *captions: str) -> dict[str, Any]:
+    """A node's text for the page, which says it in its own language.
+
+    Args:
+        captions: of the node's pictures, for pages in another one than theirs.
+    """
+    return {
+        **ui.PreviewText(words).as_dict(),
+        SAID: [as_data(together("\n", [words, *captions]))],
+    }
 
 
 def run_of(handle: Any, samples: Any) -> ShownRun:

@@ -26,6 +26,11 @@ if ALIAS not in sys.modules:
 
 torch.set_num_threads(1)
 
+# folders whose tests run as a host runs a model, which does it outside of them elsewhere
+WITHOUT_GRADIENTS = {
+    "cache", "common", "demo", "engine", "models", "policy", "report", "sampling",
+}  # fmt: skip
+
 
 def pytest_configure(config):
     if config.pluginmanager.hasplugin("hypothesispytest"):
@@ -45,6 +50,18 @@ def root():
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def as_a_host_does(request):
+    if request.path.parent.name in WITHOUT_GRADIENTS:
+        request.getfixturevalue("no_gradients")
 
 
 @pytest.fixture

@@ -178,7 +178,7 @@ def test_quality_that_was_not_measured_is_said_so(bench, tmp_path):
             "environment": {"device": "cpu"}}  # fmt: skip
     (tmp_path / "quality.json").write_text(json.dumps(data), "utf-8")
     told = tables(tmp_path)
-    assert "### Block-causal diffusion forcing, the demo model\n" in told
+    assert "### Block-causal diffusion forcing, model tracks\n" in told
     assert "CPU time" not in told
     (tmp_path / "quality_confirmation_50_steps.json").write_text(
         json.dumps({**data, "seeds": 6, "steps": 50}), "utf-8"

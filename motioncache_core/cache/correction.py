@@ -58,11 +58,12 @@ class Correction:
             rows: computed rows `(n,)` int32.
         """
         alike = normalize(features - features.mean(dim=1, keepdim=True), dim=-1)
-        mine = alike[:, self.targets.long()]
-        logits = mine.new_empty((*mine.shape[:2], self.sources.shape[1]))
-        for k, source in enumerate(self.sources.unbind(1)):
-            theirs = alike[:, rows[source.clamp_min(0).long()].long()]
-            logits[..., k] = (mine * theirs).sum(dim=-1) / LIKENESS
+        mine, computed = (alike.index_select(1, where) for where in (self.targets, rows))
+        near = self.sources.clamp_min(0).t().contiguous()
+        found = mine.new_empty((len(near), *mine.shape[:2]))
+        for k, source in enumerate(near):
+            torch.sum(computed.index_select(1, source).mul_(mine), dim=-1, out=found[k])
+        logits = found.div_(LIKENESS).permute(1, 2, 0).contiguous()
         logits -= self.distance
         missing = self.sources < 0
         logits.masked_fill_(missing, float("-inf"))

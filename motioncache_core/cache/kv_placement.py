@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..common.errors import SettingsError
+from ..common.phrases import phrase, together
 from ..common.reasons import Reason, because
+from ..report.trace import PlannedKeys
 from ..settings import POLICIES
 from .kv_blocks.kinds import FORECASTING
 from .kv_bytes import CPU, GPU, GPU_FP8, KVBytes, mib
@@ -16,8 +18,8 @@ log = logging.getLogger(__name__)
 
 # share of the device's free memory that may be taken; the host keeps the rest for its estimates
 _MEMORY_SHARE = 0.8
-_HALF = ", half of it for their forecast"
-_NOT_THERE = "they are not forecast, as they have to be on the model's device for that"
+_HALF = phrase(", half of it for their forecast")
+_NOT_THERE = phrase("; they are not forecast, as they have to be on the model's device for that")
 # of the host's: locked memory cannot be swapped out
 _HOST_SHARE = 0.6
 
@@ -32,17 +34,23 @@ class Placement:
         tiers: tier of each block; empty where nothing is kept.
         nbytes: kept in all tiers.
         forecast: whether slopes are kept besides.
+        host_bytes: of `nbytes`, those in the host's memory.
     """
 
     tiers: tuple[str, ...]
     nbytes: int
     reason: str
     forecast: bool = False
+    host_bytes: int = 0
 
     @property
     def store(self) -> bool:
         """Whether anything is kept."""
         return bool(self.tiers)
+
+    def planned(self, prompts: int) -> PlannedKeys:
+        """What is told of it before the run."""
+        return PlannedKeys(self.nbytes - self.host_bytes, self.host_bytes, prompts)
 
 
 def nothing(reason: Reason) -> Placement:
@@ -92,8 +100,8 @@ def choose_causal_placement(
     free_host_memory: FreeMemory | None = None,
     make_room: Callable[[int], None] | None = None,
     *,
-    why: str = "block-causal attention needs them",
-    advice: str = "set window_frames or kv_keep if memory runs out",
+    why: str = phrase("block-causal attention needs them"),
+    advice: str = phrase("set window_frames or kv_keep if memory runs out"),
 ) -> Placement:
     """Block-causal attention always keeps keys and values; says so where they may not fit.
 
@@ -107,15 +115,17 @@ def choose_causal_placement(
     """
     if kv_cache not in ("auto", "off"):
         forced = _forced(kv_cache, need)
-        return replace(forced, reason=f"{forced.reason} at most; {why}")
+        reason = phrase("{reason} at most; {why}", reason=forced.reason, why=why)
+        return replace(forced, reason=reason)
     found, tried = _fitting(need, free_memory, free_host_memory, make_room)
     if found is not None:
-        placement = replace(found, reason=f"{found.reason}, at most; {why}")
+        reason = phrase("{reason}, at most; {why}", reason=found.reason, why=why)
+        placement = replace(found, reason=reason)
         if set(found.tiers) != {GPU}:
             log.warning("MotionCache - keys and values: %s.", placement.reason)
         return placement
     last = GPU_FP8 if GPU_FP8 in need.tiers else GPU
-    reason = f"{tried}; {why}: {advice}"
+    reason = phrase("{tried}; {why}: {advice}", tried=tried, why=why, advice=advice)
     log.warning("MotionCache - keys and values: %s.", reason)
     bare = replace(need, forecast=False)
     return Placement((last,) * need.blocks, bare.kept(last), reason)
@@ -129,14 +139,16 @@ def _forced(kv_cache: str, need: KVBytes) -> Placement:
         )
     size, forecast = mib(need.kept(kv_cache)), need.forecast and kv_cache in FORECASTING
     where = {
-        GPU: f"{size} on the model's device",
-        GPU_FP8: f"{size} on the model's device in 8 bits",
-        CPU: f"{size} in the host's memory",
+        GPU: phrase("{size} on the model's device", size=size),
+        GPU_FP8: phrase("{size} on the model's device in 8 bits", size=size),
+        CPU: phrase("{size} in the host's memory", size=size),
     }
     reason = where[kv_cache]
     if need.forecast:
-        reason += _HALF if forecast else f"; {_NOT_THERE}"
-    return Placement((kv_cache,) * need.blocks, need.kept(kv_cache), reason, forecast)
+        reason = together("", [reason, _HALF if forecast else _NOT_THERE])
+    kept = need.kept(kv_cache)
+    on_host = kept if kv_cache == CPU else 0
+    return Placement((kv_cache,) * need.blocks, kept, reason, forecast, on_host)
 
 
 def _forecasting(need: KVBytes, free_memory: FreeMemory, tried: list[str]) -> Placement | None:
@@ -146,9 +158,8 @@ def _forecasting(need: KVBytes, free_memory: FreeMemory, tried: list[str]) -> Pl
     for tier in (p for p in FORECASTING if p in need.tiers):
         nbytes = need.kept(tier)
         if need.forecasting(tier) <= _MEMORY_SHARE * free:
-            bits = " in 8 bits" if tier == GPU_FP8 else ""
-            reason = f"{mib(nbytes)}{bits} of {mib(free)} free{_HALF}"
-            return Placement((tier,) * need.blocks, nbytes, reason, True)
+            kept = _of_free(nbytes, free, tier == GPU_FP8)
+            return Placement((tier,) * need.blocks, nbytes, together("", [kept, _HALF]), True)
         tried.append(mib(need.forecasting(tier)))
     return None
 
@@ -173,21 +184,26 @@ def _fitting(
         found, tried = _fitting(bare, free_memory, free_host_memory, make_room)
         if found is None:
             return None, tried
-        note = f"{found.reason}; no forecast of them, which takes {' or '.join(asked)}"
+        note = phrase(
+            "{reason}; no forecast of them, which takes {size}",
+            reason=found.reason,
+            size=together(" or ", asked),
+        )
         return replace(found, reason=note), ""
     blocks, full = need.blocks, need.kept(GPU)
     if make_room is not None and full > _MEMORY_SHARE * free_memory():
         make_room(int(full / _MEMORY_SHARE) + 1)
     free = free_memory()
-    room, has = _MEMORY_SHARE * free, f"of {mib(free)} free"
+    room = _MEMORY_SHARE * free
     if full <= room:
-        return Placement((GPU,) * blocks, full, f"{mib(full)} {has}"), ""
-    tried = f"{mib(full)}, {mib(free)} are free"
+        return Placement((GPU,) * blocks, full, _of_free(full, free)), ""
+    tried = phrase("{need}, {free} are free", need=mib(full), free=mib(free))
     if GPU_FP8 in need.tiers and need.on_device(blocks) <= room:
         kept = need.kept(GPU_FP8)
-        return Placement(
-            (GPU_FP8,) * blocks, kept, f"{mib(kept)} in 8 bits {has}; exact, {tried}"
-        ), ""
+        reason = phrase(
+            "{kept}; exact, {tried}", kept=_of_free(kept, free, in_8_bits=True), tried=tried
+        )
+        return Placement((GPU_FP8,) * blocks, kept, reason), ""
     if CPU not in need.tiers or free_host_memory is None:
         return None, tried
     host = free_host_memory()
@@ -195,14 +211,28 @@ def _fitting(
     if GPU_FP8 in need.tiers:
         quantized = max((n for n in range(blocks) if need.on_device(n) <= room), default=0)
     offloaded = (blocks - quantized) * need.full
-    tried += f", {mib(host)} in the host's memory"
+    tried = phrase("{tried}, {host} in the host's memory", tried=tried, host=mib(host))
     if need.on_device(quantized) > room or offloaded > _HOST_SHARE * host:
         return None, tried
-    reason = f"{mib(offloaded)} of {mib(host)} free in the host's memory"
+    reason = phrase(
+        "{size} of {free} free in the host's memory", size=mib(offloaded), free=mib(host)
+    )
     if quantized:
-        kept = quantized * need.quantized
-        reason = f"{quantized} of {blocks} blocks in 8 bits, {mib(kept)} {has}; the others {reason}"
-    return Placement(_spread(blocks, quantized), quantized * need.quantized + offloaded, reason), ""
+        reason = phrase(
+            "{n} of {blocks} blocks in 8 bits, {kept}; the others {reason}",
+            n=quantized,
+            blocks=blocks,
+            kept=_of_free(quantized * need.quantized, free),
+            reason=reason,
+        )
+    kept = quantized * need.quantized + offloaded
+    return Placement(_spread(blocks, quantized), kept, reason, host_bytes=offloaded), ""
+
+
+def _of_free(kept: int, free: int, in_8_bits: bool = False) -> str:
+    if in_8_bits:
+        return phrase("{size} in 8 bits of {free} free", size=mib(kept), free=mib(free))
+    return phrase("{size} of {free} free", size=mib(kept), free=mib(free))
 
 
 def _spread(blocks: int, quantized: int) -> tuple[str, ...]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..common.phrases import phrase
 from ..common.protocols import TokenOps
 from ..common.reasons import because, prefixed
 from ..common.token_layout import TokenLayout
+from ..report.trace import PlannedKeys
 from ..sampling.model_call import ModelCall
 from ..sampling.run_facts import RunFacts
 from ..settings import MotionCacheSettings
@@ -37,6 +39,7 @@ class MemoryPlan:
         sites: attention calls whose keys are kept, of one model call.
         heads, key_width: attention heads, and channels of a key, all heads together.
         keys: False keeps no keys and values, after memory ran out.
+        on_plan: is told what keys and values are going to take, once that is known.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class MemoryPlan:
         heads: int,
         key_width: int,
         keys: bool = True,
+        on_plan: Callable[[PlannedKeys], None] | None = None,
     ) -> None:
         self._settings, self._ops, self._run = settings, ops, run
         self._sites, self._heads, self._key_width = sites, heads, key_width
-        self._keys = keys
+        self._keys, self._on_plan = keys, on_plan
         self._placement: Placement | None = None
         self.residuals = ResidualPlacement(GPU, 0, "")
         self.tiers: dict[torch.device, KVTiers] = {}
@@ -66,6 +70,8 @@ class MemoryPlan:
         """
         if self._placement is None:
             self._placement, self.residuals = self._place(call, layout, x, around)
+            if self._on_plan is not None:
+                self._on_plan(self._placement.planned(self._prompts(call)))
         if x.device not in self.tiers:
             shared = TierResources(self._heads, self._ops)
             tiers = usable(x.device, x.dtype)
@@ -98,7 +104,7 @@ class MemoryPlan:
         run, windows = self._run, self._run.windows
         frames = [w.length for w in windows] if call.window else [layout.frames]
         moving = [n * layout.spatial + around for n in frames if not still(self._settings, n)]
-        rows = call.samples * max(run.branches, len(call.branches))
+        rows = call.samples * self._prompts(call)
         heads, wanted = self._heads, self._settings.kv_forecast > 0
         need = KVBytes.of(x, self._sites, heads, self._key_width, rows, moving, wanted)
         tokens = rows * sum(frames) * layout.spatial
@@ -108,10 +114,13 @@ class MemoryPlan:
         else:
             kv = self._place_kv(call, layout, need, nbytes if call.window else 0)
         if call.window:
-            together = f"{len(windows)} context windows together: "
+            together = phrase("{n} context windows together: ", n=len(windows))
             kv = replace(kv, reason=prefixed(together, kv.reason))
         memory = (run.free_memory, run.free_host_memory, run.make_room)
         return kv, place_residuals(nbytes, need, kv, *memory)
+
+    def _prompts(self, call: ModelCall) -> int:
+        return max(self._run.branches, len(call.branches))
 
     def _place_kv(
         self, call: ModelCall, layout: TokenLayout, need: KVBytes, residuals: int

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..common.phrases import phrase, together
 from ..settings import MotionCacheSettings
 from .kv_blocks.host_memory import allocate_alike
 from .kv_bytes import CPU, GPU, KVBytes, mib, usable
@@ -58,24 +59,28 @@ def place_residuals(
     """
     size = mib(nbytes)
     if free_memory is None:
-        return ResidualPlacement(GPU, nbytes, f"{size} on the model's device")
+        return ResidualPlacement(GPU, nbytes, phrase("{size} on the model's device", size=size))
     on_device, on_host = need.taken(kv.tiers, kv.forecast)
     wanted = (on_device + nbytes) / _MEMORY_SHARE
     if make_room is not None and wanted > free_memory():
         make_room(int(wanted) + 1)
     free = free_memory()
-    beside = f" beside {mib(on_device)} of keys and values" if on_device else ""
+    beside = phrase(" beside {size} of keys and values", size=mib(on_device)) if on_device else ""
     if wanted <= free:
-        return ResidualPlacement(GPU, nbytes, f"{size} of {mib(free)} free{beside}")
-    tried = f"{mib(free)} are free on the device{beside}"
+        kept = phrase("{size} of {free} free", size=size, free=mib(free))
+        return ResidualPlacement(GPU, nbytes, together("", [kept, beside]))
+    tried = phrase("{free} are free on the device{beside}", free=mib(free), beside=beside)
+    here = phrase("{size} on the model's device", size=size)
     if CPU not in need.tiers:
-        return ResidualPlacement(GPU, nbytes, f"{size} on the model's device; {tried}")
+        return ResidualPlacement(GPU, nbytes, together("; ", [here, tried]))
     host = 0 if free_host_memory is None else free_host_memory()
     if on_host + nbytes > _HOST_SHARE * host:
-        reason = f"{size} on the model's device; {tried}, and {mib(host)} in the host's memory"
+        more = phrase("{tried}, and {host} in the host's memory", tried=tried, host=mib(host))
+        reason = together("; ", [here, more])
         log.warning("MotionCache - residuals: %s.", reason)
         return ResidualPlacement(GPU, nbytes, reason)
-    return ResidualPlacement(CPU, nbytes, f"{size} in the host's memory; {tried}")
+    there = phrase("{size} in the host's memory", size=size)
+    return ResidualPlacement(CPU, nbytes, together("; ", [there, tried]))
 
 
 def new_residuals(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .phrases import Phrase, phrase, together
 from .reason_texts.calls import CALLS
 from .reason_texts.ends import ENDS
 from .reason_texts.foreign import FOREIGN
@@ -17,8 +18,8 @@ from .reason_texts.runs import RUNS
 from .reason_texts.template import Template
 
 
-class Reason(str):
-    """The sentence of a state. It is shown as it is; `code` names the state for programs.
+class Reason(Phrase):
+    """The sentence of a state. `code` names the state for programs.
 
     Attributes:
         happened, action: its two parts.
@@ -45,21 +46,22 @@ def because(code: str, **facts: object) -> Reason:
         KeyError: the code or a fact is unknown: a mistake in the pack.
     """
     template = REASONS[code]
-    happened, action = (s.format_map(facts) for s in (template.happened, template.action))
-    return _made(code, happened, action)
+    return _made(code, phrase(template.happened, **facts), phrase(template.action, **facts))
 
 
 def _made(code: str, happened: str, action: str) -> Reason:
-    reason = Reason(f"{happened}. {action}")
+    whole = together(". ", [happened, action])
+    reason = Reason(whole)
     reason.code, reason.happened, reason.action = code, happened, action
+    reason.data = whole.data
     return reason
 
 
 def prefixed(words: str, sentence: str) -> str:
     """The sentence with words before it; a `Reason` keeps its code."""
     if not isinstance(sentence, Reason):
-        return words + sentence
-    return _made(sentence.code, words + sentence.happened, sentence.action)
+        return together("", [words, sentence])
+    return _made(sentence.code, together("", [words, sentence.happened]), sentence.action)
 
 
 def code_of(sentence: str) -> str:

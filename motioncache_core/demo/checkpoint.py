@@ -22,8 +22,8 @@ SHIFT = 5.0
 FRAMES = 12
 # what a user has to know of the model: notes, help, demo and README all take this sentence
 LIMITS = (
-    "The shipped model is tiny: as in image to video it is shown the first frame, and coloured "
-    "points in the later frames tell it where the shapes go. It draws the rest from pure noise."
+    "The shipped model is tiny: it is shown the first frame, and in the later frames flat shapes "
+    "on grey, a control video, tell it where they go. It draws the whole from pure noise."
 )
 SETTINGS = MotionCacheSettings.preset("balanced")
 

@@ -19,7 +19,7 @@ class Clip:
     Attributes:
         video: as rendered, `(F, 64, 64, 3)` in 0..1; the model draws its own.
         text: states of the scene and of the empty prompt, `(1, 4, 4096)` each.
-        conditions: first frame and tracks, `(1, 20, F, 16, 16)`.
+        conditions: first frame and control video, `(1, 20, F, 16, 16)`.
     """
 
     scene: scenes.Scene
@@ -46,11 +46,11 @@ class Clip:
 def clip(scene: scenes.Scene, frames: int, take: int = 0) -> Clip:
     """A clip of `frames` latent frames; `take` seeds what the scene's classes leave open.
 
-    The tracks of all shapes are shown in every frame.
+    The control video is shown in every later frame.
     """
     run = scenes.draw_take(scene, torch.Generator().manual_seed(take))
     video = scenes.render(scene, run, frames)
     shown = conditions.condition(codec.encode(video[None])[0, :, 0], frames)
-    conditions.add_tracks(shown, scene, run, torch.ones(frames, dtype=torch.bool))
+    conditions.add_control(shown, scene, run, torch.ones(frames, dtype=torch.bool))
     text = (scenes.text_states(scene)[None], scenes.text_states(None)[None])
     return Clip(scene, run, video, text, shown[None])

@@ -19,7 +19,8 @@ CHANNELS = 16
 _KEPT = tuple((0, u, v) for s in range(4) for u in range(s + 1) for v in (s - u,)) + tuple(
     (p, u, v) for p in (1, 2) for u, v in ((0, 0), (0, 1), (1, 0))
 )
-_OFFSET = 0.39
+# the grey whose latents are zero
+GREY = 0.39
 # standard deviations over the demo scenes come out near 1.2, 0.6, 0.3, 0.15 by order of frequency:
 # full whitening would make the model spend most of its loss on detail that nobody sees
 _LUMA_GAIN = (11.5, 28.0, 56.0, 88.0)
@@ -69,7 +70,7 @@ def encode(video: Tensor) -> Tensor:
     b, f, h, w, _ = video.shape
     if h % BLOCK or w % BLOCK:
         raise ValueError(f"frames are {w}x{h}; both sides must be multiples of {BLOCK}")
-    x = (video - _OFFSET).reshape(b, f, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
+    x = (video - GREY).reshape(b, f, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
     x = x.permute(0, 1, 2, 4, 6, 3, 5).flatten(4)
     return (x @ _ANALYSIS.to(x).T).permute(0, 4, 1, 2, 3).contiguous()
 
@@ -83,4 +84,4 @@ def decode(latents: Tensor) -> Tensor:
     b, _, f, h, w = latents.shape
     x = latents.float().permute(0, 2, 3, 4, 1) @ _SYNTHESIS.to(latents.device)
     x = x.reshape(b, f, h, w, 3, BLOCK, BLOCK).permute(0, 1, 2, 5, 3, 6, 4)
-    return (x.reshape(b, f, h * BLOCK, w * BLOCK, 3) + _OFFSET).clamp(0, 1)
+    return (x.reshape(b, f, h * BLOCK, w * BLOCK, 3) + GREY).clamp(0, 1)

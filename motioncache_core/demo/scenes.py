@@ -154,14 +154,6 @@ def coverage(scene: Scene, take: Take, index: int, frames: int, size: int = SIZE
     return torch.sigmoid(-distance / 0.6)
 
 
-def hidden(scene: Scene, take: Take, index: int) -> Tensor:
-    """Where other shapes are in front of one in frame 0, `(64, 64)` bool."""
-    mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
-    for other in range(index + 1, len(scene.shapes)):
-        mask |= coverage(scene, take, other, 1)[0] > 0.5
-    return mask
-
-
 def moving_mask(scene: Scene, take: Take, frames: int, size: int = SIZE) -> Tensor:
     """Where a moving shape is, `(frames, size, size)` bool: the take's known motion."""
     mask = torch.zeros(frames, size, size, dtype=torch.bool)
@@ -193,9 +185,13 @@ def background(scene: Scene, take: Take, frames: int, size: int = SIZE) -> Tenso
 
 def render(scene: Scene, take: Take, frames: int) -> Tensor:
     """RGB `(frames, 64, 64, 3)` in 0..1."""
-    video = background(scene, take, frames)
+    return draw_shapes(background(scene, take, frames), scene, take)
+
+
+def draw_shapes(video: Tensor, scene: Scene, take: Take) -> Tensor:
+    """The shapes over a video `(F, 64, 64, 3)`, later ones in front."""
     for i, shape in enumerate(scene.shapes):
-        alpha = coverage(scene, take, i, frames)[..., None]
+        alpha = coverage(scene, take, i, len(video))[..., None]
         video = video * (1 - alpha) + _RGB[shape.colour] * alpha
     return video
 

@@ -62,6 +62,7 @@ class Recorder:
             UnsupportedModelError: the network or this kind of run cannot be calibrated.
         """
         adapter, declined = find_adapter(call.network)
+        adapter = adapter.of_call(call.network, call.options, call.arguments) or adapter
         reason: str | None = declined or decline_reason(adapter, call)
         if call.forcing is not None:
             reason = "a diffusion-forcing sampler has a noise level for every chunk"
@@ -74,9 +75,15 @@ class Recorder:
                 f"MotionCache Calibrate cannot measure this run: {reason}. Use an ordinary "
                 "sampler such as KSampler, or bypass MotionCache Calibrate"
             )
+        if call.whole:
+            # no step of the sampler
+            return call.run(dict(call.options))
         facts = adapter.facts(call.network)
-        probe = BlockProbe(adapter, facts, call.network)
-        out = call.run(probe.options(call.options))
+        layout = adapter.layout(facts, adapter.video(call.x))
+        probe = BlockProbe(adapter, facts, call.network, layout)
+        options = probe.options(call.options)
+        with probe.running():
+            out = call.run(options)
         self._reached = True
         if probe.residual is not None:
             self._note(call, adapter, probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.phrases import lowered, phrase
 from ..common.reasons import Reason, because
 from ..models.adapter import Adapter
 from ..policy.compute_budget import evaluations_left
@@ -33,7 +34,7 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
     """Why a call of a known network has to run untouched; None if it need not."""
     options = call.options
     if options.get("context_window") is not None and call.window is None:
-        return because("windows_unknown", kind="not over frames")
+        return because("windows_unknown", kind=phrase("not over frames"))
     patched = adapter.patched(options.get("patches", {}))
     if patched is not None:
         return patched
@@ -51,8 +52,7 @@ def decline_reason(adapter: Adapter, call: ModelCall) -> Reason | None:
 
 def tokens_lost(why: Reason) -> Reason:
     """That evaluations are whole from here on, and why."""
-    action = why.action[0].lower() + why.action[1:]
-    return because("tokens_lost", why=why.happened, action=action)
+    return because("tokens_lost", why=why.happened, action=lowered(why.action))
 
 
 def check_budget(settings: MotionCacheSettings, run: RunFacts, recorder: TraceRecorder) -> None:

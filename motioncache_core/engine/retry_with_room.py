@@ -19,13 +19,29 @@ def retry_with_room(branches: BranchRows | None, work: Callable[[], T]) -> T:
     Raises:
         torch.OutOfMemoryError: nothing is left to give.
     """
+    if branches is None:
+        return work()
+    return again_with_room(work, branches.give_room, branches.has_room_to_give)
+
+
+def again_with_room(
+    work: Callable[[], T],
+    make_room: Callable[[], bool],
+    has_room: Callable[[], bool] = lambda: True,
+) -> T:
+    """The same of whatever can make room.
+
+    Args:
+        make_room: says whether there is more room now.
+        has_room: whether it is worth asking.
+    """
     while True:
         try:
             return work()
         except torch.OutOfMemoryError as error:
-            if branches is None or not branches.has_room_to_give():
+            if not has_room():
                 raise
             # what had been made is held by the traceback until this clause ends
             message = str(error)
-        if not branches.give_room():
+        if not make_room():
             raise torch.OutOfMemoryError(message)

@@ -60,7 +60,7 @@ class Session:
         on_call: Callable[[Trace], None] | None = None,
         exchange: MapExchange | None = None,
     ) -> None:
-        self._run, self._recorder = run, TraceRecorder(trace, run)
+        self._run, self._recorder = run, TraceRecorder(trace, run, on_call)
         self._looked_at: object = None
         self._compiled: nn.Module | None = None
         self._watches = CallWatches()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ..cache.kv_bytes import CPU
 from ..cache.memory_plan import MemoryPlan, residual_bytes
 from ..common.errors import SettingsError
+from ..common.phrases import phrase, together
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
 from ..models.adapter import Adapter, ModelFacts
@@ -17,7 +18,7 @@ from ..sampling.model_call import BranchKey, ModelCall
 from ..sampling.run_facts import ContextWindow
 from .clip_cache import ClipCache
 
-MOVED = "out of memory: moved to the host's memory"
+MOVED = phrase("out of memory: moved to the host's memory")
 
 # of a call: its network, window and grid; the last is free under diffusion forcing, where it moves
 ClipKey = tuple[ModelFacts, ContextWindow | None, TokenLayout | None]
@@ -75,7 +76,7 @@ class WindowCaches:
         before, frames = self._layout(layout, call), rows // layout.spatial
         self._added[layout] = frames - layout.frames
         self._keep({key for key in self._clips if key[2] != before})
-        who = ", ".join(call.behind) or "another node"
+        who = ", ".join(call.behind) or phrase("another node")
         return because("frames_added", who=who, frames=frames, of=layout.frames)
 
     def begin(self) -> None:
@@ -128,8 +129,9 @@ class WindowCaches:
             if place not in self._memory or call.window is None:
                 c, sites = self._context, adapter.key_sites(facts)
                 self._memory[place] = MemoryPlan(
-                    c.settings, c.ops, c.run, sites, facts.heads, facts.key_width, self._keys
-                )
+                    c.settings, c.ops, c.run, sites, facts.heads, facts.key_width, self._keys,
+                    c.recorder.planned,
+                )  # fmt: skip
             memory = self._memory[place]
             clip = self._clips[key] = self._new(adapter, facts, layout, call, memory)
         if self._called is not None:
@@ -163,7 +165,7 @@ class WindowCaches:
         clip = ClipCache(
             context, adapter, facts, layout, memory,
             forcing=call.forcing, position=position,
-            label="" if window is None else f"window {position}", shown=not self._clips,
+            label="" if window is None else phrase("window {n}", n=position), shown=not self._clips,
         )  # fmt: skip
         if self._called is not None:
             clip.begin()
@@ -198,7 +200,7 @@ class WindowCaches:
             return
         where = known.residuals.reason
         if known.residuals.place != CPU and any(clip.residuals_moved for clip in clips):
-            where += f"; {MOVED}"
+            where = together("; ", [where, MOVED])
         recorder.placed(known.reasons, where)
 
     def _hand_over(self, call: ModelCall) -> None:

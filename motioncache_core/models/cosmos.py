@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.phrases import phrase
 from ..common.reasons import Reason, because
 from .adapter import MODEL, Adapter, ModelFacts, given_clean
 from .block_stream import GRID, Arguments, BlockRun, BlockStream, RowGather, Shadow
@@ -37,7 +38,7 @@ def _facts(network: Any) -> ModelFacts:
 def _unfit(network: Any) -> Reason | None:
     if not getattr(network, "extra_per_block_abs_pos_emb", False):
         return None
-    why = "a position is added in every block"
+    why = phrase("a position is added in every block")
     return because("model_variant", name=type(network).__name__, why=why)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.phrases import phrase
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
@@ -61,9 +62,9 @@ def _around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]
 
 def _unfit(network: Any) -> Reason | None:
     if len(network.patch_size) != 3:
-        why = "this one makes images"
+        why = phrase("this one makes images")
     elif int(network.in_channels) == _UPSCALER_CHANNELS:
-        why = "the upscaling model takes a few steps"
+        why = phrase("the upscaling model takes a few steps")
     else:
         return None
     return because("model_variant", name=type(network).__name__, why=why)

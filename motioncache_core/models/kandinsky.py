@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.phrases import phrase
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
@@ -55,9 +56,9 @@ def _around(facts: ModelFacts, layout: TokenLayout, arguments: Mapping[str, Any]
 def _unfit(network: Any) -> Reason | None:
     block = network.visual_transformer_blocks[0]
     if int(network.model_dim) == _IMAGE_WIDTH:
-        why = "this one makes images"
+        why = phrase("this one makes images")
     elif "sparse_params" in inspect.signature(block.forward).parameters:
-        why = "its sparse attention orders the tokens anew"
+        why = phrase("its sparse attention orders the tokens anew")
     else:
         return None
     return because("model_variant", name=type(network).__name__, why=why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..common.errors import UnsupportedModelError
+from ..common.phrases import phrase
 from ..common.reasons import Reason, because
 from .adapter import Adapter, qualified_class, qualified_name
 from .cogvideo import COGVIDEO
@@ -47,7 +48,7 @@ def find_adapter_of_class(kind: type) -> tuple[Adapter, Reason | None]:
         return known, None
     for adapter in ADAPTERS:
         if name.startswith(adapter.module_prefix):
-            why = adapter.declined.get(short, "this variant has not been checked")
+            why = adapter.declined.get(short) or phrase("this variant has not been checked")
             return adapter, because("model_variant", name=short, why=why)
     raise UnsupportedModelError(
         f"MotionCache does not know the model {name}. Supported: {supported()}. "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import CacheShapeError
+from ..common.phrases import phrase
 from ..common.protocols import DistanceSource
 from ..common.reasons import Reason, because
 from ..common.token_layout import TokenLayout
@@ -244,12 +245,14 @@ WAN = Adapter(
     decline=_decline,
     around=around,
     beside={
-        "reference_latent": "a reference image adds tokens before the video",
-        "context_latents": "in-context latents add tokens after the video",
-        "time_dim_concat": "extra frames are appended to the video",
+        "reference_latent": phrase("a reference image adds tokens before the video"),
+        "context_latents": phrase("in-context latents add tokens after the video"),
+        "time_dim_concat": phrase("extra frames are appended to the video"),
     },
     shift_frames=_shift_frames,
     declined={
-        "WanAnimate2Model": "self-attention runs frame by frame with its own keys and values",
+        "WanAnimate2Model": phrase(
+            "self-attention runs frame by frame with its own keys and values"
+        ),
     },
 )

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..common.phrases import phrase
 from ..sampling.run_facts import RunFacts
 from ..sampling.sampler_response import SamplerResponse, shares
 from ..settings import MotionCacheSettings
@@ -50,9 +51,13 @@ class AnswerPlan:
     @property
     def how(self) -> str:
         """What becomes of the evaluations that are not computed, in words."""
-        what = "clean latents" if self.clean else "answers"
-        told = f"foretold from {what}" if self.strength > 0 else f"given the last {what}"
-        return told + " and made up for in hindsight" * self.hindsight
+        what = phrase("clean latents") if self.clean else phrase("answers")
+        told = (
+            phrase("foretold from {what}", what=what)
+            if self.strength > 0
+            else phrase("given the last {what}", what=what)
+        )
+        return phrase("{told} and made up for in hindsight", told=told) if self.hindsight else told
 
     def expects(self, evaluation: int, sigma: float, rounding: float) -> bool:
         """Whether the sampler was to make this evaluation at this noise level."""

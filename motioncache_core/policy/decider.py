@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..common.errors import CacheShapeError
 from ..common.host_transfer import joined, read, upload
+from ..common.phrases import phrase, together
 from ..common.protocols import DistanceMeasure, DistanceSource
 from ..common.token_layout import TokenLayout
 from ..report.trace import EvaluationRecord
@@ -207,9 +208,9 @@ class Decider:
     def _name(self) -> str:
         """How the next state is called in records."""
         known = sum(number == 0 for _, _, number in self._clips)
-        branch = "all branches" if self._shared else f"branch {known}"
+        branch = phrase("all branches") if self._shared else phrase("branch {n}", n=known)
         named = not self._shared or not self._label
-        return ", ".join([self._label] * bool(self._label) + [branch] * named)
+        return together(", ", [self._label] * bool(self._label) + [branch] * named)
 
     def _record(
         self, clip: ClipState, decisions: Sequence[Decision], forcing: ForcingCall | None

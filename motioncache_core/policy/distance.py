@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..common.errors import CacheShapeError, SettingsError
 from ..common.host_transfer import upload, widest
+from ..common.phrases import phrase
 from ..common.protocols import Distance, DistanceSource
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class TimestepPolynomial:
 
     @property
     def name(self) -> str:
-        return f"timestep polynomial ({self.model})"
+        return phrase("timestep polynomial ({model})", model=self.model)
 
     def to(self, device: torch.device) -> TimestepPolynomial:
         return self
@@ -129,7 +130,7 @@ class _ProfileOnDevice:
 class InputChange:
     """Relative L1 of the tokens entering the first block; for models without coefficients."""
 
-    name: str = field(default="input change", init=False)
+    name: str = field(default=phrase("input change"), init=False)
 
     def to(self, device: torch.device) -> InputChange:
         return self
@@ -152,7 +153,7 @@ def advice(source: DistanceSource) -> str | None:
     """
     if not isinstance(source, InputChange):
         return None
-    return (
+    return phrase(
         "the presets' thresholds are not calibrated for this model: they are relative changes of "
         "the model's answer, and only the change of its input is known here. MotionCache Calibrate "
         "measures the answer once, and later runs use that"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ProfileError, SettingsError
+from ..common.phrases import phrase
 from .distance import CalibratedProfile
 
 # counts up when a field changes its meaning or goes
@@ -91,10 +92,14 @@ class ModelProfile:
         low, high = self.end - _ROOM, self.changes.sigmas[0] + _ROOM
         if all(low <= s <= high for s in sigmas):
             return None
-        return (
-            f"{self.name or 'the profile'} was recorded at noise levels from "
-            f"{self.changes.sigmas[0]:.3g} to {self.end:.3g}, this run goes from "
-            f"{max(sigmas):.3g} to {min(sigmas):.3g}"
+        return phrase(
+            "{name} was recorded at noise levels from {first:.3g} to {end:.3g}, this run goes from "
+            "{high:.3g} to {low:.3g}",
+            name=self.name or phrase("the profile"),
+            first=self.changes.sigmas[0],
+            end=self.end,
+            high=max(sigmas),
+            low=min(sigmas),
         )
 
     def dump(self, path: Path) -> None:

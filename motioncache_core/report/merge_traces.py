@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 
-from .trace import EvaluationRecord, Trace
+from ..common.phrases import phrase, together
+from .trace import EvaluationRecord, PlannedKeys, Trace
 
 _BYTES = (
     "residual_bytes",
@@ -30,6 +31,7 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
         told = ("model", "distance", "grid", "chunks", "blocks", "row_work", "pair_work", "beside")
         for name in told:
             setattr(into, name, getattr(trace, name))
+    _merge_planned(into, trace)
     into.decline(trace.reason)
     into.declined_calls += trace.declined_calls
     into.resets |= trace.resets
@@ -40,7 +42,8 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
     for name in ("residual_reason", "kv_reason"):
         here, there = getattr(into, name), getattr(trace, name)
         if there and there != here:
-            setattr(into, name, f"{here}; " * bool(here) + f"on {device}: {there}")
+            there = phrase("on {device}: {what}", device=device, what=there)
+            setattr(into, name, together("; ", [here, there]) if here else there)
     into.kv_reasons += [r for r in trace.kv_reasons if r not in into.kv_reasons]
     alike = _by_moment(into)
     same = into.settings.get("cfg_mask") == "shared" and all(
@@ -53,6 +56,18 @@ def merge(into: Trace, trace: Trace, device: str) -> None:
         else:
             scope = f"{record.scope}, {device}"
             into.evaluations.append(replace(record, index=len(into.evaluations), scope=scope))
+
+
+def _merge_planned(into: Trace, trace: Trace) -> None:
+    here, there = into.kv_planned, trace.kv_planned
+    if here is None or there is None:
+        into.kv_planned = here or there
+        return
+    into.kv_planned = PlannedKeys(
+        here.nbytes + there.nbytes,
+        here.host_bytes + there.host_bytes,
+        here.prompts + there.prompts,
+    )
 
 
 def _decided(record: EvaluationRecord) -> list[tuple[str, str, int]]:

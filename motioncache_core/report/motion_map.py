@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import MotionCacheError, NoMapError
+from ..common.phrases import phrase
 from ..common.reasons import because
 from ..settings import POLICIES, Policy
 from .colours import Floats, colourise
@@ -89,7 +90,7 @@ def mapped_steps(trace: Trace, view: str) -> list[int]:
         return list(range(len(records)))
     found = [i for i, r in enumerate(records) if r.weight is not None]
     if not found:
-        raise NoMapError(f"no motion map was made: {_why_no_motion(trace)}")
+        raise NoMapError(phrase("no motion map was made: {why}", why=_why_no_motion(trace)))
     return found
 
 
@@ -119,7 +120,7 @@ def shown_evaluations(trace: Trace) -> list[EvaluationRecord]:
         NoMapError: there are none; says why.
     """
     if trace.grid is None or not trace.evaluations:
-        raise NoMapError(f"there is nothing to show: {RunSummary(trace).why}")
+        raise NoMapError(phrase("there is nothing to show: {why}", why=RunSummary(trace).why))
     records = of_first_scope(trace)
     # after a change of size or place in mid-run only evaluations like the last one fit the grid
     place = (records[-1].window, records[-1].first_chunk)
@@ -233,8 +234,12 @@ def of_first_scope(trace: Trace) -> list[EvaluationRecord]:
 def _index(step: int, count: int) -> int:
     if not -count <= step < count:
         raise NoMapError(
-            f"step is {step + (step >= 0)}; the run had {count}, so 1 to {count} are allowed, or "
-            "-1 for the last"
+            phrase(
+                "step is {step}; the run had {count}, so 1 to {count} are allowed, or -1 for the "
+                "last",
+                step=step + (step >= 0),
+                count=count,
+            )
         )
     return step % count
 
@@ -263,8 +268,13 @@ def _weights(
         weight = records[index].weight
         if weight is None:
             raise NoMapError(
-                f"step {index + 1} has no motion map; the first is that of {with_map[0] + 1}, the "
-                f"last that of {with_map[-1] + 1}"
+                phrase(
+                    "step {step} has no motion map; the first is that of {first}, the last that "
+                    "of {last}",
+                    step=index + 1,
+                    first=with_map[0] + 1,
+                    last=with_map[-1] + 1,
+                )
             )
         w = weight.astype(np.float32) / 255
         if _answers(trace):

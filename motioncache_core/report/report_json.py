@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from ..sampling.run_facts import SchedulePart
@@ -63,6 +64,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
             "kv_host_bytes": trace.kv_host_bytes,
             "deciding_bytes": trace.deciding_bytes,
             "answer_bytes": trace.answer_bytes,
+            "kv_planned": None if trace.kv_planned is None else asdict(trace.kv_planned),
             "residual_reason": trace.residual_reason,
             "kv_reason": trace.kv_reason,
         },

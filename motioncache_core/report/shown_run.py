@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..common.host_transfer import read
+from ..common.phrases import phrase
 from .trace import Trace
 
 # numbers that tell latents apart, and how far the same ones may be from each other after they were
@@ -61,10 +62,16 @@ class ShownRun:
         if self.of < 2:
             return None
         if self.known:
-            return f"run {self.number} of {self.of} with this model, which made these samples"
-        return (
-            f"run {self.number} of {self.of} with this model, the last one, as these samples are "
-            "the output of none that is remembered. Connect `samples` to the sampler itself"
+            return phrase(
+                "run {number} of {of} with this model, which made these samples",
+                number=self.number,
+                of=self.of,
+            )
+        return phrase(
+            "run {number} of {of} with this model, the last one, as these samples are the output "
+            "of none that is remembered. Connect `samples` to the sampler itself",
+            number=self.number,
+            of=self.of,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.phrases import together
 from ..common.reasons import Reason
 from ..common.token_layout import TokenLayout
 from ..sampling.run_facts import ContextWindow, SchedulePart
@@ -118,6 +119,20 @@ class EvaluationRecord:
         return np.repeat(np.fromiter(of_chunks, np.bool_), [c.tokens for c in self.chunks])
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedKeys:
+    """What keys and values are going to take, known before the first block is computed.
+
+    Attributes:
+        nbytes, host_bytes: kept on the model's device, and in the host's memory.
+        prompts: conditionings that have keys and values of their own.
+    """
+
+    nbytes: int
+    host_bytes: int
+    prompts: int
+
+
 @dataclass(slots=True)
 class Trace:
     """One sampling run.
@@ -132,6 +147,7 @@ class Trace:
         residual_bytes, residual_host_bytes, kv_bytes, kv_host_bytes, deciding_bytes: the most
             memory held by residuals (and slopes) and by keys and values, on the model's device and
             in the host's memory, and by the per-token arrays that decisions are made from.
+        kv_planned: what keys and values were going to take; None where none are kept.
         answer_bytes: the most memory held by the model's answers.
         residual_reason: where residuals were kept, and why.
         kv_reason: where keys and values were kept, and why.
@@ -169,6 +185,7 @@ class Trace:
     residual_host_bytes: int = 0
     kv_bytes: int = 0
     kv_host_bytes: int = 0
+    kv_planned: PlannedKeys | None = None
     deciding_bytes: int = 0
     answer_bytes: int = 0
     residual_reason: str = ""
@@ -215,7 +232,7 @@ class Trace:
 
     def keep_kv_reasons(self, sentences: Sequence[str]) -> None:
         """Remember where keys and values are kept, and what was changed in mid-run."""
-        self.kv_reason = "; ".join(sentences)
+        self.kv_reason = together("; ", sentences)
         self.kv_reasons = [s for s in sentences if isinstance(s, Reason)]
 
     @property
@@ -238,9 +255,11 @@ class Trace:
 
 @dataclass(slots=True, eq=False)
 class TraceHandle:
-    """The wire between the patcher and the nodes behind the sampler: the last runs' traces."""
+    """The wire between the patcher and the nodes behind the sampler: the last runs' traces, and the
+    node that made them."""
 
     runs: deque[Trace] = field(default_factory=lambda: deque(maxlen=8))
+    node_id: str | None = None
 
     def add(self, trace: Trace) -> None:
         """A run has ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,14 +11,20 @@ from torch import Tensor
 from ..common.reasons import Reason
 from ..common.token_layout import TokenLayout
 from ..sampling.run_facts import RunFacts
-from .trace import CallRecord, EvaluationRecord, Trace
+from .trace import CallRecord, EvaluationRecord, PlannedKeys, Trace
 
 
 class TraceRecorder:
-    """Writes into one trace. Masks and weights stay on the device until the run is over."""
+    """Writes into one trace. Masks and weights stay on the device until the run is over.
 
-    def __init__(self, trace: Trace, run: RunFacts) -> None:
-        self.trace = trace
+    Args:
+        on_plan: is given the trace as soon as it says what keys and values are going to take.
+    """
+
+    def __init__(
+        self, trace: Trace, run: RunFacts, on_plan: Callable[[Trace], None] | None = None
+    ) -> None:
+        self.trace, self._on_plan = trace, on_plan
         trace.part, trace.windows = run.part, tuple(run.windows)
         self._maps: list[tuple[EvaluationRecord, Tensor | None, Tensor | None]] = []
         # of the evaluation that goes on, by scope and windows; None where nobody says it begins
@@ -109,6 +115,14 @@ class TraceRecorder:
         trace.kv_bytes = max(trace.kv_bytes, kv)
         trace.kv_host_bytes = max(trace.kv_host_bytes, kv_host)
         trace.deciding_bytes = max(trace.deciding_bytes, deciding)
+
+    def planned(self, keys: PlannedKeys) -> None:
+        """What keys and values are going to take; nothing of a clip that keeps none."""
+        if keys.nbytes + keys.host_bytes == 0:
+            return
+        self.trace.kv_planned = keys
+        if self._on_plan is not None:
+            self._on_plan(self.trace)
 
     def placed(self, keys: Sequence[str], residuals: str) -> None:
         """Where keys and values are kept, and residuals, and why."""

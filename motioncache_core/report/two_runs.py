@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..common.phrases import phrase
 from .run_summary import RunSummary
 from .trace import Trace
 
@@ -11,6 +12,18 @@ def seconds_of(trace: Trace | None) -> float | None:
     return trace.seconds if trace is not None and trace.seconds > 0 else None
 
 
+def how_fast(factor: float) -> str:
+    """What is measured, in words.
+
+    Args:
+        factor: seconds without MotionCache, as a multiple of those with it.
+    """
+    how = phrase("{factor:.1f}x faster", factor=factor)
+    if factor < 1:
+        how = phrase("{factor:.1f}x slower", factor=1 / factor)
+    return phrase("no faster") if how.startswith("1.0x") else how
+
+
 def times(reference: Trace | None, candidate: Trace | None) -> str:
     """Seconds of the run without MotionCache and of the one with it; "" where neither is known.
 
@@ -18,13 +31,21 @@ def times(reference: Trace | None, candidate: Trace | None) -> str:
     """
     without, took = seconds_of(reference), seconds_of(candidate)
     if without is not None and took is not None:
-        factor = without / took
-        words = f"{factor:.1f}x faster" if factor >= 1 else f"{1 / factor:.1f}x slower"
-        if words.startswith("1.0x"):
-            words = "no faster"
-        return f"{without:.1f} s without MotionCache, {took:.1f} s with it: {words}"
+        return phrase(
+            "{without:.1f} s without MotionCache, {took:.1f} s with it: {how}",
+            without=without,
+            took=took,
+            how=how_fast(without / took),
+        )
     if candidate is not None and took is not None:
         guess = RunSummary(candidate).speed_up()
-        about = f", about {guess:.1f}x faster than without (estimate)" if guess else ""
-        return f"{took:.1f} s with MotionCache{about}"
-    return "" if without is None else f"{without:.1f} s without MotionCache"
+        if guess:
+            return phrase(
+                "{took:.1f} s with MotionCache, about {guess:.1f}x faster than without (estimate)",
+                took=took,
+                guess=guess,
+            )
+        return phrase("{took:.1f} s with MotionCache", took=took)
+    if without is None:
+        return ""
+    return phrase("{without:.1f} s without MotionCache", without=without)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ImageError
+from ..common.phrases import phrase
 
 # SSIM's window and constants (Wang et al. 2004), a flat window as scikit-image has by default
 WINDOW = 7
@@ -21,10 +22,10 @@ _C1, _C2 = 0.01**2, 0.03**2
 _CHANNELS = (1, 3, 4)
 # from so many dB and so much SSIM on, in words; a rule of thumb, ours
 _WORDS = (
-    (40.0, 0.98, "no visible difference"),
-    (32.0, 0.94, "hardly visible differences"),
-    (26.0, 0.85, "small visible differences"),
-    (20.0, 0.6, "clearly visible differences"),
+    (40.0, 0.98, phrase("no visible difference")),
+    (32.0, 0.94, phrase("hardly visible differences")),
+    (26.0, 0.85, phrase("small visible differences")),
+    (20.0, 0.6, phrase("clearly visible differences")),
 )
 # of the error picture, when it is chosen for the user
 _GAINS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -221,9 +222,9 @@ def fitting_gain(reference: Tensor, candidate: Tensor) -> float:
 def plain_words(found: Comparison) -> str:
     """What a person is likely to see."""
     if found.identical:
-        return "identical"
+        return phrase("identical")
     near = (words for db, ssim, words in _WORDS if found.psnr >= db and found.ssim >= ssim)
-    return next(near, "another picture")
+    return next(near, phrase("another picture"))
 
 
 def text(found: Comparison, reference: Tensor) -> str:
@@ -249,15 +250,20 @@ def text(found: Comparison, reference: Tensor) -> str:
 def headline(found: Comparison) -> str:
     """The measures in one line."""
     if found.identical:
-        return "identical: no value of any frame differs"
+        return phrase("identical: no value of any frame differs")
     temporal = found.temporal_psnr
-    change = "one frame has none" if temporal is None else in_words(temporal)
-    return f"PSNR {in_words(found.psnr)}, SSIM {found.ssim:.4f}, temporal PSNR {change}"
+    change = phrase("one frame has none") if temporal is None else in_words(temporal)
+    return phrase(
+        "PSNR {psnr}, SSIM {ssim:.4f}, temporal PSNR {change}",
+        psnr=in_words(found.psnr),
+        ssim=found.ssim,
+        change=change,
+    )
 
 
 def in_words(db: float) -> str:
     """Decibels in words; an infinite number says that there is no error."""
-    return f"{db:.2f} dB" if math.isfinite(db) else "identical"
+    return f"{db:.2f} dB" if math.isfinite(db) else phrase("identical")
 
 
 def _mean(numbers: list[float]) -> float:

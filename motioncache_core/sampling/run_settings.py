@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from ..common.phrases import phrase
 from ..settings import MotionCacheSettings
 
 # at this many steps or fewer warm-up and the last step leave nothing to reuse
@@ -44,15 +45,19 @@ def settings_for_run(preset: str, steps: int) -> RunSettings:
     """
     settings = MotionCacheSettings.preset(preset)
     if preset in FIXED:
-        why = "settings as published, whatever the model and the run"
+        why = phrase("settings as published, whatever the model and the run")
         return RunSettings(settings, preset, (why,))
     if not FEW_STEPS < steps < TUNED_STEPS or settings.reuse_threshold == 0:
         return RunSettings(settings, preset)
     warm_up = math.ceil(settings.warmup_steps * steps / TUNED_STEPS)
     if warm_up == settings.warmup_steps:
         return RunSettings(settings, preset)
-    why = (
-        f"warmup_steps {warm_up} instead of {settings.warmup_steps}, the same share of {steps} "
-        f"steps as of the {TUNED_STEPS} that the preset was tuned on"
+    why = phrase(
+        "warmup_steps {now} instead of {before}, the same share of {steps} steps as of the {tuned} "
+        "that the preset was tuned on",
+        now=warm_up,
+        before=settings.warmup_steps,
+        steps=steps,
+        tuned=TUNED_STEPS,
     )
     return RunSettings(replace(settings, warmup_steps=warm_up), preset, (why,))

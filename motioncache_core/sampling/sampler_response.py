@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import MotionCacheError
+from ..common.phrases import phrase
 
 Matrix = npt.NDArray[np.float64]
 # latents `(1, n, 1, 1, 1)` and a noise level -> clean latents of the same shape
@@ -134,13 +135,15 @@ def _rehearse(sample: Rehearsed, sigmas: tuple[float, ...], dtype: torch.dtype) 
     def count(x: Tensor, sigma: float) -> Tensor:
         levels.append(sigma)
         if len(levels) > _ENDLESS:
-            raise RehearsalError(f"it has made {_ENDLESS} evaluations and goes on")
+            raise RehearsalError(
+                phrase("it has made {count} evaluations and goes on", count=_ENDLESS)
+            )
         return torch.zeros_like(x)
 
     sample(count, torch.zeros(1, 1, 1, 1, 1, dtype=dtype), torch.zeros_like)
     n = len(levels)
     if n == 0:
-        raise RehearsalError("it does not call the model")
+        raise RehearsalError(phrase("it does not call the model"))
     # behind the answers: the start, noise, and all of it mixed to see whether they add up
     start, noise, mixed = n, n + 1, n + 2
     mix = torch.Generator().manual_seed(0)
@@ -151,7 +154,7 @@ def _rehearse(sample: Rehearsed, sigmas: tuple[float, ...], dtype: torch.dtype) 
     def answer(x: Tensor, sigma: float) -> Tensor:
         k = len(seen)
         if k >= n or sigma != levels[k]:
-            raise RehearsalError("its steps depend on what the model answers")
+            raise RehearsalError(phrase("its steps depend on what the model answers"))
         seen.append(x.reshape(-1).double())
         return x - sigma * answers[k].view(x.shape)
 
@@ -164,13 +167,13 @@ def _rehearse(sample: Rehearsed, sigmas: tuple[float, ...], dtype: torch.dtype) 
     first[:, start] = first[:, mixed] = 1.0
     result = sample(answer, first, one)
     if len(seen) != n:
-        raise RehearsalError("its steps depend on what the model answers")
+        raise RehearsalError(phrase("its steps depend on what the model answers"))
     rows = torch.stack([*seen, result.reshape(-1).double()])
     if not bool(torch.isfinite(rows).all()):
-        raise RehearsalError("it has no finite response")
+        raise RehearsalError(phrase("it has no finite response"))
     foretold = rows[:, :n] @ answers[:, mixed].double() + rows[:, start]
     if float((foretold - rows[:, mixed]).abs().max()) > _LINEAR * float(rows.abs().max()):
-        raise RehearsalError("its latents are not a weighted sum of the model's answers")
+        raise RehearsalError(phrase("its latents are not a weighted sum of the model's answers"))
     return SamplerResponse(
         tuple(levels),
         places(levels, sigmas),

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from ...motioncache_core import ConflictError, ModelProfile, Recorder, UnsupportedModelError
 from ...motioncache_core.policy.model_profile import MIN_LEVELS
-from .attach import KEY, compiled_reason, evaluate
+from . import model_entry
+from .compiled import compiled_reason
 from .conflicts import CALIBRATE, other_cache
 from .engine_choice import adapter_of
 from .live_text import LiveText
-from .passes import SESSION
+from .passes import KEY, SESSION
 from .profiles import describe, identify, place_of
+from .tokens import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def attach_recorder(model: Any, node_id: str | None = None) -> Any:
     clone.model_options.setdefault("transformer_options", {})[CALIBRATE] = LiveText(node_id)
     wrappers = comfy.patcher_extension.WrappersMP
     clone.add_wrapper_with_key(wrappers.OUTER_SAMPLE, CALIBRATE, _record)
+    clone.add_wrapper_with_key(wrappers.APPLY_MODEL, CALIBRATE, model_entry.evaluate)
     clone.add_wrapper_with_key(wrappers.DIFFUSION_MODEL, CALIBRATE, evaluate)
     return clone
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from ...motioncache_core.common.reasons import because
+from comfy.patcher_extension import WrappersMP
+
+from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.engine.compiled_blocks import is_compiled
 
 # under which key ComfyUI's helper registers its wrapper, and keeps the arguments of torch.compile
@@ -43,6 +45,13 @@ def compiled_as_a_whole(patcher: Any, wrappers: Sequence[Callable[..., Any]]) ->
         with suppress(Exception):
             wrapper(probe)
     return probe.compiled
+
+
+def compiled_reason(patcher: Any, model_options: Mapping[str, Any]) -> Reason | None:
+    """Why a compiled model cannot be helped; None if it can, or is not compiled."""
+    if compiled_as_a_whole(patcher, patcher.get_wrappers(WrappersMP.APPLY_MODEL, COMPILE_KEY)):
+        return WHOLE
+    return FULLGRAPH if argument(model_options, "fullgraph") else None
 
 
 def argument(model_options: Mapping[str, Any], name: str) -> Any:

@@ -14,6 +14,7 @@ from ...motioncache_core import (
     UnsupportedModelError,
     find_adapter,
 )
+from ...motioncache_core.common.phrases import phrase
 from ...motioncache_core.common.reasons import Reason, because
 from ...motioncache_core.models.adapter import Adapter
 from ...motioncache_core.models.registry import find_adapter_of_class
@@ -64,7 +65,7 @@ def why_no_tokens(
     if adapter is None or why is not None:
         return why
     if packed and model_options.get("context_handler") is not None:
-        return because("windows_unknown", kind="over video and sound together")
+        return because("windows_unknown", kind=phrase("over video and sound together"))
     patches = model_options.get("transformer_options", {}).get("patches", {})
     patched = adapter.patched(patches)
     if patched is not None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_sampling
-import comfy.samplers
-import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...motioncache_core import (
     CacheShapeError,
@@ -21,7 +16,6 @@ from ...motioncache_core import (
     ForcingOptions,
     MotionCacheSettings,
     RunFacts,
-    SettingsError,
     Trace,
     UnsupportedModelError,
     forcing_schedule,
@@ -29,54 +23,30 @@ from ...motioncache_core import (
     takes_frame_levels,
 )
 from ...motioncache_core.models.adapter import Adapter
-from .attach import FORCING, KEY, check_conflicts, compiled_reason, evaluate
-from .compiled import WHOLE, plain
+from .chunk_sampler import ChunkSampler, Run, Show
+from .compiled import WHOLE, compiled_reason, plain
+from .conflicts import check_conflicts
 from .devices import on_devices
 from .memory import memory_facts
-from .passes import SESSION
-
-log = logging.getLogger(__name__)
-
-# masks come through an interpolation, exact but for rounding
-_MASK_ROUNDING = 1e-3
+from .passes import FORCING, KEY, SESSION
+from .tokens import evaluate
 
 
-class ForcingSampler(comfy.samplers.Sampler):
+class ForcingSampler(ChunkSampler):
     """Denoises chunks of latent frames, each some steps behind the one before it.
 
     The guider is called with one noise level, the highest of the frames that are being denoised;
     the model gets every frame's own, put in place by the DIFFUSION_MODEL wrapper.
     """
 
-    # tells a run's session that it is to tell chunks apart
-    denoises_chunks = True
-
     def __init__(self, options: ForcingOptions) -> None:
         self.options = options
 
-    @torch.no_grad()
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Callable[[int, Tensor, Tensor, int], None] | None,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        """Sample the clip; see `sample_forcing`.
-
-        Raises:
-            UnsupportedModelError: the model takes no noise level per frame.
-            SettingsError: the options do not fit the clip, or the noise mask is not a prefix.
-            CacheShapeError: the latent is not a video.
-            ConflictError: another cache, or context windows, are in the way.
-        """
-        latents = torch.zeros_like(noise) if latent_image is None else latent_image
-        prefix = 0 if denoise_mask is None else prefix_frames(denoise_mask)
-        model_options = extra_args["model_options"]
+    def prepared(
+        self, model_wrap: Any, model_options: dict[str, Any], noise: Tensor, sigmas: Tensor,
+        prefix: int,
+    ) -> Run:  # fmt: skip
+        """See `sample_forcing`."""
         adapter = _check(model_wrap, model_options, noise, sigmas, self.options, prefix)
         transformer_options = model_options["transformer_options"]
         own: DeviceSessions | None = None
@@ -86,75 +56,35 @@ class ForcingSampler(comfy.samplers.Sampler):
             wrappers.setdefault(WrappersMP.DIFFUSION_MODEL, {})[KEY] = [evaluate]
             transformer_options = {**transformer_options, SESSION: own}
         session: DeviceSessions = transformer_options[SESSION]
-        seed = extra_args.get("seed") or 0
 
-        def call_guider(x: Tensor, forcing: ForcingCall) -> Tensor:
-            shifted = adapter.shifted(transformer_options, forcing.first_position)
-            options = {**shifted, FORCING: forcing}
-            out: Tensor = model_wrap(
-                x,
-                x.new_full((x.shape[0],), forcing.level),
-                model_options={**model_options, "transformer_options": options},
-                seed=seed,
-            )
-            if not session.reached:
-                # the model took one noise level for all frames
-                raise UnsupportedModelError(f"diffusion forcing is not possible: {WHOLE}")
-            return out
-
-        with tqdm(disable=disable_pbar) as bar:
-
-            def progress(done: int, total: int, predicted: Tensor, x: Tensor) -> None:
-                bar.total = total
-                bar.update()
-                if callback is not None:
-                    callback(done - 1, predicted, x, total)
+        def run(noise: Tensor, latents: Tensor, prefix: int, seed: int, show: Show) -> Tensor:
+            def call_guider(x: Tensor, forcing: ForcingCall) -> Tensor:
+                shifted = adapter.shifted(transformer_options, forcing.first_position)
+                options = {**shifted, FORCING: forcing}
+                out: Tensor = model_wrap(
+                    x,
+                    x.new_full((x.shape[0],), forcing.level),
+                    model_options={**model_options, "transformer_options": options},
+                    seed=seed,
+                )
+                if not session.reached:
+                    # the model took one noise level for all frames
+                    raise UnsupportedModelError(f"diffusion forcing is not possible: {WHOLE}")
+                return out
 
             try:
                 # the condition noise must not repeat the numbers of the initial noise
                 samples = sample_forcing(
-                    call_guider, noise, latents, sigmas, self.options, prefix, seed + 1, progress
+                    call_guider, noise, latents, sigmas, self.options, prefix, seed + 1, show
                 )
             finally:
                 if own is not None:
                     own.close()
-        sampling = model_wrap.inner_model.model_sampling
-        samples[:, :, prefix:] = sampling.inverse_noise_scaling(sigmas[-1], samples[:, :, prefix:])
-        return samples
+            sampling, free = model_wrap.inner_model.model_sampling, samples[:, :, prefix:]
+            samples[:, :, prefix:] = sampling.inverse_noise_scaling(sigmas[-1], free)
+            return samples
 
-
-def prefix_frames(mask: Tensor) -> int:
-    """Leading latent frames that a noise mask `(B, C, F, H, W)` keeps.
-
-    Raises:
-        SettingsError: a frame is kept in part, or kept behind a frame that is sampled.
-    """
-    if mask.ndim != 5:
-        raise SettingsError(
-            f"the noise mask has shape {tuple(mask.shape)}; a video's has 5 dimensions. Use "
-            "MotionCache Extend Video, or a mask with one picture per latent frame"
-        )
-    frames = mask.transpose(1, 2).flatten(2)
-    low, high = frames.amin(dim=(0, 2)).tolist(), frames.amax(dim=(0, 2)).tolist()
-    kept = []
-    for i, (least, most) in enumerate(zip(low, high, strict=True)):
-        if most <= _MASK_ROUNDING:
-            kept.append(True)
-        elif least >= 1 - _MASK_ROUNDING:
-            kept.append(False)
-        else:
-            raise SettingsError(
-                f"the noise mask of latent frame {i} goes from {least:.3g} to {most:.3g}; a frame "
-                "is kept (0) or sampled (1) as a whole. Use one mask picture per latent frame, all "
-                "black or all white"
-            )
-    prefix = kept.index(False) if False in kept else len(kept)
-    if any(kept[prefix:]):
-        raise SettingsError(
-            f"the noise mask keeps latent frame {prefix + kept[prefix:].index(True)} behind frame "
-            f"{prefix}, which is sampled; only frames at the start can be given"
-        )
-    return prefix
+        return run
 
 
 def _engine_session(

@@ -7,7 +7,8 @@ import sys
 import time
 
 from ...motioncache_core import Trace
-from ...motioncache_core.report.report_text import progress
+from ...motioncache_core.common.phrases import as_data
+from ...motioncache_core.report.node_text import progress
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +23,11 @@ class LiveText:
 
     Args:
         node_id: of the node; None shows nothing.
+        measured: the workflow measures the gain, so that no estimate is told beside that.
     """
 
-    def __init__(self, node_id: str | None) -> None:
-        self._node_id = node_id
+    def __init__(self, node_id: str | None, measured: bool = False) -> None:
+        self._node_id, self._measured = node_id, measured
         self._shown = float("-inf")
 
     def on_call(self, trace: Trace) -> None:
@@ -34,6 +36,10 @@ class LiveText:
         if self._node_id is not None and now - self._shown >= INTERVAL:
             self._shown = now
             self.show(progress(trace))
+
+    def on_end(self, trace: Trace) -> None:
+        """Show what became of a run."""
+        self.show(progress(trace, self._measured))
 
     def show(self, words: str) -> None:
         """Send a text to the page that queued the run, or to all where none did.
@@ -49,7 +55,10 @@ class LiveText:
             return
         try:
             page = getattr(instance, "client_id", None)
-            send(EVENT, {"node": self._node_id, "text": words}, page)
+            told = {"node": self._node_id, "text": words, "said": as_data(words)}
+            # by which the page knows the workflow
+            told["prompt_id"] = getattr(instance, "last_prompt_id", None)
+            send(EVENT, told, page)
         except Exception as error:
             # a page that went away must not cost the run
             log.debug("MotionCache - no text was shown: %s", error)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...motioncache_core import CalibratedProfile, UnsupportedModelError
-from .attach import PROFILE
+from .passes import PROFILE
 
 
 def load_demo_model(

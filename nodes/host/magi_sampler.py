@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import comfy.samplers
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ... import kernels
 from ...motioncache_core import (
@@ -29,9 +27,9 @@ from ...motioncache_core.models.magi1.options import CHUNK_FRAMES, MagiOptions
 from ...motioncache_core.models.magi1.steps import ChunkSteps
 from ...motioncache_core.report.trace_recorder import TraceRecorder
 from ...motioncache_core.sampling.schedule import ACTIVE
-from .attach import check_conflicts, compiled_reason
-from .compiled import WHOLE, plain
-from .forcing_sampler import prefix_frames
+from .chunk_sampler import ChunkSampler, Run, Show
+from .compiled import WHOLE, compiled_reason, plain
+from .conflicts import check_conflicts
 from .magi_network import CHUNK_SESSION, CHUNKS, ChunkIteration
 from .memory import memory_facts
 
@@ -50,67 +48,42 @@ class MagiGuider(comfy.samplers.CFGGuider):
         self.set_cfg(1.0)
 
 
-class MagiSampler(comfy.samplers.Sampler):
+class MagiSampler(ChunkSampler):
     """Denoises chunks of 6 latent frames, each a stage behind the one before it."""
 
-    # tells a run's session that it is to tell chunks apart
-    denoises_chunks = True
-    # and that the network is called for each of them
+    # the network is called for each of them
     calls_chunks = True
 
     def __init__(self, options: MagiOptions) -> None:
         self.options, self.steps = options, ChunkSteps(options)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        model_wrap: Any,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Callable[[int, Tensor, Tensor, int], None] | None,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        """Sample the clip.
-
-        Raises:
-            UnsupportedModelError: the model is not MAGI-1, or compiled as a whole.
-            SettingsError: the noise levels are not this sampler's, or the noise mask is not a
-                prefix.
-            CacheShapeError: the latent is not one of MAGI-1's.
-            ConflictError: another cache, or context windows, are in the way.
-        """
-        latents = torch.zeros_like(noise) if latent_image is None else latent_image
-        prefix = 0 if denoise_mask is None else prefix_frames(denoise_mask)
-        model_options = extra_args["model_options"]
+    def prepared(
+        self, model_wrap: Any, model_options: dict[str, Any], noise: Tensor, sigmas: Tensor,
+        prefix: int,
+    ) -> Run:  # fmt: skip
+        """The model has to be MAGI-1, and the noise levels this sampler's."""
         self._check(model_wrap, model_options, noise, sigmas)
         transformer_options = model_options["transformer_options"]
         known: ChunkSession | None = transformer_options.get(CHUNK_SESSION)
         session = _bare_session(model_wrap, self.steps) if known is None else known
-        seed = extra_args.get("seed") or 0
-
-        def call_guider(x: Tensor, forcing: ForcingCall) -> Tensor:
-            iteration = ChunkIteration(session, forcing, self.options)
-            out: Tensor = model_wrap(
-                x,
-                x.new_full((x.shape[0],), _LEVEL),
-                model_options={
-                    **model_options,
-                    "transformer_options": {**transformer_options, CHUNKS: iteration},
-                },
-                seed=seed,
-            )
-            return out
-
         done = self._chunk_steps(noise.shape[2], prefix)
-        with tqdm(total=done[-1], disable=disable_pbar) as bar:
+
+        def run(noise: Tensor, latents: Tensor, prefix: int, seed: int, show: Show) -> Tensor:
+            def call_guider(x: Tensor, forcing: ForcingCall) -> Tensor:
+                iteration = ChunkIteration(session, forcing, self.options)
+                out: Tensor = model_wrap(
+                    x,
+                    x.new_full((x.shape[0],), _LEVEL),
+                    model_options={
+                        **model_options,
+                        "transformer_options": {**transformer_options, CHUNKS: iteration},
+                    },
+                    seed=seed,
+                )
+                return out
 
             def progress(iterations: int, total: int, predicted: Tensor, x: Tensor) -> None:
-                bar.update(done[iterations - 1] - bar.n)
-                if callback is not None:
-                    callback(done[iterations - 1] - 1, predicted, x, done[-1])
+                show(done[iterations - 1], done[-1], predicted, x)
 
             try:
                 return sample_forcing(
@@ -120,6 +93,8 @@ class MagiSampler(comfy.samplers.Sampler):
             finally:
                 if known is None:
                     session.close()
+
+        return run
 
     def _chunk_steps(self, frames: int, prefix: int) -> list[int]:
         """Steps of single chunks that are done after each iteration."""

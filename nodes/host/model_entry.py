@@ -17,10 +17,9 @@ from ...motioncache_core.models.wan_causal import NATIVE
 from .compiled import plain
 from .engine_choice import known_adapter
 from .foreign import behind, foreign_code, note_of_partial
-from .passes import SESSION, passes_of
+from .own_cache import BlockCalls
+from .passes import BLOCK_CALLS, KEY, SESSION, passes_of
 from .run_facts import window_of
-
-KEY = "motioncache"
 
 
 def entered_here(network: Any, options: dict[str, Any]) -> bool:
@@ -56,7 +55,14 @@ def evaluate(executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossa
     if not passes:
         return run(options)
     # what writes finished frames into the network's keys and values is never left out
-    written = state is not None and read(t.reshape(-1)[:1])[0] == 0
+    blocks: BlockCalls | None = options.get(BLOCK_CALLS)
+    if state is None:
+        written = False
+    elif blocks is not None:
+        written = blocks.writes
+    else:
+        # a sampler that is not the host's
+        written = read(t.reshape(-1)[:1])[0] == 0
     return session.evaluate(
         ModelCall(
             network,

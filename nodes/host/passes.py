@@ -17,9 +17,15 @@ from torch import Tensor
 from ...motioncache_core import AnswerSession, DeviceSessions
 from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.sampling.passes import Pass
+from .own_cache import BlockCalls
 
+# under which a model carries our wrappers and settings; then what its options bring to calls of it
+KEY = "motioncache"
+PROFILE = "motioncache_profile"
+FORCING = "motioncache_forcing"
 SESSION = "motioncache_session"
 ANSWERS = "motioncache_answers"
+BLOCK_CALLS = "motioncache_block_calls"
 OVERRIDE = "optimized_attention_override"
 
 # parts of the transformer options that other nodes fill for passes of their own
@@ -55,6 +61,9 @@ def begin(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, A
     tokens: DeviceSessions | None = options.get(SESSION)
     if tokens is not None:
         tokens.begin()
+    blocks: BlockCalls | None = options.get(BLOCK_CALLS)
+    if blocks is not None:
+        blocks.begin(options)
     out: Tensor = executor(x, timestep, model_options or {}, *args, **kwargs)
     return out
 

@@ -16,6 +16,7 @@ from ...motioncache_core import (
     UnsupportedModelError,
     fingerprint,
 )
+from ...motioncache_core.common.phrases import phrase
 from ...motioncache_core.sampling.run_settings import FIXED
 from .compiled import plain
 from .engine_choice import adapter_of
@@ -96,13 +97,21 @@ def profile_for(
     mark = identify(patcher)
     if preset in FIXED:
         known = sorted(folder().glob(f"*{mark}.json"))
-        used = f"preset {preset} is as published"
-        return None, f"the profile {known[0].name} is not used: {used}" if known else None
+        if not known:
+            return None, None
+        return None, phrase(
+            "the profile {name} is not used: preset {preset} is as published",
+            name=known[0].name,
+            preset=preset,
+        )
     found = _files(mark)
     if not found:
         return None, None
     profile = ModelProfile.load(found[0], mark)
     beyond = profile.uncovered(sigmas) if sigmas else None
     if beyond:
-        return None, f"the profile is not used: {beyond}. Calibrate again with this sampler"
-    return profile.distance(), f"the profile {profile.name}, found by the model's weights"
+        return None, phrase(
+            "the profile is not used: {beyond}. Calibrate again with this sampler", beyond=beyond
+        )
+    used = phrase("the profile {name}, found by the model's weights", name=profile.name)
+    return profile.distance(), used

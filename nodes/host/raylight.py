@@ -15,7 +15,9 @@ from typing import Any
 
 from ...motioncache_core import RunSettings, Trace, TraceHandle
 from . import rank_worker
-from .attach import KEY, PatchConfig, attach, detach, off
+from .attach import attach, detach, off
+from .passes import KEY
+from .sampling_run import PatchConfig
 
 # raylight's own name for a node's sockets
 ACTORS = "RAY_ACTORS"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...motioncache_core import RehearsalError, SamplerResponse, rehearse
+from ...motioncache_core.common.phrases import phrase
 from ...motioncache_core.common.reasons import Reason, because
 
 _POST_CFG = "sampler_post_cfg_function"
@@ -55,7 +56,9 @@ def sampler_response(sampler: Any, sigmas: Tensor, sampling: Any) -> SamplerResp
     """
     function = getattr(sampler, "sampler_function", None)
     if not isinstance(sampler, comfy.samplers.KSAMPLER) or function is None:
-        return because("sampler_unknown", why=f"{type(sampler).__name__} is not known")
+        return because(
+            "sampler_unknown", why=phrase("{name} is not known", name=type(sampler).__name__)
+        )
     options = dict(sampler.extra_options)
     draws = "noise_sampler" in _parameters(function) and options.get("noise_sampler") is None
     apart = False
@@ -83,7 +86,7 @@ def sampler_response(sampler: Any, sigmas: Tensor, sampling: Any) -> SamplerResp
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             found = rehearse(sample, tuple(sigmas.tolist()))
     except RehearsalError as error:
-        return because("sampler_unknown", why=str(error))
+        return because("sampler_unknown", why=error.args[0])
     return replace(found, one_answer=not apart)
 
 

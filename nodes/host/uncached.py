@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ...motioncache_core import Trace, TraceHandle
 from ...motioncache_core.common.host_transfer import read
+from ...motioncache_core.report.node_text import left_alone
 from ...motioncache_core.report.shown_run import mark_of
 from .live_text import LiveText
+from .passes import KEY
 
-# under which a model's clones carry the stopwatch, and under which key they carry the cache
-STOPWATCH, CACHE = "motioncache_stopwatch", "motioncache"
+# under which a model's clones carry the stopwatch
+STOPWATCH = "motioncache_stopwatch"
 
 
 def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = None) -> Any:
@@ -46,7 +48,7 @@ def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = 
         """OUTER_SAMPLE: a run, which is known by its latents."""
         took.clear()
         result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
-        cached = CACHE in executor.class_obj.model_options.get("transformer_options", {})
+        cached = KEY in executor.class_obj.model_options.get("transformer_options", {})
         if not took or cached:
             return result
         if handle.runs and not handle.runs[-1].seconds:
@@ -57,7 +59,7 @@ def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = 
         trace.mark = mark_of(result)
         handle.add(trace)
         if live is not None:
-            live.show(f"{trace.seconds:.1f} s in the sampler, nothing reused")
+            live.show(left_alone(trace.seconds))
         return result
 
     clone = model.clone()

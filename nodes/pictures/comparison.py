@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...motioncache_core import MotionCacheError
+from ...motioncache_core.common.phrases import phrase
 from ...motioncache_core.report.colours import colour_at, colourise
 from ...motioncache_core.report.timeline import BACK
 from ...motioncache_core.report.video_quality import (
@@ -23,6 +24,12 @@ from ...motioncache_core.report.video_quality import (
 from .timeline import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
 
 MODES = ("side by side", "wipe", "difference")
+# what is where on the pictures, for a page in another language: their own words are English
+CAPTIONS = {
+    "side by side": phrase("left to right: reference, candidate, error"),
+    "wipe": phrase("left of the line the reference, right of it the candidate"),
+    "difference": phrase("the error of the candidate"),
+}
 COLORMAP = "magma"
 _GAP = 8
 # smaller frames are enlarged by a whole number, so that words fit below them

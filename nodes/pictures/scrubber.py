@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...motioncache_core import NoMapError, Trace
+from ...motioncache_core.common.phrases import as_data, phrase
 from ...motioncache_core.report.colours import anchors
 from ...motioncache_core.report.motion_map import (
     VIEWS,
@@ -31,6 +32,8 @@ Bytes = npt.NDArray[np.uint8]
 
 # the entry of a node's ui output
 KEY = "motioncache_map"
+# the entry of why there is none
+UNSEEN = "motioncache_no_map"
 # bytes of all maps together, and of the frames below them
 MAPS, FRAMES = 700_000, 250_000
 # pixels to a side that every browser's canvas takes
@@ -68,7 +71,7 @@ def scrub_data(
         try:
             stacks[name] = _stack(trace, name)
         except NoMapError as why:
-            missing[name] = f"{why}."
+            missing[name] = as_data(phrase("{why}.", why=why.args[0]))
     if not stacks:
         return None
     steps, frames, files = _fitting(stacks)

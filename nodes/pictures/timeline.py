@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...motioncache_core import Trace
 from ...motioncache_core.common.decision_kinds import PARTIAL
+from ...motioncache_core.common.phrases import phrase
 from ...motioncache_core.report.report_text import line
 from ...motioncache_core.report.timeline import BACK, REUSED, Cell, cells, shade, size, timeline
 
@@ -20,6 +21,11 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 WORDS, FAINT = (232, 232, 236), (160, 160, 170)
 MARGIN = 16
+# what the picture shows, for a page in another language: its own words are English
+CAPTION = phrase(
+    "In the picture: chunks of the video down, evaluations across. The brighter a cell, the more "
+    "of it was computed; the number is the percentage. Grey is reused, no cell is not at work."
+)
 # room left of the cells for the chunks' names, and right of them for their shares
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 64, 40, 74
 _WIDTH = 880
@@ -50,9 +56,21 @@ def as_picture(image: Tensor) -> Image.Image:
 def notice(words: str) -> Tensor:
     """One picture `(1, H, W, 3)` of words, in place of one that cannot be drawn."""
     picture = Image.new("RGB", (512, 256), colour(BACK))
-    text = textwrap.fill(words, 58)
-    ImageDraw.Draw(picture).text((24, 24), text, fill=WORDS, font=font(16))
+    _write(picture, words)
     return as_tensor(picture)
+
+
+def _write(picture: Image.Image, words: str) -> None:
+    """Words all over a picture, as large as they fit."""
+    pen, room = ImageDraw.Draw(picture), (picture.width - 2 * MARGIN, picture.height - 2 * MARGIN)
+    # letters are about half as wide as they are high
+    for points in range(48, 11, -2):
+        text, letters = textwrap.fill(words, 2 * room[0] // points), font(points)
+        _, _, right, bottom = pen.textbbox((0, 0), text, font=letters)
+        if right <= room[0] and bottom <= room[1]:
+            break
+    middle = picture.width / 2, picture.height / 2
+    pen.multiline_text(middle, text, fill=WORDS, font=letters, anchor="mm", align="center")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +118,9 @@ def labelled_timeline(trace: Trace) -> Tensor:
     """
     grid = Grid(*size(trace))
     picture = Image.new("RGB", grid.picture, colour(BACK))
+    if not trace.evaluations:
+        _write(picture, line(trace))
+        return as_tensor(picture)
     body = timeline(trace, grid.width, grid.height)[0]
     picture.paste(as_picture(body), (grid.left, grid.top))
     pen = ImageDraw.Draw(picture)

@@ -3,11 +3,14 @@
     python tests/bench/engine.py [--json FILE] [--geometry NAME ...] [--rounds N] [--smoke]
 
 On CUDA our Wan class at the full size of Wan 1.3B and 14B with random weights, at 832x480 and
-1280x720, 81 frames; on a CPU small ones of growing width. The settings are the presets'; random
+1280x720, 81 frames; on a CPU small ones of growing width, or where COMFYUI_PATH is set ComfyUI's
+HunyuanVideo, Wan VACE and Wan Animate at one of these widths. The settings are the presets'; random
 tokens are dictated to the real policy. Ratios of medians within one run, the kinds measured in
 turn. The ideal of an active share r is the network without its blocks plus r of the blocks: linear
-layers and attention both shrink with the active rows. What is above it is MotionCache's own cost,
-or that of smaller matrices; the share of its ops is measured apart, in evaluations of their own.
+layers and attention both shrink with the active rows. Blocks of ComfyUI's networks have text to
+work on, whatever is active: there it is the network whose blocks run on one row of the video, and r
+of what that is short of the network alone. What is above it is MotionCache's own cost, or that of
+smaller matrices; the share of its ops is measured apart, in evaluations of their own.
 Refuses to print a number when the partial path does not reproduce the dense one.
 """
 
@@ -24,6 +27,7 @@ from typing import Any
 
 import torch
 from common import environment, rows_of_others, save
+from engine_host import known as host_geometries
 from engine_model import SMALL, SMOKE, WAN, Geometry, Runner, gate
 from timing import once
 
@@ -41,7 +45,11 @@ def shares(seconds: dict[str, list[float]], computed: dict[str, float]) -> dict[
     """Medians as shares of the network alone, beside the ideal."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
     base, rest = median["unpatched"], median["without blocks"]
-    ideal = {name: (rest + r * (base - rest)) / base for name, r in computed.items()}
+    # where no block runs, none does what it does for the text either
+    least = median.get("one row", rest)
+    ideal = {
+        name: ((least + r * (base - least)) if r else rest) / base for name, r in computed.items()
+    }
     measured = {name: value / base for name, value in median.items()}
     return {
         "rounds": len(seconds["unpatched"]),
@@ -76,6 +84,8 @@ def measured(
         "unpatched": runner.unpatched,
         "without blocks": runner.without_blocks,
     }
+    if geometry.beside:
+        kinds["one row"] = runner.one_row
     for name, share in SHARES.items():
         kinds[name] = lambda share=share: runner.cached(share)
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -119,7 +129,7 @@ def clear(device: str) -> None:
 def main() -> None:
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
-    known = WAN | SMALL | SMOKE
+    known = {**WAN, **SMALL, **host_geometries(), **SMOKE}
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--geometry", nargs="+", choices=list(known))
     parser.add_argument("--rounds", type=int, default=4 if cuda else 30)
@@ -128,8 +138,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--add", action="store_true", help="keep the file's other geometries")
     args = parser.parse_args()
-    names = args.geometry or list(SMOKE if args.smoke else WAN if cuda else SMALL)
+    small = host_geometries() or SMALL
+    names = args.geometry or list(SMOKE if args.smoke else WAN if cuda else small)
     rounds, warm_up = (1, 0) if args.smoke else (args.rounds, 1 if cuda else 3)
+    if not cuda:
+        # seconds of the processor are those of a call
+        torch.set_num_threads(1)
     torch.manual_seed(0)
     facts = environment()
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n", flush=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from engine_ops import BenchOps
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
+from motioncache_pack.motioncache_core.engine.shadow import beside
+from motioncache_pack.motioncache_core.models.block_stream import BlockRun, RowGather
+from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from torch import Tensor
 
@@ -28,6 +32,9 @@ SETTINGS = replace(
     kv_cache="gpu",
 )
 
+
+# latents, and the other arguments by name
+Inputs = tuple[Tensor, dict[str, Any]]
 
 REPORTED = ("dim", "ffn_dim", "layers", "tokens", "batch", "kv_forecast")
 
@@ -100,11 +107,20 @@ class Geometry:
                 weight.normal_(mean=float(name.endswith("weight")), std=0.02)
         return model
 
-    def inputs(self, device: str) -> tuple[Tensor, Tensor]:
-        """Latents and text states."""
+    @property
+    def beside(self) -> bool:
+        """Whether much of what the blocks do is not for rows of the video."""
+        return False
+
+    def for_gate(self) -> Geometry:
+        """What the gate runs."""
+        return replace(self, layers=2)
+
+    def make(self, device: str) -> tuple[Any, Inputs]:
+        """The network and what it is called with."""
         x = torch.randn(self.batch, 16, *self.size, device=device, dtype=self.dtype)
         text = torch.randn(self.batch, self.text, 4096, device=device, dtype=self.dtype)
-        return x, text
+        return self.network(device), (x, {"context": text})
 
 
 _WAN_1_3B = {"dim": 1536, "ffn_dim": 8960, "layers": 30}
@@ -125,61 +141,12 @@ SMALL = {
 SMOKE = {"smoke": Geometry(128, 192, 2, (4, 8, 8), **_CPU)}
 
 
-class BenchOps:
-    """The kernels. Before the policy looks at the accumulators, a given share of the tokens, random
-    ones, is put over the threshold and the others far below; and each op can be timed."""
-
-    def __init__(self, tokens: int, device: str) -> None:
-        self._order = torch.randperm(tokens, device=device)
-        self._cuda = device == "cuda"
-        self._spans: list[tuple[str, Any, Any]] | None = None
-        self.share = 1.0
-
-    def accumulate_due(self, accumulator: Tensor, *args: Any, **named: Any) -> Any:
-        due = self._order < self.share * len(self._order)
-        accumulator.copy_(due.float().mul_(2000.0).sub_(1000.0))
-        return self._timed("accumulate_due", accumulator, *args, **named)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **named: self._timed(name, *args, **named)
-
-    def timed(self, call: Callable[[], object]) -> dict[str, float]:
-        """Seconds of each op in a call."""
-        self._spans = []
-        call()
-        spans, self._spans = self._spans, None
-        if self._cuda:
-            torch.cuda.synchronize()
-        seconds: dict[str, float] = {}
-        for name, start, end in spans:
-            span = start.elapsed_time(end) / 1e3 if self._cuda else end - start
-            seconds[name] = seconds.get(name, 0.0) + span
-        return seconds
-
-    def _timed(self, name: str, *args: Any, **named: Any) -> Any:
-        op = getattr(kernels, name)
-        if self._spans is None:
-            return op(*args, **named)
-        start = self._now()
-        result = op(*args, **named)
-        self._spans.append((name, start, self._now()))
-        return result
-
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-
 class Runner:
     """One network in one session, whose evaluations compute the share that is asked for."""
 
     def __init__(self, geometry: Geometry, device: str) -> None:
         self.geometry, self.device = geometry, device
-        self.model = geometry.network(device)
-        self.x, self.text = geometry.inputs(device)
+        self.model, (self.x, self.arguments) = geometry.make(device)
         self.ops = BenchOps(geometry.tokens, device)
         self.trace = Trace({})
         self.sigma = 0.9
@@ -191,12 +158,27 @@ class Runner:
         return self._network({})
 
     def without_blocks(self) -> Tensor:
-        """The network without its blocks: embeddings, rotary table, head."""
-        skip = {
-            ("double_block", i): lambda args, extra: {"img": args["img"]}
-            for i in range(self.geometry.layers)
-        }
-        return self._network({"patches_replace": {"dit": skip}})
+        """The network without the blocks that rows are left out of: embeddings, rotary table,
+        head, and what runs between the blocks on all rows."""
+        return self._instead(
+            lambda run, args, extra: args,
+            lambda side, index, block, args, kwargs: side.skip(*args, **kwargs),
+        )
+
+    def one_row(self) -> Tensor:
+        """The network with the same blocks on one row of the video, and all others."""
+        rows = torch.zeros(1, 1, dtype=torch.int32, device=self.device)
+        gather = RowGather(kernels, rows, self.geometry.tokens)
+
+        def run_one(run: BlockRun, args: Any, extra: Any) -> Any:
+            out = extra["original_block"](run.enter(args, gather))
+            return run.with_tokens(out, run.stream(args).tokens)
+
+        def one_beside(side: Any, index: int, block: Any, args: Any, kwargs: Any) -> Any:
+            args, kwargs = side.take(index, args, kwargs, gather)
+            return block(*args, **kwargs)
+
+        return self._instead(run_one, one_beside)
 
     def cached(self, share: float, step: float = 1e-4) -> Tensor:
         """An evaluation with MotionCache that computes this share of the tokens, at a noise level
@@ -204,7 +186,9 @@ class Runner:
         self.sigma -= step
         self.ops.share = share
         branches = tuple(range(self.geometry.batch))
-        call = ModelCall(self.model, self._network, self.x, self.timestep(), branches, {})
+        call = ModelCall(
+            self.model, self._network, self.x, self.timestep(), branches, {}, self.arguments
+        )
         return self._session.evaluate(call)
 
     def timestep(self) -> Tensor:
@@ -218,8 +202,19 @@ class Runner:
     def close(self) -> None:
         self._session.close()
 
+    def _instead(self, block: Callable[..., Any], side: Callable[..., Any]) -> Tensor:
+        """The network with these in the place of its blocks, and of those beside the stack."""
+        adapter, _ = find_adapter(self.model)
+        adapter = adapter.of_call(self.model, {}, self.arguments) or adapter
+        blocks = adapter.blocks(adapter.facts(self.model))
+        patches = {(run.hook, i): partial(block, run) for run, i in blocks}
+        with ExitStack() as stack:
+            if adapter.side is not None:
+                stack.enter_context(beside(self.model, adapter.side, side))
+            return self._network({"patches_replace": {"dit": patches}})
+
     def _network(self, options: dict[str, Any]) -> Tensor:
-        return self.model(self.x, self.timestep(), self.text, transformer_options=options)
+        return self.model(self.x, self.timestep(), transformer_options=options, **self.arguments)
 
 
 @contextmanager
@@ -241,7 +236,7 @@ def all_rows_partial() -> Iterator[None]:
 
 def gate(geometry: Geometry, device: str) -> str | None:
     """Why the partial path of two blocks at full width and length is wrong; None if it is not."""
-    runner = Runner(replace(geometry, layers=2), device)
+    runner = Runner(geometry.for_gate(), device)
     limit = 1e-5 if geometry.dtype == torch.float32 else 2e-2
     try:
         first = runner.cached(1.0)

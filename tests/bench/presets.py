@@ -1,4 +1,4 @@
-"""How much each preset computes and how close it stays to the uncached video, on the demo model.
+"""How much each preset computes and how close it stays to the uncached video, on model tracks.
 
     python tests/bench/presets.py [--json FILE] [--set NAME=VALUE ...]
 
@@ -18,9 +18,10 @@ from typing import Any
 
 from common import environment, save
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
-from motioncache_pack.motioncache_core.demo import clips, codec, scenes
+from motioncache_pack.motioncache_core.demo import codec, scenes
 from motioncache_pack.motioncache_core.report.compute_share import compute_share
-from quality.cases import FRAMES, ORDINARY, STEPS, Cached, ordinary
+from quality import cell_tracks
+from quality.cases import FRAMES, MODEL, ORDINARY, STEPS, Cached, ordinary
 from quality.metrics import psnr
 from torch import Tensor
 
@@ -52,11 +53,11 @@ def main() -> None:
     for pair in args.set:
         name, _, value = pair.partition("=")
         changes[name] = ast.literal_eval(value)
-    os.environ[STEPS] = str(args.steps)
+    os.environ[MODEL], os.environ[STEPS] = "tracks", str(args.steps)
     made = []
     for seed in range(args.seeds):
         for scene in scenes.SCENES.values():
-            clip = clips.clip(scene, FRAMES[ORDINARY], take=seed)
+            clip = cell_tracks.clip(scene, FRAMES[ORDINARY], take=seed)
             uncached, cached = ordinary(clip, clip.noise(seed))
             made.append((codec.decode(uncached()), cached))
     rows = {name: MotionCacheSettings.preset(name, **changes) for name in args.presets}

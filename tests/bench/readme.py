@@ -149,7 +149,7 @@ def preset_table(data: dict[str, Any]) -> str:
         for name, row in data["presets"].items()
     ]
     head = "| preset | tokens computed | PSNR, mean | PSNR, worst clip |"
-    note = f"Mean of {data['clips']} clips of the demo model, {data['steps']} Euler steps."
+    note = f"Mean of {data['clips']} clips of model tracks, {data['steps']} Euler steps."
     return "\n".join([head, "|---|---|---|---|", *rows, "", note])
 
 
@@ -242,6 +242,7 @@ PAGES: dict[str, Blocks] = {
         "families": from_file("families", families_table),
         "host_nodes": from_file("host_nodes", host_nodes_table),
         "engine": from_file("engine", engine_table),
+        "engine_host": from_file("host_engine", engine_table),
         "engine_gpu": lambda: gpu_tables("engine", gpu_engine_table),
         "kernels_gpu": lambda: gpu_tables("kernels", gpu_kernel_table),
         "diffusion_forcing": from_file("diffusion_forcing", forcing_table),

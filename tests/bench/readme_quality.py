@@ -16,7 +16,7 @@ from quality.tables import cell, table
 
 # files, what the page calls their models, and what else it says of them
 FILES = {
-    "quality": ("the demo model", ""),
+    "quality": ("model tracks", ""),
     "quality_confirmation": ("the confirmation model", ""),
     "quality_confirmation_50_steps": ("the confirmation model", ", 50 steps"),
 }
@@ -123,7 +123,7 @@ def _changed(data: dict[str, Any], shares: Sequence[str]) -> str:
 def attention_tables(results: Path) -> str:
     """What each attention's video is worth, and what reuse keeps of it, by model."""
     parts = []
-    for model, name in (("demo", "attention"), ("confirmation", "attention_confirmation")):
+    for model, name in (("tracks", "attention"), ("confirmation", "attention_confirmation")):
         data = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
         note = f"{data['seeds']} clips, {data['steps']} steps."
         parts += [f"### The two, on the {model} model", markdown(data["figures"]), note]

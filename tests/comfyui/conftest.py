@@ -3,12 +3,18 @@
 Take ComfyUI from the `host` fixture, or import it inside the test, never at the top of a test file.
 """
 
+import importlib
 import os
 
 import pytest
 import torch
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.support import fake_comfy
+from motioncache_pack.tests.support.answer_runs import nothing_left
+from motioncache_pack.tests.support.node_runs import kept, pack, supported
+from safetensors.torch import save_file
+
+__all__ = ["kept", "nothing_left", "pack", "supported"]
 
 REASON = "COMFYUI_PATH is not set: give it the folder of a ComfyUI checkout to run this test"
 
@@ -107,3 +113,16 @@ def run():
         return host.run(patcher, host.text(1), negative or host.text(2), **kwargs)
 
     return go
+
+
+@pytest.fixture
+def write(request, host, tmp_path, monkeypatch):
+    """`write(name, state_dict)` puts a file where ComfyUI looks for diffusion models, or for what
+    the test's module calls its `FOLDER`."""
+    folder_paths = importlib.import_module("folder_paths")
+    kind = getattr(request.module, "FOLDER", "diffusion_models")
+    kinds = folder_paths.folder_names_and_paths
+    monkeypatch.setitem(kinds, kind, ([str(tmp_path)], {".safetensors"}))
+    # the host keeps a list of files by the time a folder last changed
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    return lambda name, sd, **kwargs: save_file(sd, tmp_path / name, **kwargs)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.tests.support.family import Family, Oracle
+from motioncache_pack.tests.support.host_wan import random_weights
 from torch import Tensor
 
 
@@ -22,22 +23,8 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def filled(network: Any, tame: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Random weights of about unit gain for a network that was built empty; those with such words
-    in their name a tenth of it."""
-    rng, found = torch.Generator().manual_seed(0), {}
-    for name, value in network.state_dict().items():
-        if name.endswith("inv_freq"):
-            found[name] = 10000.0 ** (-torch.arange(value.numel()) / value.numel())
-            continue
-        made = torch.randn(value.shape, generator=rng)
-        if value.ndim > 1 and not name.endswith("scale_shift_table"):
-            made /= value[0].numel() ** 0.5
-        elif "norm" in name and name.endswith("weight"):
-            made = 1 + 0.1 * made
-        else:
-            made *= 0.1
-        found[name] = made * 0.1 if any(word in name for word in tame) else made
-    return found
+    """Random weights for a network that was built empty."""
+    return random_weights(network, tame, "scale_shift_table", (0.1, 0.1))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import (
     SHARE,
     STEPS,
-    nothing_left,  # noqa: F401
     plain_error,
     same,
     small,
@@ -18,16 +17,9 @@ from motioncache_pack.tests.support.answer_runs import (
     unchanged,
     watch,
 )
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import small_weights
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 def extra(name):
@@ -199,22 +191,21 @@ def test_windows_that_move_pass_through(pack):
     assert told.seen.evaluations == told.bare.evaluations
 
 
-def test_areas_that_come_in_mid_run(pack, nothing_left):
+# the area and the prompt without one, each for a part of the run; where the area is the last,
+# there is no prompt outside of it from then on, which magnifies what differs
+@pytest.mark.parametrize(
+    ("in_area", "elsewhere"),
+    [
+        ({"start_percent": 0.4}, {"end_percent": 0.4}),
+        ({"end_percent": 0.6}, {"start_percent": 0.6}),
+    ],
+    ids=["come", "go"],
+)
+def test_areas_that_come_and_go_in_mid_run(pack, nothing_left, in_area, elsewhere):
     scene = small(pack)
-    text = scene.host.text(4)[0][0]
-    late = [text, {"area": (8, 4, 0, 4), "start_percent": 0.4}]
-    # outside of the area there is no prompt from then on, which magnifies what differs
-    early = [scene.positive[0][0], {"end_percent": 0.4}]
-    told = watch(pack, scene.model, lambda m: scene.sample(m, positive=[early, late]))
-    assert told.seen.computed <= round(SHARE * STEPS) + 2
-    assert 0 < told.error < 100 * plain_error(scene)
-
-
-def test_areas_that_go_in_mid_run(pack):
-    scene = small(pack)
-    text = scene.host.text(4)[0][0]
-    early = [text, {"area": (8, 4, 0, 4), "end_percent": 0.6}]
-    late = [scene.positive[0][0], {"start_percent": 0.6}]
-    told = watch(pack, scene.model, lambda m: scene.sample(m, positive=[early, late]))
+    prompts = [[scene.host.text(4)[0][0], {"area": (8, 4, 0, 4), **in_area}],
+               [scene.positive[0][0], elsewhere]]  # fmt: skip
+    prompts.sort(key=lambda prompt: "start_percent" in prompt[1])
+    told = watch(pack, scene.model, lambda m: scene.sample(m, positive=prompts))
     assert told.seen.computed <= round(SHARE * STEPS) + 2
     assert 0 < told.error < 100 * plain_error(scene)

@@ -7,24 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.tests.support.answer_runs import (
-    Scene,
-    nothing_left,  # noqa: F401
-    patch,
-    squared,
-    unchanged,
-    watch,
-)
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.answer_runs import Scene, patch, squared, unchanged, watch
+from motioncache_pack.tests.support.host_wan import random_weights
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 LTX = {
     "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32, "cross_attention_dim": 64,
@@ -51,21 +37,7 @@ MOCHI = {
 
 
 def weights(network, tame=()):
-    """Random weights of about unit gain; those with such words in their name a tenth of it."""
-    rng, found = torch.Generator().manual_seed(0), {}
-    for name, value in network.state_dict().items():
-        if not value.is_floating_point():
-            found[name] = value.clone()
-            continue
-        drawn = torch.randn(value.shape, generator=rng)
-        if value.ndim > 1 and not name.endswith("scale_shift_table"):
-            drawn /= value[0].numel() ** 0.5
-        elif "norm" in name and name.endswith("weight"):
-            drawn = 1 + 0.1 * drawn
-        else:
-            drawn *= 0.05 if name.endswith("bias") else 0.2
-        found[name] = drawn * 0.1 if any(word in name for word in tame) else drawn
-    return found
+    return random_weights(network, tame, "scale_shift_table")
 
 
 def by_config(pack, name, config, tame):

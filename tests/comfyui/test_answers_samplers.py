@@ -3,11 +3,8 @@
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.tests.support.node_runs import one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 STEPS = 12
 # how many evaluations these make depends on what the model answers

@@ -1,26 +1,27 @@
 """ComfyUI's autoregressive Wan with its own sampler: block of frames by block, with keys and values
 that the network keeps. Where a call is left out, these are left as the call would leave them."""
 
+import importlib
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from motioncache_pack.tests.core.runs import dictate, left_over, living_tensors
 from motioncache_pack.tests.support import host_wan
-from motioncache_pack.tests.support.answer_runs import Scene, patch, same, squared, unchanged
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    network_of,
-    one_thread,
-    options_of,
-    pack,
-    supported,
+from motioncache_pack.tests.support.answer_runs import (
+    SHARE,
+    Scene,
+    patch,
+    same,
+    squared,
+    unchanged,
 )
+from motioncache_pack.tests.support.node_runs import network_of, options_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 VARIANT = host_wan.Variant(
     "model.WanModel", {"model_type": "t2v", "in_dim": 16, "num_layers": 3}, size=(6, 8, 8),
@@ -28,6 +29,13 @@ VARIANT = host_wan.Variant(
 )  # fmt: skip
 STEPS, BLOCK = 10, 3
 ROWS = BLOCK * 16
+
+
+@pytest.fixture
+def no_wait(pack, monkeypatch):
+    """What a call is for has to be known without a look at its noise level."""
+    entry = importlib.import_module("motioncache_pack.nodes.host.model_entry")
+    monkeypatch.setattr(entry, "read", lambda numbers: pytest.fail("the host waits for the device"))
 
 
 class Graph:
@@ -71,7 +79,7 @@ def test_all_tokens_active_are_the_plain_run(pack, frames, batch, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["balanced", "motion", "paper"])
-def test_calls_are_reused(pack, preset):
+def test_calls_are_reused(pack, preset, no_wait):
     graph = Graph(pack)
     wanted = graph.sample(graph.model)
     kept, parts = options_of(graph.model), network_of(graph.model)
@@ -80,7 +88,7 @@ def test_calls_are_reused(pack, preset):
     assert trace.reason == "" and torch.isfinite(got).all()
     assert trace.model == "Wan, autoregressive" and trace.grid == (3, 4, 4)
     # the calls that write a block of frames
-    assert len(trace.declined_calls) == 2
+    assert [code_of(call.note) for call in trace.declined_calls] == ["cache_written"] * 2
     if preset != "paper":
         kinds = {call.kind for e in trace.evaluations for call in e.calls}
         assert ("partial" if preset == "motion" else "reuse") in kinds
@@ -100,7 +108,7 @@ def test_a_reused_run_comes_closer_than_fewer_steps_would(pack):
     assert error < squared(graph.sample(graph.model, 9), wanted)
 
 
-def test_an_image_to_begin_with(pack):
+def test_an_image_to_begin_with(pack, no_wait):
     """Its keys and values are written by a call of its own, at noise level 0."""
     graph = Graph(pack)
     model = graph.model.clone()
@@ -167,3 +175,26 @@ def test_a_call_that_ran_out_of_memory_is_made_again(pack, monkeypatch):
         hook.remove()
     assert squared(got, wanted) < 1e-9
     assert code_of(handle.latest.reason) == "" and len(handle.latest.declined_calls) == 3
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told in the file", "not told"])
+@pytest.mark.parametrize("preset", ["balanced", "motion"])
+def test_a_teacher_of_many_steps_by_our_sampler(pack, preset, told):
+    """A block of frames after the other, as in the workflow, 30 steps each. ComfyUI takes a file
+    that does not say what it holds for an ordinary Wan."""
+    steps = 30
+    variant = VARIANT if told else replace(VARIANT, metadata={}, loaded="WanModel")
+    model, latent = host_wan.load(pack.host, variant), torch.zeros(1, 16, 6, 8, 8)
+    texts = [pack.host.text(seed) for seed in (1, 2)]
+    scene = Scene(pack, model, *texts, latent, cfg=3.0, steps=steps)
+    (sampler,) = pack.execute(
+        "MotionCacheDiffusionForcing", chunk_frames=BLOCK, chunk_delay=steps, solver="unipc",
+        attention="block_causal", condition_noise=0.0, window_frames=0, overlap_frames=0, kv_keep=0,
+    )  # fmt: skip
+    wanted = scene.through(model, sampler)
+    patched, handle = patch(pack, model, preset)
+    error, trace = squared(scene.through(patched, sampler), wanted), handle.latest
+    assert not trace.reason and len(trace.evaluations) == 2 * steps
+    assert compute_share(trace) == pytest.approx(SHARE, abs=0.5 / steps)
+    fewer = replace(scene, steps=round(SHARE * steps))
+    assert 0 < error < squared(fewer.through(model, sampler), wanted)

@@ -6,19 +6,22 @@ import json
 import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheSettings
-from motioncache_pack.tests.support.node_runs import STEPS, one_thread, pack, supported  # noqa: F401
+from motioncache_pack.tests.comfyui.test_ar_video import Graph
+from motioncache_pack.tests.comfyui.test_hidden_blocks_host import KINDS
+from motioncache_pack.tests.support.answer_runs import same
+from motioncache_pack.tests.support.node_runs import STEPS
 
 pytestmark = pytest.mark.comfy
 
 
 @pytest.fixture
-def folder(pack, monkeypatch, tmp_path):  # noqa: F811
+def folder(pack, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.import_module("folder_paths"), "models_dir", str(tmp_path))
     return tmp_path / "motioncache"
 
 
 @pytest.fixture
-def identify(pack):  # noqa: F811
+def identify(pack):
     return importlib.import_module("motioncache_pack.nodes.host.profiles").identify
 
 
@@ -36,7 +39,7 @@ def with_lora(model):
 
 
 def test_a_lora_changes_no_fingerprint_before_during_and_after_its_run(
-    pack, folder, identify  # noqa: F811
+    pack, folder, identify
 ):  # fmt: skip
     model = pack.wan()
     wanted = identify(model)
@@ -54,7 +57,7 @@ def test_a_lora_changes_no_fingerprint_before_during_and_after_its_run(
     assert {identify(model), identify(patched), *seen} == {wanted} and seen
 
 
-def test_a_profile_of_the_plain_model_serves_it_with_a_lora(pack, folder):  # noqa: F811
+def test_a_profile_of_the_plain_model_serves_it_with_a_lora(pack, folder):
     (recorded,) = pack.execute("MotionCacheCalibrate", pack.wan())
     pack.sample(recorded)
     (file,) = folder.iterdir()
@@ -64,7 +67,7 @@ def test_a_profile_of_the_plain_model_serves_it_with_a_lora(pack, folder):  # no
 
 
 @pytest.mark.parametrize("sampler", ["uni_pc", "dpmpp_sde"])
-def test_the_hosts_samplers_are_recorded(pack, folder, sampler):  # noqa: F811
+def test_the_hosts_samplers_are_recorded(pack, folder, sampler):
     (recorded,) = pack.execute("MotionCacheCalibrate", pack.wan())
     assert torch.equal(
         pack.sample(recorded, sampler=sampler), pack.sample(pack.wan(), sampler=sampler)
@@ -74,7 +77,7 @@ def test_the_hosts_samplers_are_recorded(pack, folder, sampler):  # noqa: F811
     assert len(sigmas) >= STEPS and sigmas == sorted(sigmas, reverse=True)
 
 
-def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa: F811
+def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):
     # neither a budget nor the published preset goes by a profile
     by_threshold = MotionCacheSettings()
 
@@ -96,3 +99,20 @@ def test_a_recorded_profile_wins_over_the_demo_models_own(pack, folder):  # noqa
     # another recording of the same model: about the same distances
     own = [e.chunks[0].distance for e in handle.latest.evaluations][1:-1]
     assert own == pytest.approx(shipped, rel=0.35)
+
+
+@pytest.mark.parametrize("name", ["predict2", "cogvideox", "mochi", "autoregressive"])
+def test_models_that_are_entered_around_the_network_are_recorded(pack, folder, name):
+    """Their blocks are hidden, or reached by calls that no wrapper of the network sees."""
+    kind = Graph(pack) if name == "autoregressive" else KINDS[name](pack)
+    wanted = kind.sample(kind.model)
+    (recorded,) = pack.execute("MotionCacheCalibrate", kind.model)
+    assert same(kind.sample(recorded), wanted)
+    assert "blocks" not in vars(kind.model.model.diffusion_model)
+    (file,) = folder.iterdir()
+    told = json.loads(file.read_text("utf-8"))
+    assert len(told["sigmas"]) >= 6 and told["sigmas"] == sorted(told["sigmas"], reverse=True)
+    assert min(told["output_change"]) > 0
+    patched, handle = pack.patch(kind.model, reuse_threshold=0.02)
+    kind.sample(patched)
+    assert file.name in handle.latest.distance

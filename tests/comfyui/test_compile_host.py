@@ -6,12 +6,12 @@ import pytest
 import torch
 from motioncache_pack.tests.nodes.test_compiled import STEPS
 from motioncache_pack.tests.support import fake_comfy
-from motioncache_pack.tests.support.node_runs import foretold, one_thread, pack, supported  # noqa: F401
+from motioncache_pack.tests.support.node_runs import foretold
 
 pytestmark = pytest.mark.comfy
 
 
-def test_the_helper_is_what_the_pack_and_the_stand_in_take_it_for(pack):  # noqa: F811
+def test_the_helper_is_what_the_pack_and_the_stand_in_take_it_for(pack):
     from comfy_api.torch_helpers import torch_compile as real
     from motioncache_pack.nodes.host import compiled as compiling
 
@@ -34,7 +34,7 @@ def test_the_helper_is_what_the_pack_and_the_stand_in_take_it_for(pack):  # noqa
     assert arguments[0] == arguments[1]
 
 
-def test_a_model_that_the_compile_node_has_compiled(pack):  # noqa: F811
+def test_a_model_that_the_compile_node_has_compiled(pack):
     from comfy_extras.nodes_torch_compile import TorchCompileModel
 
     def compiled(model):

@@ -6,17 +6,9 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.engine import block_hooks as engine
 from motioncache_pack.tests.core.runs import dictate
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    kept,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import options_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 FRAMES, SIZE = 7, 4
 # 7 latent frames in windows of 3 that share 1: 0-2, 2-4 and 4-6
@@ -264,25 +256,6 @@ def test_without_memory_for_all_windows_whole_windows_are_reused(
     alone, other = pack.patch(pack.wan())
     sample(alone, frames=4)
     assert other.latest.kv_bytes == 4 * 4 * token
-
-
-def test_bytes_are_those_of_all_windows(pack, windows, sample):
-    patched, handle = pack.patch(windows(pack.wan()), kv_cache="gpu")
-    sample(patched)
-    # 3 + 4 + 4 frames of 4 tokens, 2 branches, width 128, fp32; 2 blocks of keys and of values
-    rows = 11 * 4 * 2 * 128 * 4
-    assert handle.latest.residual_bytes == rows
-    assert handle.latest.kv_bytes == 4 * rows
-
-
-def test_no_memory_for_the_residuals_passes_through(pack, windows, sample, monkeypatch):
-    facts = "motioncache_pack.nodes.host.run_facts.memory_facts"
-    rows = 11 * 4 * 2 * 128 * 4
-    monkeypatch.setattr(facts, lambda device: {"free_memory": lambda: int(rows / 0.6) - 10})
-    model = windows(pack.wan())
-    patched, handle = pack.patch(model)
-    assert torch.equal(sample(patched, steps=9), sample(model, steps=9))
-    assert "residuals of 3 context windows do not fit" in handle.latest.reason
 
 
 def test_image_to_video_windows_with_an_anchor(host, windows, pack):

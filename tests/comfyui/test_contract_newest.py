@@ -11,16 +11,9 @@ import pytest
 import torch
 from motioncache_pack.tests.comfyui.test_masks_and_areas_host import five_b, masked
 from motioncache_pack.tests.support.answer_runs import patch, same, small
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 # from 0.34 on

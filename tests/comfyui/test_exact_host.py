@@ -8,7 +8,6 @@ from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.oracle import WholeClip, random_rows
 from motioncache_pack.tests.core.runs import Run, dictate
-from motioncache_pack.tests.support.node_runs import one_thread  # noqa: F401
 
 pytestmark = pytest.mark.comfy
 

@@ -7,20 +7,10 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheSettings
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.tests.core.runs import Steady
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    MIXED,
-    kept,
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import MIXED, marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 STEPS, BOUNDARY = 24, 12
 # a distance of 0.06 an evaluation: every second one is due
@@ -217,20 +207,9 @@ def test_a_model_for_each_prompt_keeps_both(pack, host, kept):
 # Wan 2.2 5B: the given first frame has no noise
 
 
-@pytest.fixture
-def five(host):
-    """A tiny Wan 2.2 5B by the host's own loader."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        weights = DemoWan(dim=128, ffn_dim=256, num_layers=2, in_dim=48, out_dim=48).state_dict()
-    weights["time_embedding.2.weight"] *= 0.1
-    model = host.sd.load_diffusion_model_state_dict(weights)
-    assert type(model.model).__name__ == "WAN22"
-    return model
-
-
 @pytest.mark.parametrize("given", [True, False])
-def test_the_5b_model_with_a_given_first_frame(pack, host, five, given):
+def test_the_5b_model_with_a_given_first_frame(pack, host, given):
+    five = pack.five_b(3)
     latent = torch.randn(1, 48, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     mask = torch.ones(1, 1, 4, 8, 8)
     mask[:, :, 0] = 0.0

@@ -12,11 +12,8 @@ from motioncache_pack.tests.comfyui.host_weights import WithOracle, copied, part
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate, living_tensors
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
-from motioncache_pack.tests.support.node_runs import one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 # more than the few with which nothing is reused
 STEPS = 9
@@ -50,6 +47,20 @@ class Subject:
         got = self.sample(patched, **how)
         assert not handle.latest.reason
         return got, handle.latest
+
+
+def thrice(patched):
+    """Has a model evaluate every step three times; what it answers from then on."""
+    outs = []
+
+    def again(executor, x, *args, **kwargs):
+        outs.extend(executor(copied(x), *args, **kwargs) for _ in range(3))
+        return outs[-3]
+
+    # in front of ours
+    ours = patched.wrappers["predict_noise"]
+    patched.wrappers["predict_noise"] = {"thrice": [again], **ours}
+    return outs
 
 
 @pytest.fixture(scope="module")
@@ -119,15 +130,7 @@ def test_a_subset_of_unchanged_input_is_dense(subject, monkeypatch):
     plan = ["dense", random_rows(subject.tokens, subject.tokens // 3, 5), "reuse"]
     dictate(monkeypatch, *plan * STEPS)
     patched, handle = subject.patched()
-    outs = []
-
-    def thrice(executor, x, *args, **kwargs):
-        outs.extend(executor(copied(x), *args, **kwargs) for _ in range(3))
-        return outs[-3]
-
-    # in front of ours
-    ours = patched.wrappers["predict_noise"]
-    patched.wrappers["predict_noise"] = {"thrice": [thrice], **ours}
+    outs = thrice(patched)
     subject.sample(patched, cfg=1.0)
     called = [c.kind for e in handle.latest.evaluations for c in e.calls]
     reused = "partial" if subject.adapter.answers_beside else "reuse"

@@ -10,17 +10,10 @@ import pytest
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import patch, plain_error, small, squared
 from motioncache_pack.tests.support.foreign_nodes import FRAMES, TOKENS
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 from motioncache_pack.tests.support.second_passes import error_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 @pytest.mark.parametrize("order", ["before", "behind"])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.comfyui.test_answer_models_host import MOCHI, by_config
-from motioncache_pack.tests.core.conftest import no_gradients  # noqa: F401
 from motioncache_pack.tests.core.runs import dictate, left_over, living_tensors
 from motioncache_pack.tests.models.test_hidden_blocks import (  # noqa: F401
     test_a_subset_on_changed_input_is_the_oracles,
@@ -21,17 +20,9 @@ from motioncache_pack.tests.models.test_hidden_blocks import (  # noqa: F401
 from motioncache_pack.tests.support.answer_runs import patch, same, squared, unchanged
 from motioncache_pack.tests.support.hidden import Calls, Hidden, notes
 from motioncache_pack.tests.support.host_wan import random_weights
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    network_of,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import network_of, options_of
 
-pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
+pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("no_gradients")]
 
 PREDICT2 = {
     "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16, "out_channels": 16,

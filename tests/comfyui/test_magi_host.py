@@ -5,53 +5,13 @@ import importlib
 import pytest
 import torch
 from motioncache_pack.motioncache_core import CacheShapeError, SettingsError, UnsupportedModelError
-from motioncache_pack.motioncache_core.models.magi1 import options as options_
 from motioncache_pack.tests.support import magi
 from motioncache_pack.tests.support.assert_close import assert_same, relative_error
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
+from motioncache_pack.tests.support.magi_nodes import build, node, prompt, sampled
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
-SCALE = 0.18215
 QUERIES = "videodit_blocks.layers.0.self_attention.linear_qkv.q.weight"
-
-
-@pytest.fixture
-def build(host):
-    module = importlib.import_module("motioncache_pack.nodes.host.magi_model")
-
-    def build(case, **changes):
-        return module.build_magi(dict(case.weights), case.distilled, published=True, **changes)
-
-    return build
-
-
-def prompt(case):
-    rows = torch.cat((case.text["hq"], case.text["caption"]))[None]
-    return [[rows, {"magi_durations": case.text["duration"]}]]
-
-
-def node(model, case, text=None, **changes):
-    """GUIDER, SAMPLER and SIGMAS of the node."""
-    module = importlib.import_module("motioncache_pack.nodes.magi_sampling")
-    values = {k: getattr(case.options(**changes), k) for k in options_.MagiOptions.__slots__}
-    positive = prompt(case) if text is None else text
-    return module.MotionCacheMagiSampling.execute(model, positive, **values).result
-
-
-def sampled(model, case, callback=None, text=None, **changes):
-    """The final latents in the published code's own units."""
-    guider, sampler, sigmas = node(model, case, text, **changes)
-    latent, mask = torch.zeros_like(case.noise), None
-    if case.prefix is not None:
-        latent[:, :, : case.given] = case.prefix / SCALE
-        mask = torch.ones(1, 1, *case.noise.shape[2:])
-        mask[:, :, : case.given] = 0
-    out = guider.sample(
-        case.noise, latent, sampler, sigmas, denoise_mask=mask, callback=callback,
-        disable_pbar=True, seed=1,
-    )  # fmt: skip
-    return out * SCALE
 
 
 @pytest.mark.parametrize(
@@ -61,7 +21,7 @@ def sampled(model, case, callback=None, text=None, **changes):
         "base", "base_i2v", "base_v2v", "base_24b",
     ],
 )  # fmt: skip
-def test_the_published_latents_come_out(build, name):
+def test_the_published_latents_come_out(name):
     case = magi.recorded(name)
     found = sampled(build(case), case)
     assert case.error(found) <= magi.TOLERANCE
@@ -70,7 +30,7 @@ def test_the_published_latents_come_out(build, name):
         assert relative_error(case.prefix, found[:, :, : case.given]) < 1e-6
 
 
-def test_weights_in_bf16_compute_in_fp32_on_a_cpu(build):
+def test_weights_in_bf16_compute_in_fp32_on_a_cpu():
     """The host computes in fp32 where the device has no fast bf16."""
     case = magi.recorded("distill_bf16")
     model = build(case, weight_dtype=torch.bfloat16)
@@ -79,7 +39,7 @@ def test_weights_in_bf16_compute_in_fp32_on_a_cpu(build):
     assert case.error(sampled(model, case)) <= 2 * magi.ROUNDING_BF16
 
 
-def test_a_lora_equals_baked_weights(build):
+def test_a_lora_equals_baked_weights():
     case = magi.recorded("distill")
     model, other = build(case), dict(case.weights)
     more = 0.05 * torch.randn(other[QUERIES].shape)
@@ -91,7 +51,7 @@ def test_a_lora_equals_baked_weights(build):
     assert case.error(found) > 1e-2
 
 
-def test_linear_layers_stored_in_8_bits(build):
+def test_linear_layers_stored_in_8_bits():
     case = magi.recorded("distill")
     model = build(case, weight_dtype=torch.float8_e4m3fn)
     network = model.model.diffusion_model
@@ -102,7 +62,7 @@ def test_linear_layers_stored_in_8_bits(build):
 
 
 @pytest.mark.parametrize("name", ["distill", "base"])
-def test_loaded_in_part(host, build, monkeypatch, name):
+def test_loaded_in_part(host, monkeypatch, name):
     """As with --lowvram: what stays behind is cast and moved, and patched, layer by layer."""
     case, more = magi.recorded(name), 0.05 * torch.randn(256, 256)
     patcher = host.model_patcher.ModelPatcher
@@ -123,14 +83,14 @@ def test_loaded_in_part(host, build, monkeypatch, name):
     assert relative_error(*found) < 1e-5
 
 
-def test_a_host_without_groups_of_heads(build, monkeypatch):
+def test_a_host_without_groups_of_heads(monkeypatch):
     case = magi.recorded("distill")
     network = importlib.import_module("motioncache_pack.nodes.host.magi_network")
     monkeypatch.setattr(network, "_knows_groups", lambda: False)
     assert case.error(sampled(build(case), case)) <= magi.TOLERANCE
 
 
-def test_attention_that_another_node_puts_in_place(build):
+def test_attention_that_another_node_puts_in_place():
     case = magi.recorded("distill")
     seen = []
 
@@ -146,7 +106,7 @@ def test_attention_that_another_node_puts_in_place(build):
     assert {(q[2], k[2], told) for q, k, told in seen} == {(256, 256, None)}
 
 
-def test_progress_counts_steps_of_chunks(build):
+def test_progress_counts_steps_of_chunks():
     case, seen = magi.recorded("distill"), []
 
     def callback(step, x0, x, total):
@@ -158,7 +118,7 @@ def test_progress_counts_steps_of_chunks(build):
     assert len(seen) == 16
 
 
-def test_an_interrupt_stops_between_evaluations(host, build, monkeypatch):
+def test_an_interrupt_stops_between_evaluations(host, monkeypatch):
     case, left = magi.recorded("distill"), [7]
     management = host.model_management
     network = importlib.import_module("motioncache_pack.nodes.host.magi_network")
@@ -177,7 +137,7 @@ def test_an_interrupt_stops_between_evaluations(host, build, monkeypatch):
     management.interrupt_current_processing(False)
 
 
-def test_an_ordinary_sampler_is_refused(host, build):
+def test_an_ordinary_sampler_is_refused(host):
     case = magi.recorded("distill")
     with pytest.raises(UnsupportedModelError, match="MotionCache Magi Sampling"):
         host.run(build(case), prompt(case), prompt(case), latent=torch.zeros_like(case.noise))
@@ -199,7 +159,7 @@ def test_another_model_is_refused(host, tiny):
         ((1, 12, 6, 4, 6), "MotionCache Magi Latent"),
     ],
 )
-def test_latents_that_do_not_fit_are_refused(build, shape, told):
+def test_latents_that_do_not_fit_are_refused(shape, told):
     case = magi.recorded("distill")
     guider, sampler, sigmas = node(build(case), case)
     noise = torch.randn(shape)
@@ -207,7 +167,7 @@ def test_latents_that_do_not_fit_are_refused(build, shape, told):
         guider.sample(noise, torch.zeros(shape), sampler, sigmas, disable_pbar=True, seed=1)
 
 
-def test_sigmas_of_another_scheduler_are_refused(build):
+def test_sigmas_of_another_scheduler_are_refused():
     case = magi.recorded("distill")
     guider, sampler, _ = node(build(case), case)
     latent, sigmas = torch.zeros_like(case.noise), torch.linspace(1, 0, 9)
@@ -215,7 +175,7 @@ def test_sigmas_of_another_scheduler_are_refused(build):
         guider.sample(case.noise, latent, sampler, sigmas, disable_pbar=True, seed=1)
 
 
-def test_a_wrong_prompt_is_refused(build):
+def test_a_wrong_prompt_is_refused():
     case = magi.recorded("distill")
     with pytest.raises(CacheShapeError, match=r"\(1, rows, 24\).*t5xxl"):
         node(build(case), case, text=[[torch.zeros(1, 5, 32), {}]])

@@ -13,8 +13,6 @@ from motioncache_pack.motioncache_core.models.magi1.network import (
     plain_attention,
 )
 from motioncache_pack.tests.support import magi
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
-from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
@@ -27,16 +25,6 @@ QUERY = LAYER + "self_attention.linear_qkv.q"
 
 def checkpoint(case="distill"):
     return dict(magi.recorded(case).weights)
-
-
-@pytest.fixture
-def write(host, tmp_path, monkeypatch):
-    """`write(name, state_dict)` puts a file where ComfyUI looks for diffusion models."""
-    folder_paths = importlib.import_module("folder_paths")
-    kinds = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(kinds, "diffusion_models", ([str(tmp_path)], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return lambda name, sd: save_file(sd, tmp_path / name)
 
 
 @pytest.fixture

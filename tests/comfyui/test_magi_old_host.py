@@ -5,9 +5,8 @@ import importlib.util
 import sys
 
 import pytest
-from motioncache_pack.tests.comfyui.test_magi_host import build, sampled  # noqa: F401
 from motioncache_pack.tests.support import magi
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
+from motioncache_pack.tests.support.magi_nodes import build, sampled
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
@@ -26,6 +25,8 @@ def optimized_attention(q, k, v, heads, mask=None, attn_precision=None, skip_res
 @pytest.fixture
 def older(host, tmp_path, monkeypatch):
     """The attention of an older host in the place of this one's."""
+    # nothing else is to be imported while it is in place
+    importlib.import_module("motioncache_pack.nodes.host.magi_model")
     file = tmp_path / "attention.py"
     file.write_text(OLDER)
     name = "comfy.ldm.modules.attention"
@@ -41,6 +42,6 @@ def older(host, tmp_path, monkeypatch):
     knows.cache_clear()
 
 
-def test_the_published_latents_come_out(build, older):  # noqa: F811
+def test_the_published_latents_come_out(older):
     case = magi.recorded("distill")
     assert case.error(sampled(build(case), case)) <= magi.TOLERANCE

@@ -8,7 +8,6 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import MotionCacheError, UnsupportedModelError
 from motioncache_pack.motioncache_core.models.magi1.special_tokens import DURATIONS
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 

@@ -5,7 +5,6 @@ import importlib
 import pytest
 import torch
 from motioncache_pack.motioncache_core.models.magi1.options import MagiOptions
-from motioncache_pack.tests.support.node_runs import pack, supported  # noqa: F401
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
@@ -13,7 +12,7 @@ STEPS = 8
 
 
 @pytest.fixture
-def run(pack):  # noqa: F811
+def run(pack):
     """`run(kind, take, start)`: latents and frames of a short video."""
     nodes = importlib.import_module("nodes")
 
@@ -42,7 +41,7 @@ def test_it_draws_the_same_noise_again_and_other_noise_otherwise(run):
     assert not torch.allclose(run(kind="base")[0], samples, atol=0.1)
 
 
-def test_it_goes_on_from_a_picture_and_from_a_video(run, pack):  # noqa: F811
+def test_it_goes_on_from_a_picture_and_from_a_video(run, pack):
     _, _, vae = pack.execute("MotionCacheMagiTiny", "distill", 0)
     nodes = importlib.import_module("nodes")
     for frames, chunks in ((1, 3), (32, 4)):
@@ -54,7 +53,7 @@ def test_it_goes_on_from_a_picture_and_from_a_video(run, pack):  # noqa: F811
         assert samples[:, :, given:].std() > 0.1
 
 
-def test_the_tiny_text_is_as_wide_as_the_tiny_model(pack):  # noqa: F811
+def test_the_tiny_text_is_as_wide_as_the_tiny_model(pack):
     model, ((rows, more),), _ = pack.execute("MotionCacheMagiTiny", "base", 3)
     network = model.model.diffusion_model
     assert not network.distilled

@@ -8,22 +8,10 @@ from motioncache_pack.motioncache_core import CacheShapeError, UnsupportedModelE
 from motioncache_pack.motioncache_core.models.magi1.vae import build_vae
 from motioncache_pack.motioncache_core.models.magi1.vae_tiles import decode, encode
 from motioncache_pack.tests.support import magi_vae
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
-from safetensors.torch import save_file
 
 pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("supported")]
 
-FILE = "magi.safetensors"
-
-
-@pytest.fixture
-def write(host, tmp_path, monkeypatch):
-    """`write(name, state_dict)` puts a file where ComfyUI looks for VAEs."""
-    folder_paths = importlib.import_module("folder_paths")
-    kinds = folder_paths.folder_names_and_paths
-    monkeypatch.setitem(kinds, "vae", ([str(tmp_path)], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    return lambda name, sd: save_file(sd, tmp_path / name)
+FILE, FOLDER = "magi.safetensors", "vae"
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.tests.comfyui.test_answer_graphs_host import area, two_areas
 from motioncache_pack.tests.support.answer_runs import (
@@ -15,29 +14,15 @@ from motioncache_pack.tests.support.answer_runs import (
     small,
     watch,
 )
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 @functools.cache
 def five_b(pack):
-    """A small Wan 2.2 5B: its own latent space, and a timestep for each frame."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        weights = DemoWan(dim=128, ffn_dim=256, num_layers=2, in_dim=48, out_dim=48).state_dict()
-    weights["time_embedding.2.weight"] *= 0.1
-    model = pack.host.sd.load_diffusion_model_state_dict(weights)
-    assert type(model.model).__name__ == "WAN22"
     latent = torch.randn(1, 48, 3, 6, 6, generator=torch.Generator().manual_seed(5))
-    return Scene(pack, model, pack.host.text(1), pack.host.text(2), latent)
+    return Scene(pack, pack.five_b(), pack.host.text(1), pack.host.text(2), latent)
 
 
 MASKS = {

@@ -11,9 +11,9 @@ from motioncache_pack.motioncache_core.engine.answers.pass_state import PassStat
 from motioncache_pack.motioncache_core.report.report_json import summary
 from motioncache_pack.tests.comfyui.test_multigpu_host import CLOSE, FIRST, SECOND, split
 from motioncache_pack.tests.core.runs import living_tensors
-from motioncache_pack.tests.support.node_runs import marks, one_thread, pack, supported
+from motioncache_pack.tests.support.node_runs import marks
 
-__all__ = ["one_thread", "pack", "split", "supported"]
+__all__ = ["split"]
 pytestmark = pytest.mark.comfy
 
 STEPS = 20

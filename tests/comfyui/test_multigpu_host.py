@@ -6,16 +6,7 @@ import torch
 from motioncache_pack.motioncache_core.engine.devices import THREAD_DEVICE, DeviceSessions
 from motioncache_pack.motioncache_core.policy.map_exchange import DeviceMaps
 from motioncache_pack.motioncache_core.report.report_json import summary
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    LAYERS,
-    STEPS,
-    decisions,
-    kept,
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import LAYERS, STEPS, decisions, marks
 
 pytestmark = pytest.mark.comfy
 
@@ -25,7 +16,7 @@ CLOSE = 1e-4
 
 
 @pytest.fixture
-def split(pack, monkeypatch):  # noqa: F811
+def split(pack, monkeypatch):
     """`split(model)`: the model as ComfyUI's multi-GPU node hands it on."""
     multigpu = pytest.importorskip("comfy.multigpu", reason="this ComfyUI has no multi-GPU split")
     management = pack.host.model_management
@@ -55,7 +46,7 @@ def served(monkeypatch):
 
 
 @pytest.mark.parametrize("order", ["before", "behind"])
-def test_both_devices_decide_alike_and_like_one(pack, split, served, order):  # noqa: F811
+def test_both_devices_decide_alike_and_like_one(pack, split, served, order):
     wanted, alone = pack.cached(settings={"motion_sensitivity": 1.0})
     assert served.pop(None) == {0, 1}
     if order == "before":
@@ -79,7 +70,7 @@ def test_both_devices_decide_alike_and_like_one(pack, split, served, order):  # 
     assert torch.equal(pack.sample(model), got)
 
 
-def test_without_the_others_maps_devices_decide_apart(pack, split, monkeypatch):  # noqa: F811
+def test_without_the_others_maps_devices_decide_apart(pack, split, monkeypatch):
     monkeypatch.setattr(DeviceMaps, "collect", lambda self, own, device: dict(own))
     model, handle = pack.patch(split(pack.wan()), motion_sensitivity=1.0)
     pack.sample(model)
@@ -88,13 +79,13 @@ def test_without_the_others_maps_devices_decide_apart(pack, split, monkeypatch):
     assert len(handle.latest.evaluations) == 2 * STEPS
 
 
-def test_separate_decisions_have_scopes_of_their_own(pack, split):  # noqa: F811
+def test_separate_decisions_have_scopes_of_their_own(pack, split):
     model, handle = pack.patch(split(pack.wan()), cfg_mask="separate")
     pack.sample(model)
     assert {e.scope for e in handle.latest.evaluations} == {"branch 0", "branch 0, cpu:1"}
 
 
-def test_threshold_zero_is_bit_identical(pack, split):  # noqa: F811
+def test_threshold_zero_is_bit_identical(pack, split):
     wanted = pack.sample(split(pack.wan()), 9)
     model, handle = pack.patch(split(pack.wan()), reuse_threshold=0.0)
     assert torch.equal(pack.sample(model, 9), wanted)
@@ -103,7 +94,7 @@ def test_threshold_zero_is_bit_identical(pack, split):  # noqa: F811
 
 
 @pytest.mark.parametrize("device", [FIRST, SECOND], ids=str)
-def test_an_error_on_one_device_leaves_nothing(pack, split, kept, device):  # noqa: F811
+def test_an_error_on_one_device_leaves_nothing(pack, split, kept, device):
     model, handle = pack.patch(split(pack.wan()))
     wanted = pack.sample(model)
     kept.refs.clear()

@@ -6,14 +6,7 @@ import sys
 import pytest
 import torch
 from motioncache_pack.motioncache_core import ConflictError
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    STEPS,
-    marks,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import STEPS, marks, options_of
 
 pytestmark = pytest.mark.comfy
 
@@ -24,7 +17,7 @@ def easycache(model, name):
     return getattr(nodes_easycache, name).execute(model, 0.2, 0.15, 0.95, False).result[0]
 
 
-def test_easycache_before(pack):  # noqa: F811
+def test_easycache_before(pack):
     model = easycache(pack.wan(), "EasyCacheNode")
     before = options_of(model)
     with pytest.raises(ConflictError, match=r"EasyCache.*Remove one of them"):
@@ -32,7 +25,7 @@ def test_easycache_before(pack):  # noqa: F811
     assert options_of(model) == before
 
 
-def test_easycache_behind(pack):  # noqa: F811
+def test_easycache_behind(pack):
     patched, handle = pack.patch(pack.wan())
     calls = []
     hook = patched.model.diffusion_model.register_forward_hook(lambda *_: calls.append(1))
@@ -58,7 +51,7 @@ def lora(model):
     return clone
 
 
-def test_one_model_with_and_without_a_weight_patch(pack):  # noqa: F811
+def test_one_model_with_and_without_a_weight_patch(pack):
     # patching weights in place and back is the host's work; a stale K/V store would show here
     model = pack.wan()
     patched, _ = pack.patch(model)
@@ -70,7 +63,7 @@ def test_one_model_with_and_without_a_weight_patch(pack):  # noqa: F811
     assert torch.equal(pack.sample(model), pack.sample(pack.wan()))
 
 
-def test_a_basic_guider_has_one_branch(pack):  # noqa: F811
+def test_a_basic_guider_has_one_branch(pack):
     from comfy_extras.nodes_custom_sampler import Guider_Basic
 
     patched, handle = pack.patch(pack.wan())
@@ -83,7 +76,7 @@ def test_a_basic_guider_has_one_branch(pack):  # noqa: F811
     assert "." in marks(handle.latest)
 
 
-def test_a_broken_run_is_no_error_in_the_log(pack, caplog):  # noqa: F811
+def test_a_broken_run_is_no_error_in_the_log(pack, caplog):
     patched, _ = pack.patch(pack.wan())
     stop = pack.host.model_management.InterruptProcessingException
 
@@ -98,6 +91,6 @@ def test_a_broken_run_is_no_error_in_the_log(pack, caplog):  # noqa: F811
     assert [f"{STEPS} sampling steps" in s for s in said] == [True]
 
 
-def test_the_pack_pulls_in_no_server(pack):  # noqa: F811
+def test_the_pack_pulls_in_no_server(pack):
     assert pack.nodes
     assert "server" not in sys.modules

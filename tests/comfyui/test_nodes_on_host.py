@@ -4,7 +4,6 @@ import importlib
 import inspect
 
 import pytest
-from motioncache_pack.tests.support.node_runs import kept, one_thread, pack, supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
 
@@ -13,7 +12,7 @@ MODULES = (
     "life_cycle", "faults", "conflicts", "answers", "sampling", "chaining", "compiled",
     "forcing_sampler", "forcing_cached", "forcing_errors", "calibrate",
     "answer_graphs", "answer_calls", "bad_input", "shown_run", "states", "second_passes",
-    "foreign",
+    "foreign", "magi_sampling",
 )  # fmt: skip
 
 

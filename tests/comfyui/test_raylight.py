@@ -10,15 +10,8 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import ConflictError
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.tests.support.node_runs import (
-    marks,
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks, small_weights
 
-__all__ = ["one_thread", "pack", "supported"]
 pytestmark = pytest.mark.comfy
 
 STEPS, RANKS = 20, 2

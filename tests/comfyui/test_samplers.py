@@ -5,16 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 from motioncache_pack.tests.core.runs import Steady
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 STEPS = 12
 SAMPLERS = (

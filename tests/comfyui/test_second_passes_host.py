@@ -5,12 +5,7 @@ import importlib
 import pytest
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import STEPS, small
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    marks,
-    one_thread,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import marks
 from motioncache_pack.tests.support.second_passes import (
     PRESETS,
     error_of,
@@ -18,8 +13,6 @@ from motioncache_pack.tests.support.second_passes import (
 )
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 
 def skip_layer_guidance(host, model):

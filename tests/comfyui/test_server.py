@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from motioncache_pack.tests.nodes.contract import CONTRACT
 from motioncache_pack.tests.nodes.test_schema import contract_inputs
-from motioncache_pack.tests.support.node_runs import supported  # noqa: F401
 
 pytestmark = pytest.mark.comfy
 
@@ -33,7 +32,7 @@ def free_port():
 
 
 @pytest.fixture(scope="module")
-def command(supported, tmp_path_factory):  # noqa: F811
+def command(supported, tmp_path_factory):
     """How to start ComfyUI with this checkout as its one custom node."""
     folder = tmp_path_factory.mktemp("comfyui")
     packs = folder / "custom_nodes"

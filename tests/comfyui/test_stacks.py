@@ -6,15 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.report.report_json import summary
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    LAYERS,
-    decisions,
-    marks,
-    one_thread,
-    pack,
-    small_weights,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import decisions, marks, small_weights
 
 pytestmark = pytest.mark.comfy
 
@@ -24,7 +16,7 @@ FP8 = torch.float8_e4m3fn
 ATTENTION = "optimized_attention_override"
 
 
-def load(pack, weights=None, **options):  # noqa: F811
+def load(pack, weights=None, **options):
     """A small Wan of these weights through ComfyUI's loader."""
     weights = dict(small_weights()) if weights is None else weights
     return pack.host.sd.load_diffusion_model_state_dict(weights, model_options=options)
@@ -35,7 +27,7 @@ def linears(weights):
     return {k: w for k, w in weights.items() if k.startswith("blocks.") and w.ndim == 2}
 
 
-def attention(pack, monkeypatch):  # noqa: F811
+def attention(pack, monkeypatch):
     """Two overrides, one on the other, as Sage and a patch of it: the outer one calls the inner."""
     calls = []
 
@@ -78,7 +70,7 @@ def merged(strength):
     return weights
 
 
-def lora(pack, monkeypatch):  # noqa: F811
+def lora(pack, monkeypatch):
     def put(model):
         return pack.host.sd.load_lora_for_models(model, None, lora_file(), 0.7, 0)[0]
 
@@ -86,7 +78,7 @@ def lora(pack, monkeypatch):  # noqa: F811
                            plain=lambda: load(pack, merged(0.7)))  # fmt: skip
 
 
-def fp8(pack, monkeypatch):  # noqa: F811
+def fp8(pack, monkeypatch):
     def build():
         model = load(pack, dtype=FP8)
         assert model.model.diffusion_model.blocks[0].self_attn.q.weight.dtype == FP8
@@ -100,7 +92,7 @@ def fp8(pack, monkeypatch):  # noqa: F811
     return SimpleNamespace(build=build, plain=plain)
 
 
-def scaled_fp8(pack, monkeypatch):  # noqa: F811
+def scaled_fp8(pack, monkeypatch):
     weights, plain = dict(small_weights()), dict(small_weights())
     for key, weight in linears(small_weights()).items():
         scale = weight.abs().amax() / 448
@@ -117,7 +109,7 @@ def packed(weight):
     return (weight.float() / scale).round().to(torch.int8), scale
 
 
-def quantised(pack, monkeypatch):  # noqa: F811
+def quantised(pack, monkeypatch):
     """As a loader of GGUF files builds a model: linear layers that have no `weight` to read, and
     unpack theirs in every call."""
     calls = []
@@ -155,7 +147,7 @@ def quantised(pack, monkeypatch):  # noqa: F811
                            per_block=10)  # fmt: skip
 
 
-def block_swap(pack, monkeypatch):  # noqa: F811
+def block_swap(pack, monkeypatch):
     """A block has its weights while it runs; before and after they are not there to be read."""
     calls = []
 
@@ -184,7 +176,7 @@ def block_swap(pack, monkeypatch):  # noqa: F811
     return SimpleNamespace(build=build, plain=lambda: load(pack), calls=calls, per_block=1)
 
 
-def partly_loaded(pack, monkeypatch):  # noqa: F811
+def partly_loaded(pack, monkeypatch):
     """As on a card with too little memory: ComfyUI's layers cast their weights in every call."""
     patcher = pack.host.model_patcher.ModelPatcher
     whole, casts = patcher.load, []
@@ -208,7 +200,7 @@ def partly_loaded(pack, monkeypatch):  # noqa: F811
     return SimpleNamespace(build=build, plain=lambda: load(pack), calls=casts, per_block=1)
 
 
-def partly_loaded_with_lora(pack, monkeypatch):  # noqa: F811
+def partly_loaded_with_lora(pack, monkeypatch):
     """The LoRA is then applied in every call, not to the weights."""
     stack = partly_loaded(pack, monkeypatch)
     return SimpleNamespace(**{**vars(stack), "put": lora(pack, monkeypatch).put,
@@ -228,12 +220,12 @@ def count_blocks(model):
 
 
 @pytest.fixture(params=STACKS, ids=lambda stack: stack.__name__)
-def stack(request, pack, monkeypatch):  # noqa: F811
+def stack(request, pack, monkeypatch):
     made = request.param(pack, monkeypatch)
     return SimpleNamespace(**{"put": lambda model: model, "calls": None, **vars(made)})
 
 
-def test_a_stack_changes_nothing_that_is_reused(pack, stack, monkeypatch):  # noqa: F811
+def test_a_stack_changes_nothing_that_is_reused(pack, stack, monkeypatch):
     model = stack.put(stack.build())
     bare = pack.sample(model, 9)
     off, _ = pack.patch(model, reuse_threshold=0.0)
@@ -264,7 +256,7 @@ def test_a_stack_changes_nothing_that_is_reused(pack, stack, monkeypatch):  # no
     assert (got - wanted).abs().max() <= CLOSE * wanted.abs().max()
 
 
-def test_the_stacks_differ_from_the_plain_model(pack, monkeypatch):  # noqa: F811
+def test_the_stacks_differ_from_the_plain_model(pack, monkeypatch):
     # else a stack that does nothing would pass, too
     plain = pack.sample(load(pack), 3)
     for make in (lora, fp8, scaled_fp8, quantised, partly_loaded_with_lora):

@@ -5,9 +5,7 @@ import functools
 from dataclasses import replace
 
 import pytest
-from motioncache_pack.tests.core.conftest import no_gradients  # noqa: F401
 from motioncache_pack.tests.models.test_contract import (  # noqa: F401
-    known,
     test_a_dense_evaluation_is_bit_identical_and_stores_what_the_blocks_added,
     test_a_subset_on_changed_input_is_the_oracles,
     test_a_subset_on_unchanged_input_is_dense,
@@ -19,9 +17,8 @@ from motioncache_pack.tests.models.test_contract import (  # noqa: F401
     test_what_is_underneath_stays_in_force,
 )
 from motioncache_pack.tests.support import host_wan
-from motioncache_pack.tests.support.node_runs import one_thread  # noqa: F401
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.usefixtures("no_gradients")]
 
 made = functools.cache(host_wan.family)
 

@@ -5,17 +5,9 @@ import torch
 from motioncache_pack.tests.core.runs import dictate, left_over, living_tensors
 from motioncache_pack.tests.support import host_wan
 from motioncache_pack.tests.support.answer_runs import patch, same, squared, unchanged
-from motioncache_pack.tests.support.node_runs import (  # noqa: F401
-    network_of,
-    one_thread,
-    options_of,
-    pack,
-    supported,
-)
+from motioncache_pack.tests.support.node_runs import network_of, options_of
 
 pytestmark = pytest.mark.comfy
-# fixtures are imported
-# ruff: noqa: F811
 
 STEPS = 10
 # one for each way in which their rows are handled

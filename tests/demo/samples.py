@@ -2,7 +2,8 @@
 
     python tests/demo/samples.py --weights runs/demo/ema.safetensors --out sheet.png
 
-Clips are random and differ from any the model was trained on. Tracks are shown as `--tracks` says.
+Clips are random and differ from any the model was trained on. `--control` says in which frames
+the control video is shown.
 """
 
 from __future__ import annotations
@@ -24,31 +25,32 @@ from motioncache_pack.motioncache_core import ForcingOptions, MotionCacheSetting
 from motioncache_pack.motioncache_core.demo import codec, conditions, scenes  # noqa: E402
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample  # noqa: E402
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, sample  # noqa: E402
+from motioncache_pack.motioncache_core.demo.training import batches  # noqa: E402
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
 
 MODES = ("ordinary", "bidirectional", "block_causal")
 
 
-def shown(tracks: str, frames: int) -> torch.Tensor:
-    """Bool `(F,)` of the frames that show the tracks."""
+def shown(control: str, frames: int) -> torch.Tensor:
+    """Bool `(F,)` of the frames that show the control video."""
     every = torch.arange(frames)
     return {
         "all": every >= 0,
         "some": every % 3 == 2,
         "last": every == frames - 1,
         "none": every < 0,
-    }[tracks]
+    }[control]
 
 
 def clip(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """A scene, its rendered video, and what the model is told and starts from."""
     rng = torch.Generator().manual_seed(1_000_000 + seed)
-    scene = scenes.sample_scene(args.frames, rng)
+    scene = batches.draw_scene(args.frames, rng)
     take = scenes.draw_take(scene, rng)
     video = scenes.render(scene, take, args.frames)
     given = conditions.condition(codec.encode(video[None])[0, :, 0], args.frames)
     bare = given.clone()
-    conditions.add_tracks(given, scene, take, shown(args.tracks, args.frames))
+    conditions.add_control(given, scene, take, shown(args.control, args.frames))
     noise = torch.randn(1, codec.CHANNELS, *given.shape[1:], generator=rng)
     return {"scene": scene, "video": video, "given": given[None], "bare": bare, "noise": noise}
 
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("out/samples.png"))
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--tracks", choices=("all", "some", "last", "none"), default="none")
+    parser.add_argument("--control", choices=("all", "some", "last", "none"), default="all")
     parser.add_argument("--seed", type=int, default=0, help="of the first clip")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--frames", type=int, default=9)

@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from motioncache_pack.motioncache_core.demo import codec, conditions, scenes
-from motioncache_pack.motioncache_core.demo.attention import scaled_dot_product
-from motioncache_pack.motioncache_core.demo.training import batches, train
+from motioncache_pack.motioncache_core.demo import attention, codec, conditions, scenes
+from motioncache_pack.motioncache_core.demo.attention import rotate, scaled_dot_product
+from motioncache_pack.motioncache_core.demo.training import batches, half, train
 
 
 def generator(seed: int) -> torch.Generator:
@@ -55,34 +55,31 @@ def test_all_text_fits_the_axes() -> None:
     assert scenes.text_states(scenes.Scene((last,) * 3))[3, scenes.TEXT_AXES - 1] > 0
 
 
-def test_condition_shows_the_first_frame_and_the_tracks() -> None:
+def test_condition_shows_the_first_frame_and_the_control_video() -> None:
     scene, take = scene_and_take(1, 6)
     latents = codec.encode(scenes.render(scene, take, 6)[None])[0]
     given = conditions.condition(latents[:, 0], 6)
     assert torch.equal(given[4:, 0], latents[:, 0]) and given[:4, 0].eq(1).all()
     assert given[:, 1:].eq(0).all()
-    conditions.add_tracks(given, scene, take, torch.tensor([True, True, False, True, False, False]))
-    written = given[4:].abs().amax(0).flatten(1).count_nonzero(dim=1)[1:]
-    most = 9 * len(scene.shapes)
-    assert [0 < n <= most for n in written.tolist()] == [True, False, True, False, False]
-    # what is at a point of the first frame is where that point is later
-    (x0, y0), (x, y) = take.centre(0, 0), take.centre(0, 3)
-    reach = 0.8 * scene.shapes[0].radius()
-    first, later = (
-        given[4:, frame, int((b - reach) // 4), int((a - reach) // 4)]
-        for frame, a, b in ((0, x0, y0), (3, x, y))
+    conditions.add_control(
+        given, scene, take, torch.tensor([True, True, False, True, False, False])
     )
-    assert torch.equal(first, later)
+    assert torch.equal(given[4:, 0], latents[:, 0]) and given[:4, 1:].eq(0).all()
+    written = given[4:].abs().amax((0, 2, 3))[1:] > 0
+    assert written.tolist() == [True, False, True, False, False]
+    # flat shapes where the video has them, grey elsewhere
+    shown, video = codec.decode(given[None, 4:])[0, 3], codec.decode(latents[None])[0, 3]
+    every = [scenes.coverage(scene, take, i, 6)[3] for i in range(len(scene.shapes))]
+    covered = torch.stack(every).amax(0)
+    assert (shown - video)[_whole_blocks(covered > 0.999)].abs().max() < 1e-3
+    assert (shown - codec.GREY)[_whole_blocks(covered < 1e-4)].abs().max() < 1e-3
 
 
-def test_a_point_that_is_hidden_in_the_first_frame_has_no_track() -> None:
-    under, cover = (scenes.Shape(1, colour, 1, 5, 0, 2) for colour in (0, 1))
-    take = scenes.Take(((32.0, 32.0),) * 2, ((4.0, 0.0), (-4.0, 0.0)), 0.0, (0.0,) * 4)
-    given = torch.ones(conditions.CHANNELS, 6, 16, 16)
-    given[4:, 1:] = 0
-    conditions.add_tracks(given, scenes.Scene((under, cover)), take, torch.ones(6) > 0)
-    written = given[4:, 5].abs().amax(0) > 0
-    assert (int(written[:, :8].sum()), int(written[:, 8:].sum())) == (9, 1)
+def _whole_blocks(pixels: torch.Tensor) -> torch.Tensor:
+    """The pixels of the codec's blocks that lie within `pixels`, `(64, 64)` bool."""
+    n = codec.BLOCK
+    inside = pixels.unfold(0, n, n).unfold(1, n, n).all(-1).all(-1)
+    return inside.repeat_interleave(n, 0).repeat_interleave(n, 1)
 
 
 def test_noise_levels_cover_every_kind() -> None:
@@ -109,6 +106,16 @@ def test_block_causal_attention_is_the_masked_one() -> None:
         assert attend(scaled_dot_product, q, k[:, :3], v[:, :3], heads=2).shape == q.shape
 
 
+def test_the_shortcuts_of_training_compute_the_same() -> None:
+    for heads in (1, 2):
+        q, k, v = torch.randn(3, 2, 24, 160, generator=generator(2)).unbind(0)
+        expected = scaled_dot_product(q, k, v, heads)
+        torch.testing.assert_close(half.multiplied(None, q, k, v, heads), expected)
+        table = attention.rotary_table((2, 3, 4), 160 // heads, q.device)
+        x = q.unflatten(2, (heads, -1))
+        assert torch.equal(half.rotate(x, table), rotate(x, table))
+
+
 def test_losses_are_sorted_by_noise_level() -> None:
     losses = batches.BinnedLoss()
     losses.add(torch.tensor([[0.0, 0.1, 0.19, 0.99]]), torch.tensor([[9.0, 1.0, 2.0, 5.0]]))
@@ -123,6 +130,7 @@ def arguments(folder: Path, **changes: object) -> Namespace:
     given = {
         "run": str(folder), "steps": 0, "cooldown": 0, "frames": 6, "dim": 128, "ffn_dim": 64,
         "layers": 1, "lr": 0.02, "ema": 0.9, "seed": 3, "device": "cpu", "save_every": 1e9,
+        "start": None,
     }  # fmt: skip
     return Namespace(**(given | changes))
 

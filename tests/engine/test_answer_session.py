@@ -1,8 +1,6 @@
 """A run whose evaluations are computed or foretold, on a model that is a formula."""
 
-import gc
 import itertools
-import weakref
 from dataclasses import replace
 
 import pytest
@@ -246,26 +244,6 @@ def test_three_latents_a_pass_and_nothing_afterwards():
         one *= n
     assert host.trace.answer_bytes == 2 * 3 * one
     assert not host.session._passes
-
-
-def test_an_exception_leaves_nothing():
-    class Stops(Model):
-        def answer(self, x, sigma, key=0):
-            if self.calls == 4:
-                raise InterruptedError("stopped")
-            return super().answer(x, sigma, key)
-
-    host = Host()
-    seen = []
-
-    def each(k):
-        seen.extend(weakref.ref(s) for s in host.session._passes.values())
-
-    with pytest.raises(InterruptedError):
-        host.sample(Stops(), each=each)
-    gc.collect()
-    assert seen
-    assert all(ref() is None for ref in seen)
 
 
 def test_a_sampler_that_cannot_be_followed_computes_everything():

@@ -14,7 +14,6 @@ import torch
 from motioncache_pack.tests.core.faults import (
     SETTINGS,
     STEPS,
-    Interrupt,
     digest,
     kinds,
     network,
@@ -54,17 +53,6 @@ def unhurt(fresh):
 def test_the_run_of_these_tests_reaches_every_kind_of_evaluation(unhurt):
     _, trace = sampled()
     assert [kinds(trace).count(kind) for kind in ("dense", "partial", "reuse")] == [4, 3, 3]
-
-
-# with nothing stored, before a partial step, before the last one
-@pytest.mark.parametrize("step", [0, 6, STEPS - 1])
-def test_an_interrupt_between_steps(unhurt, step):
-    def interrupt(at):
-        if at == step:
-            raise Interrupt
-
-    with pytest.raises(Interrupt):
-        sampled(before=interrupt)
 
 
 CHANGES = {

@@ -1,4 +1,4 @@
-"""What 8 bits and the host's memory do to the trained demo model's videos."""
+"""What 8 bits and the host's memory do to the videos of the model that settings were chosen on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 import torch
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import PRESETS, ForcingOptions, RunFacts
-from motioncache_pack.motioncache_core.demo import checkpoint, clips, codec, scenes
+from motioncache_pack.motioncache_core.demo import checkpoint, codec, scenes
 from motioncache_pack.motioncache_core.demo.forcing import cached_forcing_sample
 from motioncache_pack.motioncache_core.demo.sampler import SampleOptions, cached_sample
+from motioncache_pack.tests.bench.quality import cell_tracks
 
 OPTIONS = SampleOptions(steps=24, shift=checkpoint.SHIFT)
 # their forecast is kept on the model's device in its dtype only
@@ -24,18 +25,16 @@ FRAMES = 9
 def video(seed, settings, forcing=None):
     """Decoded frames and the trace; without reuse under block-causal attention for `NEVER`."""
     scene = list(scenes.SCENES.values())[seed % len(scenes.SCENES)]
-    clip = clips.clip(scene, FRAMES, take=seed)
+    clip = cell_tracks.clip(scene, FRAMES, take=seed)
     noise, shown = clip.noise(seed), {"conditions": clip.conditions}
-    facts = RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile())
+    profile = checkpoint.profile(cell_tracks.WEIGHTS.with_suffix(".profile.json"))
+    facts = RunFacts(sigmas=OPTIONS.sigmas(), profile=profile)
+    told = (checkpoint.load(cell_tracks.WEIGHTS), *clip.text, noise)
     given = (settings, kernels, facts)
     if forcing is None:
-        latents, trace = cached_sample(
-            checkpoint.load(), *clip.text, noise, OPTIONS, *given, **shown
-        )
+        latents, trace = cached_sample(*told, OPTIONS, *given, **shown)
     else:
-        latents, trace = cached_forcing_sample(
-            checkpoint.load(), *clip.text, noise, facts.sigmas, forcing, *given, **shown
-        )
+        latents, trace = cached_forcing_sample(*told, facts.sigmas, forcing, *given, **shown)
     return codec.decode(latents)[0], trace
 
 
@@ -55,7 +54,7 @@ def test_8_bits_cost_less_than_a_tenth_of_what_partial_evaluations_cost(
     exact, trace = video(seed, replace(settings, kv_cache="gpu"), forcing)
     assert sum(c.kind == "partial" for c in trace.calls()) >= partial
     coded, other = video(seed, replace(settings, kv_cache="gpu_fp8"), forcing)
-    # fp32 in the demo; one head of 128 channels and a scale
+    # fp32 here; one head of 128 channels and a scale
     assert other.kv_bytes * 4 * 128 == trace.kv_bytes * (128 + 4)
     offloaded, third = video(seed, replace(settings, kv_cache="cpu"), forcing)
     assert torch.equal(offloaded, exact)

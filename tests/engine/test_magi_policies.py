@@ -262,14 +262,6 @@ def test_maps_show_what_was_weighed_and_computed():
     assert 0 < active.mean() < 1
 
 
-def test_maps_show_how_answers_changed():
-    case = magi.recorded("policy_slow")
-    run = magi.run(case, make_policy=by_answers())
-    run.trace.settings = MotionCacheSettings.preset("balanced").as_dict()
-    motion = values(run.trace, "motion")
-    assert motion.max() == 1.0 and (motion > 0).any()
-
-
 @pytest.mark.parametrize("policy", [by_answers(), by_phases(PhaseRules(), published=True)])
 def test_reports_are_valid_and_show_chunks(policy, root):
     run = magi.run(magi.recorded("policy_slow"), make_policy=policy)

@@ -18,20 +18,8 @@ from motioncache_pack.tests.support.families import FAMILIES
 from motioncache_pack.tests.support.toy_hunyuan import CHANNELS, WIDTH, HunyuanVideo
 
 
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
-
-
 def ask(run, call, **more):
     return run.call(call.x, call.t, call.context, **call.more, **more)
-
-
-def with_runs(monkeypatch, **changes):
-    """The adapter with other runs of blocks, in the registry."""
-    runs = tuple(replace(run, **changes) for run in HUNYUAN_VIDEO.runs)
-    monkeypatch.setattr(registry, "ADAPTERS", (replace(HUNYUAN_VIDEO, runs=runs),))
 
 
 def error(monkeypatch, family, *plan, step=0):
@@ -130,12 +118,6 @@ def test_a_reference_is_no_video(monkeypatch):
     assert_same("answer", call.run(family.network, {}), ask(run, call))
     # four frames are taken for the video, and one of them is none
     assert run.trace.grid == (4, 3, 4)
-
-
-def test_blocks_write_into_what_they_are_given(monkeypatch):
-    family = FAMILIES["hunyuan video"]()
-    with_runs(monkeypatch, writes_input=False)
-    assert error(monkeypatch, family, "dense", "reuse") > 0.1
 
 
 def test_rotary_rows_go_with_their_tokens(monkeypatch):

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.motioncache_core.engine.block_probe import BlockProbe
 from motioncache_pack.motioncache_core.models import registry
@@ -12,12 +10,6 @@ from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.support.assert_close import assert_close, assert_same
 from motioncache_pack.tests.support.families import FAMILIES
 from motioncache_pack.tests.support.toy_kandinsky import WIDTH, Kandinsky5
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
 
 
 def test_images_and_sparse_attention_are_told_apart():

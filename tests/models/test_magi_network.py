@@ -21,12 +21,6 @@ SMALL = MagiConfig(
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
-
-
 def a_chunk(network, x, first=6, rows=None, keys=attend_alone):
     """One evaluation at a time of 0.3, with the recorded caption."""
     text = network.text(magi.recorded("distill").rows_of(0))

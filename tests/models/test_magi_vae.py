@@ -43,7 +43,6 @@ def error(found, expected):
     return float((found - expected).norm() / expected.norm())
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "frames", "side"),
     [("encoded", 17, 264), ("encoded_picture", 1, 264), ("encoded_thirteen", 13, 64)],
@@ -54,7 +53,6 @@ def test_encoding_is_the_published_one(vae, recorded, name, frames, side):
     assert error(encode(vae, part, as_it_is), recorded[name]) <= TOLERANCE
 
 
-@torch.no_grad()
 def test_decoding_is_the_published_one(vae, recorded):
     _, latents = magi_vae.recorded_inputs()
     video = decode(vae, latents, as_it_is)
@@ -63,7 +61,6 @@ def test_decoding_is_the_published_one(vae, recorded):
     assert error(magi_vae.thinned(video), recorded["decoded"]) <= TOLERANCE
 
 
-@torch.no_grad()
 def test_a_batch_is_its_videos_and_every_tile_is_told(vae):
     latents, ticks = torch.randn(2, 16, 4, 3, 26), []
     both = decode(vae, latents, as_it_is, lambda: ticks.append(1))
@@ -72,7 +69,6 @@ def test_a_batch_is_its_videos_and_every_tile_is_told(vae):
         assert error(video[None], decode(vae, one[None], as_it_is)) <= TOLERANCE
 
 
-@torch.no_grad()
 def test_every_pixel_is_written(vae, monkeypatch):
     """Both directions, with outputs of NaN beforehand, at sizes on both sides of a tile's edge."""
     plain = torch.Tensor.new_empty

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-import torch
 from motioncache_pack.motioncache_core.models import registry
 from motioncache_pack.motioncache_core.models.minimax import MINIMAX_H3
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
@@ -12,12 +10,6 @@ from motioncache_pack.tests.core.runs import Run, dictate
 from motioncache_pack.tests.support.assert_close import assert_close, relative_error
 from motioncache_pack.tests.support.families import FAMILIES
 from motioncache_pack.tests.support.toy_minimax import HEAD, HEADS, WIDTH, MiniMaxH3Model
-
-
-@pytest.fixture(autouse=True)
-def no_grad():
-    with torch.no_grad():
-        yield
 
 
 def ask(run, call):
@@ -79,14 +71,3 @@ def test_levels_of_rows_go_with_their_tokens(monkeypatch):
     cached, call = Run(family.network), family.call(0, 0)
     ask(cached, call)
     assert relative_error(call.run(family.network, {})[0], ask(cached, call)[0]) > 0.01
-
-
-def test_blocks_write_into_what_they_are_given(monkeypatch):
-    family = FAMILIES["minimax h3"]()
-    (run,) = MINIMAX_H3.runs
-    adapter = replace(MINIMAX_H3, runs=(replace(run, writes_input=False),))
-    monkeypatch.setattr(registry, "ADAPTERS", (adapter,))
-    dictate(monkeypatch, "dense", "reuse")
-    cached, call = Run(family.network), family.call(0, 0)
-    ask(cached, call)
-    assert relative_error(call.run(family.network, {})[0], ask(cached, call)[0]) > 0.1

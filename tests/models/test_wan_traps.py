@@ -9,7 +9,7 @@ from motioncache_pack.motioncache_core.models.adapter import Around
 from motioncache_pack.motioncache_core.models.wan import BLOCKS
 from motioncache_pack.tests.core.oracle import random_rows
 from motioncache_pack.tests.core.runs import dictate
-from motioncache_pack.tests.models.test_contract import Run, known  # noqa: F401
+from motioncache_pack.tests.models.test_contract import Run
 from motioncache_pack.tests.support.assert_close import relative_error
 from motioncache_pack.tests.support.families import FAMILIES
 from motioncache_pack.tests.support.family import Oracle

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from motioncache_pack.tests.support import fake_comfy
-from motioncache_pack.tests.support.node_runs import kept, one_thread, pack, supported  # noqa: F401
+from motioncache_pack.tests.support.answer_runs import nothing_left
+from motioncache_pack.tests.support.node_runs import kept, pack, supported
+
+__all__ = ["kept", "nothing_left", "pack", "supported"]
 
 HERE = Path(__file__).parent
 

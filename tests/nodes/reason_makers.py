@@ -26,8 +26,7 @@ from motioncache_pack.tests.engine.test_answer_threads import (
 from motioncache_pack.tests.engine.test_compile import Deaf
 from motioncache_pack.tests.engine.test_kv_out_of_memory import Scarce
 from motioncache_pack.tests.engine.test_windows import WINDOWS
-from motioncache_pack.tests.nodes.reason_makers_causal import CAUSAL
-from motioncache_pack.tests.nodes.reason_makers_forcing import FORCING
+from motioncache_pack.tests.nodes.reason_makers_calls import CALLS, closed
 from motioncache_pack.tests.nodes.test_compiled import both
 from motioncache_pack.tests.nodes.test_conflicts import OtherNetwork, controlled, unchecked
 from motioncache_pack.tests.nodes.test_raylight import shared
@@ -46,8 +45,7 @@ def by_call(options=None, rows=1, branches=("cond",)):
     text = torch.randn(rows, TEXT_TOKENS, TEXT_DIM)
     x = torch.randn(rows, 16, 3, 4, 4)
     run.call(x, 900, text, branches, options or {})
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def by_engine(facts, frames=3, branches=(("cond",),) * 3, **settings):
@@ -57,8 +55,7 @@ def by_engine(facts, frames=3, branches=(("cond",),) * 3, **settings):
     for step, names in enumerate(branches):
         text = torch.randn(len(names), TEXT_TOKENS, TEXT_DIM)
         run.call(torch.randn(len(names), 16, frames, 4, 4), 900 - 90 * step, text, names)
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def by_preset(pack, preset, model=None, **how):
@@ -107,23 +104,17 @@ def by_answers(later=None, video=(1, 1, 2, 2), until=20, told=True, **sampler):
     return trace
 
 
-def whole(pack, _):
-    model, handle = both(pack, "before", keys=["diffusion_model"])
-    pack.sample(model, 9)
-    return handle.latest
+def compiled(fullgraph=False, **how):
+    """A run of a compiled model."""
 
+    def make(pack, _):
+        model, handle = both(pack, "before", **how)
+        if fullgraph:
+            model.model_options["torch_compile_kwargs"]["fullgraph"] = True
+        pack.sample(model, 9)
+        return handle.latest
 
-def fullgraph(pack, _):
-    model, handle = both(pack, "before")
-    model.model_options["torch_compile_kwargs"]["fullgraph"] = True
-    pack.sample(model, 9)
-    return handle.latest
-
-
-def static(pack, _):
-    model, handle = both(pack, "before", dynamic=False)
-    pack.sample(model, 9)
-    return handle.latest
+    return make
 
 
 def an_image(pack, _):
@@ -167,8 +158,7 @@ def windowed(window, **facts):
     run = Run(small_wan(), windows=WINDOWS[:2], **facts)
     x = torch.randn(1, 16, window.length, 4, 4)
     run.call(x, 900, torch.randn(1, TEXT_TOKENS, TEXT_DIM), window=window)
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def two_networks(*_):
@@ -176,8 +166,7 @@ def two_networks(*_):
     runs[1].session = runs[0].session
     for step, run in enumerate(runs):
         run.call(torch.ones(1, 2, 3, 1, 1), 900 - 90 * step)
-    runs[0].session.close()
-    return runs[0].trace
+    return closed(runs[0])
 
 
 def exhausted(_, monkeypatch):
@@ -193,8 +182,7 @@ def dictated(monkeypatch, network, *decisions):
     run = Run(network)
     for step in range(len(decisions)):
         run.call(torch.ones(1, 2, 3, 1, 1), 900 - 90 * step)
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def map_of(trace):
@@ -250,7 +238,7 @@ MAKERS = {
         "out_of_memory_answers": lambda *_: without_room(),
         "map_answers": lambda *_: map_of(by_answers(video=None)),
     },
-    "compiled models": {"compiled_static": static},
+    "compiled models": {"compiled_static": compiled(dynamic=False)},
     "context windows": {
         "windows_unknown": windows,
         "windows_dimension": lambda pack, _: handled(pack, 3, None),
@@ -265,8 +253,7 @@ MAKERS = {
         "network_changed": two_networks,
         "out_of_memory": exhausted,
         "uneven_batch": lambda *_: by_call(rows=3, branches=("cond", "uncond")),
-        **FORCING,
-        **CAUSAL,
+        **CALLS,
         "autoregressive": lambda *_: by_call(options={"ar_state": {}}),
         "not_called": lambda *_: by_engine({}, branches=()),
         "threshold_reached": lambda *_: by_engine({}, reuse_threshold=0.001, policy="chunk"),
@@ -291,7 +278,7 @@ INSIDE = {
     "no_video": an_image,
     "control_net": lambda pack, _: controlled(pack)[1].latest,
     "block_patch": patched_blocks,
-    "compiled_whole": whole,
-    "compiled_fullgraph": fullgraph,
+    "compiled_whole": compiled(keys=["diffusion_model"]),
+    "compiled_fullgraph": compiled(fullgraph=True),
     "several_ranks": in_one_of_two,
 }

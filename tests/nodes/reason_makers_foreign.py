@@ -2,6 +2,7 @@
 
 from motioncache_pack.tests.core.runs import Run
 from motioncache_pack.tests.engine.test_life_cycle import Narrow
+from motioncache_pack.tests.nodes.reason_makers_calls import closed
 from motioncache_pack.tests.nodes.test_foreign import sparse
 from motioncache_pack.tests.support import foreign_nodes, second_passes
 from motioncache_pack.tests.support.answer_runs import patch, small
@@ -21,8 +22,7 @@ def narrow(*_):
     """A network that gives its blocks fewer tokens than its input has."""
     run = Run(Narrow())
     run.call(ones(1, 2, 3, 1, 2), 900)
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def in_the_run(pack, _):

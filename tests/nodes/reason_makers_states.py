@@ -4,17 +4,23 @@ that are others in every evaluation."""
 import torch
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
-from motioncache_pack.tests.nodes.reason_makers import by_preset
+from motioncache_pack.tests.nodes.reason_makers import by_node, by_preset
+from motioncache_pack.tests.nodes.reason_makers_calls import closed
 from motioncache_pack.tests.nodes.test_answer_graphs import rising
 from motioncache_pack.tests.nodes.test_states import swapped, unlike, with_frames
 from motioncache_pack.tests.support.answer_runs import patch, small
 
 
-def with_new_passes(pack, _):
-    scene = small(pack)
-    patched, handle = patch(pack, scene.model, "motion")
-    unlike(scene, patched)
-    return handle.latest
+def in_scene(sample):
+    """A run of a small scene, sampled in a way of its own."""
+
+    def make(pack, _):
+        scene = small(pack)
+        patched, handle = patch(pack, scene.model, "motion")
+        sample(scene, patched)
+        return handle.latest
+
+    return make
 
 
 def in_turns(*_):
@@ -25,8 +31,7 @@ def in_turns(*_):
         run.network = networks[step % 2]
         x, text = torch.randn(1, 16, 3, 4, 4), torch.randn(1, TEXT_TOKENS, TEXT_DIM)
         run.call(x, 900 - 90 * step, text, ("cond",))
-    run.session.close()
-    return run.trace
+    return closed(run)
 
 
 def with_a_swapped_class(pack, patch_):
@@ -43,26 +48,17 @@ def with_a_swapped_class(pack, patch_):
         network.__class__ = own
 
 
-def unsampled(pack, _):
-    scene = small(pack)
-    patched, handle = patch(pack, scene.model, "motion")
-    rising(scene, patched)
-    return handle.latest
-
-
-def with_a_frame_more(pack, _):
-    scene = small(pack)
-    patched, handle = patch(pack, scene.model, "motion")
-    with_frames(scene, patched, 1)
-    return handle.latest
-
-
 STATES = {
     "states that never fit": {
-        "passes_new": with_new_passes,
+        "passes_new": in_scene(unlike),
         "networks_alternate": in_turns,
         "network_swapped": with_a_swapped_class,
-        "frames_added": with_a_frame_more,
+        "frames_added": in_scene(lambda scene, model: with_frames(scene, model, 1)),
     }
 }
-INSIDE_STATES = {"noise_rises": unsampled}
+INSIDE_STATES = {"noise_rises": in_scene(rising)}
+# sentences that do not come from a run's model: of a node that is bypassed, and of settings
+BESIDE = {
+    "no_trace": lambda pack, _: pack.execute("MotionCacheReport", samples={})[0],
+    "in_vain": lambda pack, _: by_node(pack, policy="answer", compute_budget=0.4, agreement=0.1),
+}

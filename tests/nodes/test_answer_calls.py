@@ -11,7 +11,6 @@ from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
 from motioncache_pack.tests.nodes.test_compiled import compiled, wan
 from motioncache_pack.tests.support.answer_runs import (
-    nothing_left,  # noqa: F401
     patch,
     plain_error,
     same,
@@ -47,7 +46,7 @@ def in_parts(apply_model, x, timestep, c):
     )
 
 
-def test_a_node_that_takes_a_call_apart(pack, nothing_left):  # noqa: F811
+def test_a_node_that_takes_a_call_apart(pack, nothing_left):
     scene = small(pack)
     told = watch(pack, scene.model, lambda model: scene.sample(wrapped(model, in_parts)))
     assert told.seen.computed == 6
@@ -105,7 +104,7 @@ def test_a_sampler_that_reports_without_a_look(pack):
 
 
 @pytest.mark.parametrize("order", ["before", "behind"])
-def test_a_model_that_is_compiled_as_a_whole(pack, nothing_left, order):  # noqa: F811
+def test_a_model_that_is_compiled_as_a_whole(pack, nothing_left, order):
     scene = replace(small(pack), model=wan(pack))
     counter = CompileCounterWithBackend("eager")
 
@@ -137,7 +136,7 @@ class Unknown(DemoWan):
 
 
 @pytest.mark.parametrize("preset", ["balanced", "motion"])
-def test_a_network_that_is_not_known(pack, nothing_left, preset):  # noqa: F811
+def test_a_network_that_is_not_known(pack, nothing_left, preset):
     model = pack.host.patcher(Unknown.from_state_dict(dict(small_weights())))
     scene = replace(small(pack), model=model)
     told = watch(pack, model, scene.sample, preset, where="apply_model")
@@ -149,7 +148,7 @@ def test_a_network_that_is_not_known(pack, nothing_left, preset):  # noqa: F811
 
 
 @pytest.mark.parametrize("how", ["interrupted", "out of memory"])
-def test_a_run_that_breaks_leaves_nothing(pack, nothing_left, how):  # noqa: F811
+def test_a_run_that_breaks_leaves_nothing(pack, nothing_left, how):
     scene, left = small(pack), [4]
     error = (
         pack.host.model_management.InterruptProcessingException
@@ -177,7 +176,7 @@ def test_a_run_that_breaks_leaves_nothing(pack, nothing_left, how):  # noqa: F81
 
 
 @pytest.mark.parametrize("when", [1, 3, 9])
-def test_out_of_memory_beside_the_answers(pack, nothing_left, when, monkeypatch):  # noqa: F811
+def test_out_of_memory_beside_the_answers(pack, nothing_left, when, monkeypatch):
     """They go to the host's memory, and the run as it would have gone."""
     scene, room, asked = small(pack), PassState._with_room, []
     wanted = scene.sample(patch(pack, scene.model)[0])

@@ -8,13 +8,12 @@ import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
 from motioncache_pack.tests.support.answer_runs import (
     STEPS,
-    demo,
-    nothing_left,  # noqa: F401
     patch,
     plain_error,
     same,
     small,
     squared,
+    trained,
     unchanged,
     watch,
 )
@@ -165,7 +164,7 @@ def by_name(graphs):
 
 
 @by_name(GRAPHS)
-def test_the_share_is_computed_and_the_rest_comes_close(pack, nothing_left, graph):  # noqa: F811
+def test_the_share_is_computed_and_the_rest_comes_close(pack, nothing_left, graph):
     scene = small(pack)
     told = watch(pack, scene.model, lambda model: graph(scene, model))
     told.check()
@@ -173,8 +172,8 @@ def test_the_share_is_computed_and_the_rest_comes_close(pack, nothing_left, grap
 
 
 @by_name(TRAINED)
-def test_a_trained_model_comes_as_close_in_it_as_in_a_plain_one(pack, nothing_left, graph):  # noqa: F811
-    scene = demo(pack)
+def test_a_trained_model_comes_as_close_in_it_as_in_a_plain_one(pack, nothing_left, graph):
+    scene = trained(pack)
     told = watch(pack, scene.model, lambda model: graph(scene, model))
     told.check()
     # clips differ by as much
@@ -187,7 +186,7 @@ def test_without_reuse_nothing_changes(pack, graph):
     unchanged(pack, scene.model, lambda model: graph(scene, model))
 
 
-def test_a_prompt_that_takes_over_is_computed_first(pack, nothing_left):  # noqa: F811
+def test_a_prompt_that_takes_over_is_computed_first(pack, nothing_left):
     scene = small(pack)
     patched, handle = patch(pack, scene.model)
     scene.sample(patched)
@@ -203,7 +202,7 @@ def test_a_prompt_that_takes_over_is_computed_first(pack, nothing_left):  # noqa
     assert 0 < told.error < 4 * plain_error(scene)
 
 
-def test_prompts_in_one_call_or_two_are_alike(pack, nothing_left, monkeypatch):  # noqa: F811
+def test_prompts_in_one_call_or_two_are_alike(pack, nothing_left, monkeypatch):
     scene = small(pack)
     together = watch(pack, scene.model, scene.sample)
     pack.host.run_short_of_memory(monkeypatch)
@@ -230,7 +229,7 @@ def test_what_a_mask_keeps_is_kept(pack):
     assert 0 < squared(told.got[..., half:], told.wanted[..., half:]) < 4 * plain_error(scene)
 
 
-def test_two_samplers_in_a_row_as_two_experts(pack, nothing_left):  # noqa: F811
+def test_two_samplers_in_a_row_as_two_experts(pack, nothing_left):
     high, low = small(pack), small(pack, 1)
     sigmas = replace(high, steps=24).sigmas()
 

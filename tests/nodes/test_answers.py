@@ -1,13 +1,11 @@
 """Whole evaluations foretold: the share that is asked for is computed, with every sampler."""
 
-import gc
 from itertools import pairwise
 
 import pytest
 import torch
 from motioncache_pack.motioncache_core import PRESETS
 from motioncache_pack.motioncache_core.common.reasons import code_of
-from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
 from motioncache_pack.tests.support.node_runs import marks, options_of, options_with_off
 
 STEPS = 20
@@ -85,16 +83,6 @@ def test_computing_everything_is_bit_identical(pack):
     assert torch.equal(got, pack.sample(pack.wan(), STEPS))
 
 
-def test_prompts_in_calls_of_their_own(pack, counted, monkeypatch):
-    model, rows = counted
-    together, _ = sampled(pack, model)
-    rows.clear()
-    pack.host.run_short_of_memory(monkeypatch)
-    apart, trace = sampled(pack, model)
-    assert rows == [1] * 16 and marks(trace).count("D") == 8
-    assert distance(apart, together) < 1e-5
-
-
 def test_settings_count(pack):
     """The three of them that whole evaluations have besides the budget."""
     usual, _ = sampled(pack, pack.wan())
@@ -142,25 +130,3 @@ def test_a_sampler_that_looks_at_the_answers_is_left_alone(pack):
         made.append(guider.sample(noise, 0 * noise, sampler, pack.host.sigmas(patched, STEPS)))
     assert torch.equal(*made)
     assert "the sampler cannot be followed (its steps depend on" in handle.latest.reason
-
-
-@pytest.mark.parametrize("end", ["well", "interrupted"])
-def test_a_run_that_is_over_keeps_no_answer(pack, end):
-    patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
-    before = options_of(patched)
-    interrupt = pack.host.model_management.InterruptProcessingException
-
-    def stop(step, *_):
-        if end == "interrupted" and step == 11:
-            raise interrupt
-
-    try:
-        pack.sample(patched, STEPS, callback=stop)
-    except interrupt:
-        assert end == "interrupted"
-    gc.collect()
-    assert not [o for o in gc.get_objects() if type(o) is PassState]
-    assert options_of(patched) == before
-    assert (handle.latest is None) == (end == "interrupted")
-    fresh, _ = sampled(pack, pack.wan())
-    assert torch.equal(pack.sample(patched, STEPS), fresh)

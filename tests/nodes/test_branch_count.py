@@ -50,7 +50,7 @@ def test_a_run_of_one_step_and_of_none(count):
 
 def test_memory_is_planned_for_as_many(pack, monkeypatch):
     scene, seen = small(pack), []
-    module = importlib.import_module("motioncache_pack.nodes.host.attach")
+    module = importlib.import_module("motioncache_pack.nodes.host.engines")
     facts = module.run_facts
 
     def watched(*args):

@@ -163,13 +163,6 @@ def test_a_run_beyond_the_recording_does_not_use_it(pack, models, calibrated):
     assert any("is not used" in why and calibrated.name in why for why in trace.why)
 
 
-def test_the_published_preset_does_not_use_it(pack, calibrated):
-    patched, handle = pack.execute("MotionCachePatcher", pack.wan(), "paper")
-    pack.sample(patched)
-    assert handle.latest.distance == "input change"
-    assert any("preset paper is as published" in why for why in handle.latest.why)
-
-
 def broken(pack, recorded, how):
     """Keyword arguments of a run that breaks half way, and its error."""
     interrupt = pack.host.model_management.InterruptProcessingException

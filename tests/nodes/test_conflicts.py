@@ -8,7 +8,6 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import (
     ConflictError,
-    MotionCacheSettings,
     SettingsError,
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
@@ -213,19 +212,9 @@ def test_an_unknown_preset(pack):
         pack.execute("MotionCachePatcher", pack.wan(), "turbo")
 
 
-def test_every_setting_reaches_its_own_field_and_is_checked(pack):
-    given = {
-        "policy": "chunk", "warmup_steps": 3, "motion_sensitivity": 0.11, "reuse_threshold": 0.12,
-        "uniform_updates": 4, "agreement": 0.13, "min_update_ratio": 0.14, "max_stale_steps": 5,
-        "end_percent": 0.95, "motion_source": "residual", "forecast": 0.15, "cfg_mask": "separate",
-        "kv_cache": "cpu", "verbose": True, "kv_forecast": 0.16, "update_share": 0.17,
-        "compute_budget": 0.6, "correction": 0.18, "hindsight": False,
-    }  # fmt: skip
-    (settings,) = pack.execute("MotionCacheSettings", **given)
-    assert settings == MotionCacheSettings(**given)
-    assert MotionCacheSettings().as_dict().items().isdisjoint(given.items())
+def test_a_setting_out_of_its_range(pack):
     with pytest.raises(SettingsError, match=r"^warmup_steps is 0.*(allowed are|give)"):
-        pack.execute("MotionCacheSettings", **{**given, "warmup_steps": 0})
+        pack.execute("MotionCacheSettings", warmup_steps=0)
 
 
 def test_a_guider_that_is_used_twice(pack):

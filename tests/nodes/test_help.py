@@ -15,6 +15,7 @@ ADVANCED_BY_TOOLTIP = "MotionCacheSettings"
 LIMIT = 80_000
 EXPECT = "WhatToExpect.md"
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @pytest.fixture
@@ -60,7 +61,9 @@ def test_no_page_and_no_picture_is_left_over(folder):
     wanted = {f"{node_id}.{ending}" for node_id in CONTRACT for ending in ("md", "jpg")}
     # a page in another language is in a folder of its node's name, where the host looks first
     assert {file.name for file in folder.iterdir() if file.is_file()} == {*wanted, EXPECT}
-    assert {file.name for file in folder.iterdir() if file.is_dir()} == set(CONTRACT)
+    folders = {file.name: {page.name for page in file.iterdir()} for file in folder.iterdir()
+               if file.is_dir()}  # fmt: skip
+    assert folders == {name: {"zh.md"} for name in (*CONTRACT, "WhatToExpect")}
     assert set(pictures) == set(CONTRACT)
 
 
@@ -80,6 +83,14 @@ def test_every_page_is_there_in_chinese(pages, folder):
         assert f"]({schema.node_id}.jpg)" in chinese
         named = {i.id for i in schema.inputs if f"**{i.id}**" in page}
         assert {i for i in named if f"**{i}**" not in chinese} == set(), schema.node_id
+
+
+def test_what_to_expect_has_the_same_numbers_in_chinese(folder):
+    english, chinese = (
+        (folder / page).read_text("utf-8") for page in (EXPECT, "WhatToExpect/zh.md")
+    )
+    assert sorted(NUMBER.findall(english)) == sorted(NUMBER.findall(chinese))
+    assert english.count("\n## ") == chinese.count("\n## ")
 
 
 def test_what_to_expect_has_the_presets_own_numbers(folder):

@@ -7,7 +7,10 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
+from motioncache_pack.motioncache_core import Trace, TraceHandle
 from motioncache_pack.motioncache_core.report.report_text import text as report
+from motioncache_pack.tests.support.chinese import put
 from motioncache_pack.tests.support.node_runs import STEPS
 
 NODE = "4:17"
@@ -17,13 +20,17 @@ class Page:
     """Stands for the server that has the page: keeps what it is asked to show."""
 
     client_id = None
+    last_prompt_id = "7"
 
     def __init__(self):
         self.texts = []
         self.pages = set()
 
     def send_sync(self, event, data, sid=None):
-        assert event == "motioncache_text" and set(data) == {"node", "text"}
+        assert event == "motioncache_text"
+        assert set(data) == {"node", "text", "said", "prompt_id"} and data["prompt_id"] == "7"
+        # a page in another language makes the same of it, but for the breaks
+        assert put(data["said"], {}).split() == data["text"].split()
         self.texts.append((data["node"], data["text"]))
         self.pages.add(sid)
 
@@ -51,7 +58,8 @@ def test_every_call_is_told_with_the_traces_own_numbers(pack, page, patched):
     model, handle = patched(pack.wan())
     pack.sample(model)
     assert {node for node, _ in page.texts} == {NODE}
-    before, *during, last = (text for _, text in page.texts)
+    before, planned, *during, last = (text for _, text in page.texts)
+    assert before == planned
     assert before.startswith("settings are connected,\npreset is not used\n")
     calls = handle.latest.calls()
     assert len(during) == len(calls) == STEPS
@@ -75,6 +83,54 @@ def test_before_the_run_the_node_says_what_to_expect(pack, page, monkeypatch):
     )
     # the page would break a longer line anywhere, in a number too
     assert max(len(line) for text in told.values() for line in text.split("\n")) <= 32
+
+
+def test_keys_and_values_are_told_before_a_block_is_computed(pack, page, patched, monkeypatch):
+    told = importlib.import_module("motioncache_pack.motioncache_core.report.node_text")
+    monkeypatch.setattr(told, "_MATTERS", 1)
+    model, handle = patched(pack.wan(), compute_budget=0.5)
+    network, seen = model.model.diffusion_model, []
+    network.blocks[0].register_forward_hook(lambda *_: seen.append(page.texts[-1][1]))
+    pack.sample(model)
+    first = seen[0].split("\n")
+    assert first[2:4] == ["computes 50\u00a0% of the tokens", "up to 2.0x faster in the sampler"]
+    assert re.fullmatch("keys and values 0.0\u00a0GB, on the model's device", first[4])
+    assert first[5:] == ["for 2 prompts together"] and "for 2" not in seen[-1]
+    trace = handle.latest
+    assert (trace.kv_planned.nbytes, trace.kv_planned.host_bytes) == (trace.kv_bytes, 0)
+    size = f"{trace.kv_bytes / 2**20:.1f} MiB"
+    assert f"\nForeseen: keys and values {size} for 2 prompts together\n" in report(trace)
+
+
+@pytest.mark.parametrize("told", ["both traces", "one trace", "another node's"])
+def test_where_the_gain_is_measured_no_estimate_stands_beside_it(pack, page, monkeypatch, told):
+    other, links = NODE if told != "another node's" else "5", {"reference_trace": ["1", 4]}
+    compare = {
+        "class_type": "MotionCacheCompare",
+        "inputs": {"trace": [other, 1], **(links if told != "one trace" else {})},
+    }
+    shown = {"class_type": "MotionCacheReport", "inputs": {"trace": [NODE, 1]}}
+    prompt = {"9": compare, "8": shown}
+    for name, node_id in (("MotionCachePatcher", NODE), ("MotionCacheReport", "8")):
+        hidden = SimpleNamespace(unique_id=node_id, prompt=prompt)
+        monkeypatch.setattr(pack.nodes[name], "hidden", hidden)
+    model, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
+    samples = pack.sample(model)
+    said, (words, *_) = (
+        page.texts[-1][1],
+        pack.execute("MotionCacheReport", handle, {"samples": samples}),
+    )
+    estimated = told != "both traces"
+    assert estimated == (" · about " in said) == ("(estimate:" in words)
+    assert estimated == ("MotionCache Compare measures what it gained" not in words)
+    reference = TraceHandle()
+    reference.add(Trace({}, seconds=3 * handle.latest.seconds, finished=True))
+    video = torch.zeros(2, 16, 16, 3)
+    pack.execute("MotionCacheCompare", video, video, "side by side", 0.0, 0.5, reference, handle)
+    assert page.texts[-1] == (
+        NODE,
+        f"{said.split(' · ')[0]} · 3.0x faster\n(measured, not estimated)",
+    )
 
 
 def test_the_time_of_a_run_that_is_left_alone_is_told(pack, page, monkeypatch):

@@ -1,7 +1,6 @@
 """Latents for MAGI-1: whole chunks, given frames at their head, and what does not fit."""
 
 import importlib
-import inspect
 
 import pytest
 import torch
@@ -52,10 +51,3 @@ def test_whole_chunks_with_the_given_frames_first(node, frames, given, total):
 def test_what_does_not_fit(node, width, height, frames, start, error, message):
     with pytest.raises(error, match=message):
         node.execute(width, height, frames, start)
-
-
-def test_inputs_are_the_arguments(node):
-    told = node.GET_NODE_INFO_V1()["input"]
-    assert [*told["required"], *told["optional"]] == list(
-        inspect.signature(node.execute).parameters
-    )

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from motioncache_pack.motioncache_core.common.phrases import as_data
 from motioncache_pack.motioncache_core.common.reasons import (
     REASONS,
     Reason,
@@ -19,11 +20,12 @@ from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import Run, Steady
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan
 from motioncache_pack.tests.nodes import reason_makers
-from motioncache_pack.tests.nodes.reason_makers_beside import BESIDE
 from motioncache_pack.tests.nodes.reason_makers_foreign import FOREIGN, INSIDE_FOREIGN, INSIDE_RUN
-from motioncache_pack.tests.nodes.reason_makers_states import INSIDE_STATES, STATES
+from motioncache_pack.tests.nodes.reason_makers_states import BESIDE, INSIDE_STATES, STATES
+from motioncache_pack.tests.support.chinese import chinese, put
 from motioncache_pack.tests.support.node_runs import foretold
 
+CHINESE = {**chinese("reasons"), **chinese("report")}
 MAKERS = {**reason_makers.MAKERS, **STATES, **FOREIGN}
 INSIDE = {**reason_makers.INSIDE, **INSIDE_STATES, **INSIDE_FOREIGN}
 
@@ -36,10 +38,7 @@ VERBS = {
 ALL = {**MAKERS, "beside the model": BESIDE}
 
 
-@pytest.fixture(autouse=True)
-def inference():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 def test_every_reason_has_a_maker():
@@ -61,10 +60,19 @@ def test_runs_tell_their_reason(pack, monkeypatch, place):
         # one place makes the sentence, and log, text and JSON say it alike
         assert REASONS[code].action.partition("{")[0] in sentence, code
         assert sentence in text(made), code
+        in_chinese(code, sentence)
         assert told[code] in json.loads(as_json(made))["reasons"]
         assert "{" not in sentence, code
         why = RunSummary(made).why
         assert why is None or code_of(why), code
+
+
+def in_chinese(code, sentence):
+    """A page can say all of it in its language, but for names and what other code says."""
+    data = as_data(sentence)
+    assert put(data, {}).lower() == sentence.lower(), code
+    english = re.findall(r"[a-z]+ [a-z]+ [a-z]+", put(data, CHINESE))
+    assert english == [] or "{error}" in REASONS[code].happened, code
 
 
 @pytest.mark.parametrize("code", INSIDE)
@@ -77,6 +85,7 @@ def test_runs_tell_why_their_tokens_are_unknown(pack, monkeypatch, code):
         assert part in why
     assert why.endswith(template.action[0].lower() + template.action[1:])
     assert f"Note: {why}" in text(trace)
+    in_chinese(code, why)
     (told,) = [r for r in json.loads(as_json(trace))["reasons"] if r["sentence"] == why]
     assert told == {"code": "tokens_unknown", "sentence": why, "calls": 0}
 

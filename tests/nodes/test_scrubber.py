@@ -15,6 +15,7 @@ from motioncache_pack.motioncache_core.report.motion_map import (
     scale,
 )
 from motioncache_pack.motioncache_core.report.trace import ChunkRecord, EvaluationRecord
+from motioncache_pack.tests.support.chinese import put
 from motioncache_pack.tests.support.node_runs import STEPS
 from PIL import Image
 
@@ -110,7 +111,7 @@ def test_a_run_without_weights_has_the_other_views(pack):
     (data,) = told(pack, handle)
     assert list(data["views"]) == ["updates", "staleness", "active"]
     assert data["view"] == "motion" and list(data["missing"]) == ["motion"]
-    assert "does not weigh tokens" in data["missing"]["motion"]
+    assert "does not weigh tokens" in put(data["missing"]["motion"], {})
 
 
 def test_a_run_without_any_map_sends_none(pack):

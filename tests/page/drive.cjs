@@ -1,15 +1,12 @@
 // node drive.cjs <server> <workflow.json> <folder for pictures> <classic|vue> <chromium>
 // Drops the workflow on a browser's canvas, presses Run, scrubs, runs again, loads the page anew and
 // prints what was to be seen, as JSON.
-const fs = require("fs");
-const os = require("os");
 const path = require("path");
-const { chromium } = require("playwright-core");
 const acts = require("./acts.cjs");
+const { main } = require("./browser.cjs");
 
 const [url, file, folder, mode, executablePath] = process.argv.slice(2);
 const SIZE = { width: 1900, height: 1060 };
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-dev-shm-usage"];
 
 const MAP = "MotionCacheMotionMap";
 const WORDS = [
@@ -17,11 +14,11 @@ const WORDS = [
   "wan speed", "first block cache", "video cache", "magi", "skyreels", "hunyuan", "ltx",
 ];
 
-async function all(page, errors) {
+async function all(page) {
   const shot = (name) => page.screenshot({ path: path.join(folder, `${mode}_${name}.png`) });
   let prompts = 0;
   page.on("request", (r) => (prompts += r.method() === "POST" && r.url().endsWith("/prompt") ? 1 : 0));
-  const out = { errors };
+  const out = {};
   await acts.open(page, url, mode);
   await acts.drop(page, file);
   // the server does not run again what it has run for another page
@@ -69,29 +66,16 @@ async function all(page, errors) {
   out.found = {};
   for (const words of WORDS) out.found[words] = await acts.search(page, words);
   out.left = await acts.remove(page, MAP);
+
+  await acts.open(page, url, mode, "zh");
+  await acts.drop(page, file);
+  await acts.set(page, "seed", Date.now() % 1e6);
+  await acts.set(page, "steps", 10);
+  out.failed ||= await acts.run(page);
+  await acts.fit(page);
+  await shot("chinese");
+  out.chinese = await acts.seen(page);
   return out;
 }
 
-(async () => {
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "motioncache-page-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath, args: FLAGS, viewport: SIZE,
-  });
-  try {
-    const page = browser.pages()[0] ?? (await browser.newPage());
-    const errors = [];
-    page.on("pageerror", (e) => errors.push(String(e)));
-    page.on("console", (m) => {
-      // only what comes from the pack's own files; the page looks for a translated help page first
-      const from = m.location().url;
-      if (from.includes("MotionCache") && !from.includes("/docs/")) errors.push(`${m.type()}: ${m.text()}`);
-    });
-    console.log(JSON.stringify(await all(page, errors)));
-  } finally {
-    await browser.close();
-    fs.rmSync(profile, { recursive: true, force: true });
-  }
-})().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+main(executablePath, SIZE, all);

@@ -21,9 +21,11 @@ from motioncache_pack.tests.workflows.test_workflows_live import (  # noqa: F401
 
 # the page draws the title above a node's position
 TITLE = 30
+MEASURED = re.compile(r"(\d+)\u00a0% reused · (\d+\.\d)x faster\n\(measured, not estimated\)")
+MODES = [f"{mode} {size}" for mode in ("classic", "vue") for size in ("1600x950", "1920x1080")]
 
 
-@pytest.fixture(scope="module", params=["classic 1600x950", "vue 1600x950", "classic 1920x1080"])
+@pytest.fixture(scope="module", params=MODES)
 def seen(request, root, server, tmp_path_factory):  # noqa: F811
     """What `tour.cjs` saw, in one of the two ways to draw nodes."""
     folder = tmp_path_factory.mktemp(request.param.replace(" ", "_"))
@@ -35,7 +37,7 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
         *request.param.split(),
         CHROMIUM,
     ]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     for name in ("run", "bypassed", "cancelled", "another_workflow"):
         picture = folder / f"{request.param.replace(' ', '_')}_{name}.png"
@@ -68,7 +70,7 @@ def test_nothing_overlaps_before_and_after_a_run(seen):
     for graph in (*seen["opened"].values(), seen["after"]):
         boxes = [(x, y - TITLE, w, h + TITLE) for x, y, w, h in (n["box"] for n in graph["nodes"])]
         for boxes_of in (boxes, graph["drawn"]):
-            assert not any(overlap(a, b) for a, b in combinations(boxes_of, 2))
+            assert [pair for pair in combinations(boxes_of, 2) if overlap(*pair)] == []
 
 
 def test_what_needs_no_download_has_no_red_node(seen):
@@ -90,10 +92,11 @@ def test_it_runs_bypassed_too(seen):
 
 def test_another_preset_is_another_share_and_another_picture(seen):
     first, fast = seen["first"], seen["fast"]
-    assert first["live"].startswith("58\u00a0% reused · about ")
-    assert fast["live"].startswith("71\u00a0% reused · about ")
     assert first["picture"] != fast["picture"]
-    for run in (first, fast):
+    for run, share in ((first, "58"), (fast, "71")):
+        # one number, the measured one, on both nodes
+        reused, faster = MEASURED.fullmatch(run["live"]).groups()
+        assert reused == share and f"with it: {faster}x faster, " in run["said"]
         assert re.match(r"\d+\.\d s without MotionCache, \d+\.\d s with it: ", run["said"])
 
 
@@ -106,6 +109,11 @@ def test_a_workflow_that_is_opened_meanwhile_is_told_nothing(seen):
     """Its node of the same id is a prompt; its own MotionCache says what to expect."""
     told = {n["type"]: n["live"] for n in seen["elsewhere"] if n["live"]}
     assert told == {"MotionCachePatcher": seen["before"]}
+
+
+def test_pictures_are_shown_in_the_workflow_that_made_them(seen):
+    assert seen["landed"] == []
+    assert " s with it: " in seen["back"]["said"] and seen["back"]["map"]
 
 
 def test_the_console_is_clean(seen):

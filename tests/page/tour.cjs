@@ -1,15 +1,11 @@
 // node tour.cjs <server> <folder for pictures> <classic|vue> <width>x<height> <chromium>
 // What a newcomer does: opens every workflow of the pack from Templates, runs the first one, bypasses
 // MotionCache, changes the preset, ends a run. Prints what was to be seen, as JSON.
-const fs = require("fs");
-const os = require("os");
 const path = require("path");
-const { chromium } = require("playwright-core");
 const acts = require("./acts.cjs");
+const { main, sized } = require("./browser.cjs");
 
 const [url, folder, mode, size, executablePath] = process.argv.slice(2);
-const [width, height] = size.split("x").map(Number);
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-proxy-server", "--disable-dev-shm-usage"];
 const PACK = "ComfyUI-MotionCache";
 const TEXT = "$$node-text-preview";
 
@@ -84,10 +80,10 @@ const outputs = (page) =>
     };
   });
 
-async function all(page, errors) {
+async function all(page) {
   const shot = (name) => page.screenshot({ path: path.join(folder, `${mode}_${size}_${name}.png`) });
   const began = Date.now();
-  const out = { errors, opened: {}, seconds: {} };
+  const out = { opened: {}, seconds: {} };
   const clock = (name) => (out.seconds[name] = (Date.now() - began) / 1000);
   await acts.open(page, url, mode);
   out.names = await templates(page);
@@ -147,30 +143,21 @@ async function all(page, errors) {
   await page.evaluate(() => window.ended);
   await page.waitForTimeout(1000);
   out.elsewhere = (await graph(page)).nodes;
+  out.landed = await page.evaluate(() => Object.keys(app.nodeOutputs ?? {}));
   clock("another workflow");
   await shot("another_workflow");
+  // back to the one that ran
+  await page.evaluate(async (name) => {
+    const { workflow } = app.extensionManager;
+    const ran = workflow.openWorkflows.find((w) => w.path.includes(name));
+    await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
+    while (workflow.activeWorkflow !== ran) {
+      await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
+    }
+  }, "Demo 1");
+  await page.waitForTimeout(2500);
+  out.back = await outputs(page);
   return out;
 }
 
-(async () => {
-  const profile = fs.mkdtempSync(path.join(os.tmpdir(), "motioncache-page-"));
-  const browser = await chromium.launchPersistentContext(profile, {
-    executablePath, args: FLAGS, viewport: { width, height },
-  });
-  try {
-    const page = browser.pages()[0] ?? (await browser.newPage());
-    const errors = [];
-    page.on("pageerror", (e) => errors.push(String(e)));
-    page.on("console", (m) => {
-      const from = m.location().url;
-      if (from.includes("MotionCache") && !from.includes("/docs/")) errors.push(`${m.type()}: ${m.text()}`);
-    });
-    console.log(JSON.stringify(await all(page, errors)));
-  } finally {
-    await browser.close();
-    fs.rmSync(profile, { recursive: true, force: true });
-  }
-})().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+main(executablePath, sized(size), all);

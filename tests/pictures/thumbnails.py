@@ -1,4 +1,7 @@
-"""Pictures for the template browser: a real run for the demo, a schematic for what needs a GPU."""
+"""Pictures for the template browser: a real run for the demo, a schematic for what needs a GPU.
+
+Other families have the steps that are computed, from a run of the workflow on a tiny model.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from motioncache_pack.nodes.pictures.timeline import as_picture
+from motioncache_pack.tests.workflows import signatures, small
+from motioncache_pack.tests.workflows.examples import read
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (640, 360)
@@ -95,6 +101,29 @@ STAIRCASES: dict[str, tuple[str, tuple[str, ...], Bars]] = {
     ),
 }
 
+# what the model is given, which it is, and what comes out
+RUNS = {
+    "CogVideoX VOID, take an object out": ("Object and video", "CogVideoX VOID", "Video"),
+    "Cosmos-Predict2 image to video": ("Picture", "Cosmos-Predict2", "Video"),
+    "HunyuanVideo 1.5 text to video": ("Text", "Hunyuan 1.5", "Video"),
+    "HunyuanVideo text to video": ("Text", "HunyuanVideo", "Video"),
+    "Kandinsky 5 text to video": ("Text", "Kandinsky 5", "Video"),
+    "LTX-2 text to video with sound": ("Text", "LTX-2", "Video, sound"),
+    "LTX-Video text to video": ("Text", "LTX-Video", "Video"),
+    "MiniMax H3 text to video with sound": ("Text", "MiniMax H3", "Video, sound"),
+    "Mochi text to video": ("Text", "Mochi", "Video"),
+    "SkyReels-V1 text to video": ("Text", "SkyReels-V1", "Video"),
+    "Wan 2.1 Fun Camera": ("Camera, picture", "Fun Camera", "Video"),
+    "Wan 2.1 Fun Control": ("Lines, picture", "Fun Control", "Video"),
+    "Wan 2.1 HuMo, a person speaks": ("Person, speech", "HuMo", "Video"),
+    "Wan 2.1 Phantom": ("Two pictures", "Phantom", "Video"),
+    "Wan 2.1 SCAIL-2, replace a character": ("Picture, video", "SCAIL-2", "Video"),
+    "Wan 2.1 VACE": ("Control video", "VACE", "Video"),
+    "Wan 2.2 Animate": ("Picture, poses", "Animate", "Video"),
+    "Wan 2.2 S2V, sound to video": ("Picture, sound", "Wan S2V", "Video"),
+    "WanDancer, music to dance": ("Picture, music", "WanDancer", "Key poses"),
+}
+
 
 def draw(name: str, path: Path) -> int:
     """Write the thumbnail of an example; returns its size in bytes."""
@@ -102,6 +131,8 @@ def draw(name: str, path: Path) -> int:
         picture = _scheme(*SCHEMES[name])
     elif name in STAIRCASES:
         picture = _staircase(*STAIRCASES[name])
+    elif name in RUNS:
+        picture = _run(name, *RUNS[name])
     else:
         picture = DRAWN[name]()
     for quality in (90, 80, 70, 60):
@@ -153,6 +184,17 @@ def _scheme(title: str, rows: tuple[tuple[str, ...], ...]) -> Image.Image:
 
 def _staircase(title: str, boxes: tuple[str, ...], bars: Bars) -> Image.Image:
     picture, pen = _canvas(title)
+    _chain(pen, boxes)
+    top, row, unit = 184, 152 / len(bars), WIDTH / max(last for _, last in bars)
+    for i, (first, last) in enumerate(bars):
+        y = top + i * row
+        box = (LEFT + first * unit, y, LEFT + last * unit, y + row - 4)
+        pen.rounded_rectangle(box, min(4, row / 4), fill=STEPS)
+    return picture
+
+
+def _chain(pen: ImageDraw.ImageDraw, boxes: tuple[str, ...]) -> None:
+    """Boxes in a row, from left to right."""
     width, height, gap, top = 130, 52, 24, 104
     for i, words in enumerate(boxes):
         x = LEFT + i * (width + gap)
@@ -160,13 +202,26 @@ def _staircase(title: str, boxes: tuple[str, ...], bars: Bars) -> Image.Image:
             pen.line((x - gap, top + height / 2, x, top + height / 2), fill=EDGE, width=3)
         fill = ACCENT if words.startswith("*") else BOX
         pen.rounded_rectangle((x, top, x + width, top + height), 9, fill=fill, outline=EDGE)
+        words, size = words.lstrip("*"), 18
+        while pen.textlength(words, font=_font(size)) > width - 8:
+            size -= 1
         middle = (x + width / 2, top + height / 2)
-        pen.text(middle, words.lstrip("*"), fill=WORDS, font=_font(18), anchor="mm")
-    top, row, unit = 184, 152 / len(bars), WIDTH / max(last for _, last in bars)
-    for i, (first, last) in enumerate(bars):
-        y = top + i * row
-        box = (LEFT + first * unit, y, LEFT + last * unit, y + row - 4)
-        pen.rounded_rectangle(box, min(4, row / 4), fill=STEPS)
+        pen.text(middle, words, fill=WORDS, font=_font(size), anchor="mm")
+
+
+def _run(name: str, given: str, model: str, made: str) -> Image.Image:
+    """The steps of the workflow, as its report shows them of a run with a tiny model."""
+    prompt = small.with_a_tiny_model(signatures.to_api(read(name)))
+    ran = small.StandIn()
+    ran.run(prompt)
+    (report,) = (n for n, node in prompt.items() if node["class_type"] == "MotionCacheReport")
+    steps = as_picture(ran.made[report][1][0])
+    picture, pen = _canvas(name)
+    _chain(pen, (given, model, "*MotionCache", made))
+    height = round(steps.height * WIDTH / steps.width)
+    picture.paste(steps.resize((WIDTH, height), Image.Resampling.LANCZOS), (LEFT, 196))
+    words = "Which steps are computed: this workflow on a tiny model"
+    pen.text((LEFT, 214 + height), words, fill=FAINT, font=_font(16))
     return picture
 
 
@@ -230,4 +285,4 @@ DRAWN: dict[str, Callable[[], Image.Image]] = {
     "Demo 2 motion map and report": _compare,
 }
 
-NAMES = (*SCHEMES, *STAIRCASES, *DRAWN)
+NAMES = (*SCHEMES, *STAIRCASES, *RUNS, *DRAWN)

@@ -1,7 +1,5 @@
 """Hindsight: the sampler goes on from the latents of a run that had known better."""
 
-import itertools
-
 import numpy as np
 import pytest
 from motioncache_pack.motioncache_core.policy.answer_forecast import forecast, interpolation
@@ -80,14 +78,6 @@ def test_both_stages_of_a_step_are_set_right():
     assert abs(row @ plain - row @ wanted) > 1e-3
 
 
-def test_without_hindsight_computed_answers_stay_as_they_are():
-    ledger = AnswerLedger(tuple(map(float, range(8))), 1.0, None)
-    answers = np.random.default_rng(3).normal(size=8)
-    computed = {0, 2, 5, 7}
-    given = told(ledger, computed, answers)
-    assert [given[k] for k in sorted(computed)] == [answers[k] for k in sorted(computed)]
-
-
 def test_nothing_is_owed_where_everything_is_computed():
     response = rehearse(adams, SIGMAS)
     ledger = AnswerLedger(response.places, 1.0, shares(response.response))
@@ -104,19 +94,6 @@ def test_answers_on_a_parabola_are_foretold_to_the_letter_half_way():
     )
 
 
-def test_a_long_gap_is_not_drawn_out():
-    # a line goes on for as long as its two points are apart, then stays
-    assert forecast((0.0, 1.0), 2.0, 1.0) == pytest.approx([-1, 2])
-    assert forecast((0.0, 1.0), 5.0, 1.0) == pytest.approx([-1, 2])
-
-
 @pytest.mark.parametrize("places", [(0.0,), (0.0, 2.0), (0.0, 2.0, 3.0)])
 def test_strength_zero_holds(places):
     assert forecast(places, 4.0, 0.0).tolist() == [0.0] * (len(places) - 1) + [1.0]
-
-
-def test_weights_add_up_to_one():
-    for gaps in itertools.product((1, 2, 5), repeat=3):
-        places = np.cumsum([0, *gaps])
-        assert forecast(places[:3], places[3], 1.0).sum() == pytest.approx(1)
-        assert forecast(places[:3], places[3], 0.4).sum() == pytest.approx(1)

@@ -7,7 +7,7 @@ import pytest
 from motioncache_pack.motioncache_core import PRESETS, RunFacts
 from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan, placed
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler, rehearse
-from motioncache_pack.tests.sampling.test_sampler_response import SIGMAS, heun, renoising
+from motioncache_pack.tests.sampling.test_sampler_response import SIGMAS, renoising
 
 OURS = PRESETS["balanced"]
 
@@ -28,12 +28,6 @@ def test_a_share_is_a_number_of_evaluations(steps, budget):
     assert {0, steps - 1} <= plan.computed <= set(range(steps))
 
 
-def test_stages_are_evaluations():
-    response = rehearse(heun, SIGMAS)
-    plan = answer_plan(replace(OURS, compute_budget=0.5), RunFacts(sigmas=SIGMAS), response)
-    assert len(plan.computed) == round(0.5 * 9)
-
-
 def test_warm_up_and_protected_evaluations_are_part_of_it():
     sigmas = levels(20)
     run = RunFacts(sigmas=sigmas, end_sigma=sigmas[16])
@@ -41,15 +35,6 @@ def test_warm_up_and_protected_evaluations_are_part_of_it():
     assert {0, 1, 2, 16, 17, 18, 19} <= plan.computed
     assert len(plan.computed) == 8
     assert plan.protected == 7
-
-
-def test_protected_evaluations_are_computed_whatever_the_budget():
-    plan = answer_plan(
-        replace(OURS, warmup_steps=9, compute_budget=0.2),
-        RunFacts(sigmas=levels(20)),
-        euler(levels(20)),
-    )
-    assert plan.computed == frozenset({*range(9), 19})
 
 
 @pytest.mark.parametrize("wanted", range(2, 25))

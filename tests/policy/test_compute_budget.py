@@ -61,14 +61,6 @@ def test_shares_of_the_tokens_keep_to_it(budget, share):
     assert compute_share(made.trace) == pytest.approx(budget, abs=0.02 + share / 40)
 
 
-def test_the_threshold_does_not_count():
-    seen = {
-        tuple(run(settings(compute_budget=0.5, reuse_threshold=t), 24).decided)
-        for t in (0.01, 0.3, 10.0)
-    }
-    assert len(seen) == 1
-
-
 def test_steps_that_remove_more_noise_get_more():
     noise = [0.01, 0.01, 0.16, 0.16]
     assert placed(noise, 3.0, 10.0) == pytest.approx([0.5, 0.5, 1.0, 1.0])

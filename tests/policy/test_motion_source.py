@@ -35,13 +35,6 @@ def weights(settings, *calls, **facts):
     return [None if e.weight is None else e.weight.tolist() for e in run.trace.evaluations]
 
 
-def test_features_are_the_last_blocks_output_and_the_first_frame_looks_ahead():
-    # sum 8, y = 2x + 8: 10, 10 and then 10, 18
-    x = frames([1, 1], [1, 5])
-    found = weights(FEATURES, *[(x, t, ("c",)) for t in (1000, 900, 800)])
-    assert found == [None, [STILL, MOVING] * 2, [STILL, MOVING] * 2]
-
-
 def test_a_reused_call_has_features_too():
     x, y = frames([1, 1], [1, 5]), frames([1, 1], [5, 1])
     # 0.05 is not due, so the second call reuses: its features are y + residuals of x,
@@ -49,14 +42,6 @@ def test_a_reused_call_has_features_too():
     found = weights(FEATURES, (x, 1000, ("c",)), (y, 900, ("c",)), (y, 800, ("c",)))
     assert found[1] == [STILL, MOVING] * 2
     assert found[2] == [STILL, STILL] * 2
-
-
-def test_predicted_x0_is_the_input_minus_sigma_times_the_output():
-    # sigma 1/2, sum 8: x - (2x + 8) / 2 = -4 everywhere, whatever x is
-    x = frames([1, 1], [1, 5])
-    assert weights(PREDICTED, (x, 500, ("c",)), (x, 400, ("c",)))[1] == [STILL] * 4
-    # sigma 1/4: x / 2 - 2 is -1.5, -1.5 and then -1.5, 0.5
-    assert weights(PREDICTED, (x, 250, ("c",)), (x, 200, ("c",)))[1] == [STILL, MOVING] * 2
 
 
 def test_predicted_x0_uses_the_noise_level_of_each_frame():

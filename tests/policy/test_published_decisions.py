@@ -1,6 +1,5 @@
-"""The published state machine: its rules by hand, and its pseudo-code as an oracle."""
+"""The published state machine, with its pseudo-code as an oracle."""
 
-import dataclasses
 import random
 from fractions import Fraction
 
@@ -12,57 +11,6 @@ from motioncache_pack import kernels as ops
 from motioncache_pack.motioncache_core.policy.chunk_state import ChunkState
 from motioncache_pack.motioncache_core.settings import MotionCacheSettings
 from motioncache_pack.tests.core.runs import decide_at_once as decide
-from motioncache_pack.tests.policy.chunks import PLAIN, rows, started
-
-
-def test_tokens_become_due_one_by_one():
-    state = started(PLAIN, [[1.0, 0.5, 0.75, 0.0]])
-    seen = [rows(decide(PLAIN, state, 0.125, ops), 4) for _ in range(6)]
-    # weights 1, 1/2, 3/4: every 2nd, 4th and 3rd evaluation; weight 0 never
-    assert seen == [[], [0], [2], [0, 1], [], [0, 2]]
-
-
-def test_the_vote_needs_a_strict_majority():
-    settings = dataclasses.replace(PLAIN, agreement=0.5)
-    for frames, most in ((4, 2), (5, 2), (1, 0), (2, 1)):
-        for crossing, wanted in ((most, []), (most + 1, [2 * f for f in range(frames)])):
-            moving = [[1.0, 0.0]] * crossing + [[0.0, 0.0]] * (frames - crossing)
-            decision = decide(settings, started(settings, moving), 0.5, ops)
-            assert rows(decision, 2 * frames) == wanted, (frames, crossing)
-
-
-def test_a_vote_that_fails_leaves_the_crossed_tokens_growing():
-    settings = dataclasses.replace(PLAIN, agreement=0.5)
-    state = started(settings, [[1.0], [0.5]])
-    assert decide(settings, state, 0.25, ops).kind == "reuse"
-    assert state.accumulator.tolist() == [0.25, 0.125]
-    assert decide(settings, state, 0.25, ops).kind == "dense"
-    assert state.accumulator.tolist() == [0.0, 0.0]
-
-
-def test_too_small_an_update_is_put_off_and_keeps_growing():
-    settings = dataclasses.replace(PLAIN, min_update_ratio=0.5)
-    state = started(settings, [[1.0, 0.5, 0.5, 0.5]])
-    assert decide(settings, state, 0.25, ops).kind == "reuse"
-    assert state.accumulator.tolist() == [0.25, 0.125, 0.125, 0.125]
-    assert decide(settings, state, 0.25, ops).kind == "dense"
-    # an update of just the ratio runs
-    decision = decide(settings, started(settings, [[1.0, 1.0, 0.5, 0.5]]), 0.25, ops)
-    assert rows(decision, 4) == [0, 1]
-
-
-def test_reaching_the_threshold_is_enough():
-    state = started(PLAIN, [[1.0]])
-    assert decide(PLAIN, state, 0.249, ops).kind == "reuse"
-    assert decide(PLAIN, started(PLAIN, [[1.0]]), 0.25, ops).kind == "dense"
-
-
-def test_the_uniform_phase_ends_after_updates_not_steps():
-    settings = dataclasses.replace(PLAIN, uniform_updates=2)
-    state = started(settings, [[1.0]])
-    phases = [decide(settings, state, 0.0625, ops).phase for _ in range(9)]
-    # updates at the 4th and the 8th evaluation
-    assert phases == ["uniform"] * 8 + ["motion"]
 
 
 def published(parameters, evaluations):

@@ -18,21 +18,6 @@ def test_a_share_is_computed_each_time_the_share_of_the_threshold_is_reached():
     assert seen == [[], [0, 2], [], [0, 1], [], [0, 2], [], [0, 1]]
 
 
-def test_shares_compute_as_many_tokens_as_whole_evaluations():
-    whole = dataclasses.replace(PLAIN, policy="chunk", reuse_threshold=0.5)
-    counts = []
-    for settings in (whole, *(dataclasses.replace(SHARES, update_share=s) for s in (0.25, 0.5, 1))):
-        state = started(settings, [[1.0, 0.5, 0.75, 0.25] * 4])
-        counts.append(sum(decide(settings, state, 0.125, ops).active for _ in range(16)))
-    assert counts == [64, 64, 64, 64]
-
-
-def test_agreement_and_the_least_share_do_not_count_then():
-    settings = dataclasses.replace(SHARES, agreement=0.9, min_update_ratio=1.0)
-    state = started(settings, [[1.0, 0.0], [0.5, 0.25]])
-    assert rows(decide(settings, state, 0.25, ops), 4) == [0, 2]
-
-
 def test_a_token_that_waited_too_long_goes_before_the_most_due():
     settings = dataclasses.replace(SHARES, max_stale_steps=4)
     state = started(settings, [[1.0, 1.0, 0.75, 0.0]])

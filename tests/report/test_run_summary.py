@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from motioncache_pack.motioncache_core.report.node_text import progress
 from motioncache_pack.motioncache_core.report.report_json import SCHEMA, as_json, summary
-from motioncache_pack.motioncache_core.report.report_text import line, progress, text
+from motioncache_pack.motioncache_core.report.report_text import line, text
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
 from motioncache_pack.motioncache_core.report.trace import (
     CallRecord,

@@ -1,11 +1,6 @@
-"""Like the core tests: without gradients, on one thread."""
-
 import gc
 
 import pytest
-from motioncache_pack.tests.core.conftest import no_gradients, one_thread
-
-__all__ = ["new_objects", "no_gradients", "one_thread"]
 
 
 @pytest.fixture

@@ -54,12 +54,15 @@ def renoising(model, x, noise):
     return x
 
 
+@pytest.mark.parametrize("clean", [False, True])
 @pytest.mark.parametrize(
     ("sampler", "evaluations", "noisy"),
     [(adams, 5, False), (heun, 9, False), (ancestral, 5, True), (renoising, 5, True)],
 )
-def test_latents_are_the_sum_that_was_measured(sampler, evaluations, noisy):
+def test_latents_are_the_sum_that_was_measured(sampler, evaluations, noisy, clean):
+    """Of answers, or of clean latents."""
     found = rehearse(sampler, SIGMAS)
+    response = found.clean_response if clean else found.response
     assert found.evaluations == evaluations
     assert found.adds_noise is noisy
     rng = torch.Generator().manual_seed(3)
@@ -69,29 +72,13 @@ def test_latents_are_the_sum_that_was_measured(sampler, evaluations, noisy):
     def model(x, sigma):
         assert sigma == found.sigmas[len(seen)]
         seen.append(x)
-        return x - sigma * answers[len(seen) - 1]
+        answer = answers[len(seen) - 1]
+        return answer if clean else x - sigma * answer
 
     # without start and noise there are only the answers
     result = sampler(model, torch.zeros(1, 7, 1, 1, 1, dtype=torch.float64), torch.zeros_like)
     for k, x in enumerate([*seen, result]):
-        told = sum(found.response[k, j] * answers[j] for j in range(evaluations))
-        torch.testing.assert_close(x, told + torch.zeros_like(x), rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("sampler", [adams, heun, ancestral, renoising])
-def test_the_response_to_clean_latents(sampler):
-    found = rehearse(sampler, SIGMAS)
-    rng = torch.Generator().manual_seed(4)
-    clean = torch.randn(found.evaluations, 1, 7, 1, 1, 1, generator=rng, dtype=torch.float64)
-    seen = []
-
-    def model(x, sigma):
-        seen.append(x)
-        return clean[len(seen) - 1]
-
-    result = sampler(model, torch.zeros(1, 7, 1, 1, 1, dtype=torch.float64), torch.zeros_like)
-    for k, x in enumerate([*seen, result]):
-        told = sum(found.clean_response[k, j] * clean[j] for j in range(found.evaluations))
+        told = sum(response[k, j] * answers[j] for j in range(evaluations))
         torch.testing.assert_close(x, told + torch.zeros_like(x), rtol=1e-6, atol=1e-9)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,9 @@ import pytest
 import torch
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings
 from motioncache_pack.motioncache_core.common.reasons import code_of
+from motioncache_pack.motioncache_core.demo import checkpoint, scenes
 from motioncache_pack.motioncache_core.engine.answers.pass_state import PassState
+from motioncache_pack.tests.bench.quality import cell_tracks
 from motioncache_pack.tests.support.node_runs import Pack, marks, options_of, options_with_off
 
 STEPS, PRESET = 16, "balanced"
@@ -61,10 +64,18 @@ class Scene:
 
 
 @functools.cache
-def demo(pack, batch=1, scene="disc to the right", frames=3):
-    """The shipped model, which was trained: what it makes can be close or not."""
-    model, *texts, latent, _ = pack.execute("MotionCacheDemoModel", scene, frames, batch)
-    return Scene(pack, model, *texts, latent["samples"])
+def trained(pack):
+    """The model that settings were chosen on: what it makes can be close or not."""
+    loaders = importlib.import_module("motioncache_pack.nodes.host.loaders")
+    weights = cell_tracks.WEIGHTS
+    profile = checkpoint.profile(weights.with_suffix(".profile.json"))
+    model = loaders.load_demo_model(checkpoint.state_dict(weights), profile, checkpoint.SHIFT)
+    clip = cell_tracks.clip(scenes.SCENES["disc to the right"], 3, take=0)
+    noise = clip.noise(0)
+    mask, first = clip.conditions.split((4, noise.shape[1]), dim=1)
+    shown = {"concat_latent_image": loaders.from_model_space(first), "concat_mask": 1 - mask[:, :1]}
+    texts = ([[text, dict(shown)]] for text in clip.text)
+    return Scene(pack, model, *texts, torch.zeros_like(noise))
 
 
 @functools.cache

@@ -15,7 +15,6 @@ from motioncache_pack.tests.core.small_wan import CASES as WAN_CASES
 from motioncache_pack.tests.support import toy_hidden, toy_hunyuan, toy_kandinsky, toy_minimax
 from motioncache_pack.tests.support.family import Call, Family
 from motioncache_pack.tests.support.ltx_families import LTX_FAMILIES
-from motioncache_pack.tests.support.toy_joint import CHANNELS, TEXT, TOY, ToyJoint
 from motioncache_pack.tests.support.wan_families import WAN_VARIANTS
 from torch import Tensor
 
@@ -32,31 +31,6 @@ def _wan(name: str) -> Family:
     network = case.network()
     hooks = tuple(("double_block", i) for i in range(len(network.blocks)))
     return Family(WAN, network, case.tokens, call, hooks, lambda _, x, __: x, lambda k, _: k)
-
-
-def _toy(double: int, single: int, text: int = 5, masked: bool = False) -> Family:
-    def call(step: int, prompt: int) -> Call:
-        rng = torch.Generator().manual_seed(step)
-        x = [torch.randn(1, CHANNELS, *SIZE, generator=rng), torch.randn(1, 3, generator=rng)]
-        words = torch.randn(1, text, TEXT, generator=torch.Generator().manual_seed(90 + prompt))
-        more = {}
-        if masked:
-            # the last two words are padding
-            more["attention_mask"] = torch.arange(text)[None] < text - 2
-        return Call(x, torch.tensor([950.0 - 80 * step]), words, more)
-
-    def video_in(hook: str, tokens: Tensor, call: Call) -> Tensor:
-        return tokens[:, call.context.shape[1] :] if hook == "single_block" else tokens
-
-    def video_keys(keys: Tensor, call: Call) -> Tensor:
-        # (B, H, S, D): rows first
-        return keys.transpose(1, 2)[:, call.context.shape[1] :]
-
-    hooks = [("double_block", i) for i in range(double)]
-    hooks += [("single_block", i) for i in range(single)]
-    tokens = SIZE[0] * SIZE[1] * SIZE[2] // 4
-    network = ToyJoint(double, single)
-    return Family(TOY, network, tokens, call, tuple(hooks), video_in, video_keys)
 
 
 def _hunyuan(
@@ -188,13 +162,10 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     **WAN_VARIANTS,
     "mochi": _words,
     "mochi, two clips": lambda: _words(2),
-    "toy": lambda: _toy(2, 2),
-    "toy, masked": lambda: _toy(2, 2, masked=True),
-    "toy, one run": lambda: _toy(3, 0),
-    "toy, one stream": lambda: _toy(0, 2, text=7),
     "hunyuan video": _hunyuan,
     "hunyuan video, masked text": lambda: _hunyuan(masked=True),
     "hunyuan video, no single blocks": lambda: _hunyuan(3, 0),
+    "hunyuan video, no double blocks": lambda: _hunyuan(0, 2, text=7),
     "hunyuan video, first frame given": lambda: _hunyuan(replaced=True),
     "hunyuan video, more text than a frame": lambda: _hunyuan(text=15, replaced=True),
     "hunyuan video, reference": lambda: _hunyuan(reference=True),

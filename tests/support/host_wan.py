@@ -23,20 +23,33 @@ def drawn(*shape: int, seed: int = 3) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def random_weights(network: Any, tamed: Sequence[str] = TAMED) -> dict[str, Tensor]:
-    """Random weights of about unit gain; those with such words in their name a tenth of it."""
+def random_weights(
+    network: Any,
+    tamed: Sequence[str] = TAMED,
+    added: str = "modulation",
+    small: tuple[float, float] = (0.05, 0.2),
+) -> dict[str, Tensor]:
+    """Random weights of about unit gain; those with such words in their name a tenth of it.
+
+    Args:
+        added: how names of tables end that are added to something, and have no gain.
+        small: size of biases, and of what else has no gain.
+    """
     rng, found = torch.Generator().manual_seed(0), {}
     for name, value in network.state_dict().items():
+        if name.endswith("inv_freq"):
+            found[name] = 10000.0 ** (-torch.arange(value.numel()) / value.numel())
+            continue
         if not value.is_floating_point():
             found[name] = value.clone()
             continue
         weight = torch.randn(value.shape, generator=rng)
-        if value.ndim > 1 and not name.endswith("modulation"):
+        if value.ndim > 1 and not name.endswith(added):
             weight /= value[0].numel() ** 0.5
         elif "norm" in name and name.endswith("weight"):
             weight = 1 + 0.1 * weight
         else:
-            weight *= 0.05 if name.endswith("bias") else 0.2
+            weight *= small[not name.endswith("bias")]
         found[name] = weight * 0.1 if any(word in name for word in tamed) else weight
     return found
 
@@ -110,7 +123,9 @@ def load(host: Any, variant: Variant) -> Any:
     if hasattr(network, "motion_encoder"):
         # it wants faces of 512 x 512
         faces = drawn(16, 512)
-        network.motion_encoder.get_motion = lambda pictures: faces[: len(pictures)]
+        network.motion_encoder.get_motion = lambda pictures: faces[: len(pictures)].to(
+            pictures.dtype
+        )
     return model
 
 

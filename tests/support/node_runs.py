@@ -1,7 +1,7 @@
 """The pack's nodes on a small Wan, in the same words on the stand-in and on the real ComfyUI.
 
-The fixtures here are imported by `tests/nodes/conftest.py` and by the files of `tests/comfyui` that
-run the same tests on the real host.
+The fixtures here are imported by the `conftest.py` of `tests/nodes` and of `tests/comfyui`, which
+runs the same tests on the real host.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MIXED = {
 
 
 @functools.cache
-def small_weights(seed=0):
+def small_weights(seed=0, **channels):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        weights = DemoWan(dim=128, ffn_dim=256, num_layers=LAYERS).state_dict()
+        weights = DemoWan(dim=128, ffn_dim=256, num_layers=LAYERS, **channels).state_dict()
     # a timestep that matters less changes the answer less from step to step
     weights["time_embedding.2.weight"] *= 0.1
     return weights
@@ -61,6 +61,13 @@ class Pack:
     def wan(self, seed=0):
         """A small Wan with random weights; the same ones for the same seed."""
         return self.host.sd.load_diffusion_model_state_dict(dict(small_weights(seed)))
+
+    def five_b(self, seed=0):
+        """A small Wan 2.2 5B: its own latent space, and a timestep for each frame."""
+        weights = small_weights(seed, in_dim=48, out_dim=48)
+        model = self.host.sd.load_diffusion_model_state_dict(dict(weights))
+        assert type(model.model).__name__ == "WAN22"
+        return model
 
     def patch(self, model, **settings):
         """The patched model and its trace handle; `MIXED` settings unless told otherwise."""
@@ -179,12 +186,3 @@ def kept(monkeypatch):
         return [ref() for ref in refs if ref() is not None]
 
     return SimpleNamespace(refs=refs, alive=alive)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    # threads that wait for each other take longer than these small networks
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -16,11 +16,7 @@ from motioncache_pack.tests.support.sync_guard import (
     on_host,
 )
 
-
-@pytest.fixture(autouse=True)
-def no_gradients():
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 class Given:

@@ -12,12 +12,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from motioncache_pack.tests.support.toy_joint import attention
 from torch import Tensor, nn
 
 HEADS, WIDTH, CHANNELS, TEXT = 2, 16, 4, 12
 
 Ranges = Sequence[tuple[int, int | None, int]] | None
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Of `(B, H, S, D)` tensors; returns `(B, S, H * D)`."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def rotated(x: Tensor, table: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from motioncache_pack.tests.support.toy_hunyuan import rotated, table
-from motioncache_pack.tests.support.toy_joint import attention
+from motioncache_pack.tests.support.toy_hunyuan import attention, rotated, table
 from torch import Tensor, nn
 
 # heads together are wider than a token, as in the host's

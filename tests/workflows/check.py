@@ -93,7 +93,7 @@ def _links(workflow: Workflow) -> Iterator[str]:
             continue
         if number not in (output["links"] or ()) or entry["link"] != number:
             yield f"link {number} is not in the slots at its ends"
-        if output["type"] != kind or entry["type"] not in (kind, "*"):
+        if output["type"] != kind or not {kind, "*"} & {*entry["type"].split(",")}:
             yield f"link {number} is a {kind}, from {output['type']} to {entry['type']}"
         (ax, ay), (bx, by) = nodes[source]["pos"], nodes[target]["pos"]
         if not (bx > ax or (bx == ax and by > ay)):

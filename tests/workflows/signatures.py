@@ -3,7 +3,7 @@
 A signature is `{"inputs": [...], "outputs": [...]}`. An input has `name` and `type`; one that is a
 widget also what its values may be: `options`, `min`, `max`, `step`, `default`, `files` (a list that
 depends on the machine), `control` (the page adds a widget that says what happens to a seed after a
-run).
+run), or `forced` (none is shown: its value comes through a link).
 One of our nodes has its `title` as well.
 """
 
@@ -19,8 +19,11 @@ CORE_FILE = Path(__file__).with_name("core_nodes.json")
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 # inputs whose options are the files of one machine
-FILES = ("unet_name", "clip_name", "vae_name", "model_name", "image", "file")
-ENDINGS = (".safetensors", ".png", ".mp4")
+FILES = (
+    "unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "model_name", "ckpt_name",
+    "lora_name", "text_encoder", "audio_encoder_name", "image", "file", "audio",
+)  # fmt: skip
+ENDINGS = (".safetensors", ".png", ".mp4", ".wav")
 CONTROL = ("fixed", "increment", "decrement", "randomize")
 # nodes that exist in the page only
 NOTES = {
@@ -46,6 +49,8 @@ def from_info(info: dict[str, Any]) -> Signature:
 
 def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
     kind, said = spec[0], dict(spec[1]) if len(spec) > 1 else {}
+    # a number that may also be given as another kind of number
+    kind = said.get("widgetType", kind)
     if isinstance(kind, list):
         kind, said["options"] = "COMBO", kind
     entry: dict[str, Any] = {"name": name, "type": kind}
@@ -59,7 +64,9 @@ def _inputs(name: str, spec: Any, optional: bool) -> list[dict[str, Any]]:
         nested = said["options"][0]["inputs"].get("required", {})
         more = [_inputs(f"{name}.{inner}", s, optional) for inner, s in nested.items()]
         return [entry, *(item for items in more for item in items)]
-    if kind in WIDGETS:
+    if said.get("forceInput"):
+        entry["forced"] = True
+    elif kind in WIDGETS:
         entry |= {k: said[k] for k in ("default", "min", "max", "step", "options") if k in said}
         if kind == "COMBO" and name in FILES:
             entry["options"], entry["files"] = [], True
@@ -92,7 +99,7 @@ def widgets(signature: Signature) -> list[dict[str, Any]]:
     """The widgets in the order of `widgets_values`."""
     found = []
     for item in signature["inputs"]:
-        if item["type"] in WIDGETS:
+        if _is_widget(item):
             found.append(item)
             if item.get("control"):
                 found.append(
@@ -103,7 +110,11 @@ def widgets(signature: Signature) -> list[dict[str, Any]]:
 
 def sockets(signature: Signature) -> list[dict[str, Any]]:
     """The inputs that are no widgets."""
-    return [item for item in signature["inputs"] if item["type"] not in WIDGETS]
+    return [item for item in signature["inputs"] if not _is_widget(item)]
+
+
+def _is_widget(item: dict[str, Any]) -> bool:
+    return item["type"] in WIDGETS and not item.get("forced")
 
 
 def default(widget: dict[str, Any]) -> Any:

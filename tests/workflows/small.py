@@ -15,35 +15,63 @@ from motioncache_pack.tests.support.fake_comfy import harness
 from motioncache_pack.tests.workflows import small_magi
 
 TINY = "tiny_wan.safetensors"
-LOADERS = ("UNETLoader", "MotionCacheLoadSkyReels")
+LOADERS = ("UNETLoader", "CheckpointLoaderSimple", "MotionCacheLoadSkyReels")
 DEMO = "MotionCacheDemoModel"
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom")
-# nodes that make an empty video, and the output that holds it
-LATENTS = {"EmptyHunyuanLatentVideo": 0, "WanImageToVideo": 2, "Wan22ImageToVideoLatent": 0}
-LEFT_OUT = (
-    *LOADERS, "CLIPLoader", "CLIPTextEncode", "CLIPVisionEncode", "CLIPVisionLoader", "CreateVideo",
-    "LoadImage", "PreviewAny", "SaveVideo", "VAELoader",
+GUIDERS = ("BasicGuider", "DualCFGGuider")
+# of a sampler or a guider, and which prompt of the demo model stands for it
+PROMPTS = {"positive": 1, "conditioning": 1, "cond1": 1, "cond2": 2, "negative": 2}
+DECODERS = ("VAEDecode", "VAEDecodeTiled")
+# nodes of the host that the tiny model can do with; the pack's own stay too
+KEPT = (
+    *SAMPLERS, *GUIDERS, *DECODERS, "BasicScheduler", "KSamplerSelect", "LTXVScheduler",
+    "ModelSamplingSD3", "RandomNoise", "SamplerCustomAdvanced", "SkipLayerGuidanceDiTSimple",
+    "VOIDSampler",
 )  # fmt: skip
+# nodes that hand on what the tiny model has as a whole, and of which input
+PASSED = {
+    "LTXVSeparateAVLatent": "av_latent", "LatentCutToBatch": "samples",
+    "LoraLoaderModelOnly": "model", "TrimVideoLatent": "samples",
+}  # fmt: skip
 
 # evaluations and latent frames of every report, in the order of the nodes. Diffusion forcing adds
 # the delay of every chunk but the first; 177 frames are two windows, of 5 chunks and 4 new ones;
 # one chunk after the other takes all steps for each; preset paper decides for either branch
 REPORTS = {
+    "CogVideoX VOID, take an object out": [(30, 12)],
+    "Cosmos-Predict2 image to video": [(35, 24)],
     "Demo 1 without and with MotionCache": [],
     "Demo 2 motion map and report": [(24, 9)],
     "Demo 3 diffusion forcing": [(24 + 3 * 6, 12)],
     "Demo 4 MAGI-1 without a download": [(7 * 8, 24)],
+    "HunyuanVideo 1.5 text to video": [(20, 31)],
+    "HunyuanVideo text to video": [(20, 19)],
+    "Kandinsky 5 text to video": [(50, 31)],
+    "LTX-2 text to video with sound": [(20, 31)],
+    "LTX-Video text to video": [(30, 25)],
     "MAGI-1 image to video": [(8 * 16, 30)],
     "MAGI-1 text to video": [(7 * 16, 24)],
     "MAGI-1 video extension": [(8 * 16, 36)],
+    "MiniMax H3 text to video with sound": [(20, 31)],
+    "Mochi text to video": [(30, 10)],
+    "SkyReels-V1 text to video": [(30, 25)],
     "SkyReels-V2 diffusion forcing": [(2 * 70, 25)],
     "SkyReels-V2 long video": [(2 * (70 + 65), 25), (2 * 65, 25)],
+    "Wan 2.1 Fun Camera": [(20, 21)],
+    "Wan 2.1 Fun Control": [(20, 20)],
+    "Wan 2.1 HuMo, a person speaks": [(30, 25)],
+    "Wan 2.1 Phantom": [(40, 21)],
+    "Wan 2.1 SCAIL-2, replace a character": [(40, 21)],
+    "Wan 2.1 VACE": [(20, 21)],
     "Wan 2.1 autoregressive, many steps": [(7 * 50, 21)],
-    "Wan 2.1 text to video": [(30, 21)],
     "Wan 2.1 image to video": [(30, 21)],
-    "Wan 2.2 14B text to video": [(10, 21), (10, 21)],
+    "Wan 2.1 text to video": [(30, 21)],
     "Wan 2.2 14B image to video": [(10, 21), (10, 21)],
+    "Wan 2.2 14B text to video": [(10, 21), (10, 21)],
     "Wan 2.2 5B": [(30, 31)],
+    "Wan 2.2 Animate": [(20, 20)],
+    "Wan 2.2 S2V, sound to video": [(20, 20)],
+    "WanDancer, music to dance": [(25, 38)],
 }
 
 Prompt = dict[str, dict[str, Any]]
@@ -68,24 +96,46 @@ def with_a_tiny_model(prompt: Prompt) -> Prompt:
         "demo": {"class_type": "MotionCacheDemoModel", "inputs": demo},
         "tiny": {"class_type": "UNETLoader", "inputs": tiny},
     }
+
+    def stays(kind: str) -> bool:
+        ours = kind.startswith("MotionCache") and kind not in LOADERS
+        return ours or kind in KEPT
+
+    def linked(source: str, slot: int) -> list[Any]:
+        kind = kinds[source]
+        if kind in (*LOADERS, DEMO) and slot == 0:
+            return ["tiny", 0]
+        if kind in PASSED:
+            return linked(*prompt[source]["inputs"][PASSED[kind]])
+        if stays(kind):
+            return [source, slot]
+        # what is left makes an empty video
+        length = _length(prompt, source)
+        empty = {"width": 64, "height": 64, "length": length, "batch_size": 1}
+        out[source] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": empty}
+        return [source, 0]
+
     for number, node in prompt.items():
         kind, inputs = node["class_type"], dict(node["inputs"])
-        if kind in LEFT_OUT:
+        if not stays(kind):
             continue
-        for name, value in inputs.items():
-            if isinstance(value, list) and value[1] == 0 and kinds[value[0]] in (*LOADERS, DEMO):
-                inputs[name] = ["tiny", 0]
-            elif isinstance(value, list) and LATENTS.get(kinds[value[0]]) == value[1]:
-                inputs[name] = [value[0], 0]
-        if kind in SAMPLERS:
-            inputs |= {"positive": ["demo", 1], "negative": ["demo", 2]}
-        elif kind in LATENTS:
-            kind = "EmptyHunyuanLatentVideo"
-            inputs = {"width": 64, "height": 64, "length": inputs["length"], "batch_size": 1}
-        elif kind == "VAEDecode":
+        if kind in DECODERS:
             kind, inputs = "MotionCacheDemoDecode", {"samples": inputs["samples"], "scale": 1}
+        for name, value in inputs.items():
+            if kind in (*SAMPLERS, *GUIDERS) and name in PROMPTS:
+                inputs[name] = ["demo", PROMPTS[name]]
+            elif isinstance(value, list):
+                inputs[name] = linked(*value)
         out[number] = {"class_type": kind, "inputs": inputs}
     return out
+
+
+def _length(prompt: Prompt, number: str) -> int | None:
+    """Frames of the video that a node makes, or one before it."""
+    inputs = prompt[number]["inputs"]
+    links = (value[0] for value in inputs.values() if isinstance(value, list))
+    found = (_length(prompt, source) for source in links)
+    return inputs.get("length") or next((length for length in found if length), None)
 
 
 def check_reports(prompt: Prompt, shown: dict[str, Any], wanted: list[tuple[int, int]]) -> None:
@@ -115,7 +165,13 @@ class StandIn:
         self.others = {
             "UNETLoader": lambda it: self.host.sd.load_diffusion_model_state_dict(tiny_wan()),
             "ModelSamplingSD3": lambda it: it.model.clone(),
+            "SkipLayerGuidanceDiTSimple": lambda it: it.model.clone(),
             "BasicScheduler": lambda it: self.host.sigmas(it.model, it.steps),
+            "LTXVScheduler": lambda it: torch.linspace(1, 0, it.steps + 1),
+            "KSamplerSelect": lambda it: self.host.samplers.sampler_object("euler"),
+            "VOIDSampler": lambda it: self.host.samplers.sampler_object("euler"),
+            "BasicGuider": lambda it: self.guider(it.model, it.conditioning, it.conditioning, 1.0),
+            "DualCFGGuider": lambda it: self.guider(it.model, it.cond1, it.negative, it.cfg_conds),
             "EmptyHunyuanLatentVideo": lambda it: {
                 "samples": torch.zeros(1, 16, (it.length + 3) // 4, it.height // 8, it.width // 8)
             },
@@ -131,10 +187,12 @@ class StandIn:
             "SamplerCustomAdvanced": small_magi.sample,
             "VAEDecode": small_magi.decode,
         }  # fmt: skip
+        # outputs of the last run's nodes by their number
+        self.made: dict[str, Any] = {}
 
     def run(self, prompt: Prompt) -> dict[str, Any]:
         """What our nodes show, by their number."""
-        made: dict[str, Any] = {}
+        made = self.made = {}
         shown: dict[str, Any] = {}
 
         def result(number: str) -> Any:
@@ -159,10 +217,14 @@ class StandIn:
         start = it.latent_image["samples"]
         noise = self.host.sample.prepare_noise(start, seed) * noisy
         samples = self.host.sample.sample(
-            it.model, noise, it.steps, it.cfg, "euler", it.scheduler, *_prompts(it), start,
+            it.model, noise, it.steps, it.cfg, "euler", "simple", *_prompts(it), start,
             seed=seed, disable_pbar=True, disable_noise=not noisy, **options,
         )  # fmt: skip
         return {"samples": samples}
+
+    def guider(self, model: Any, positive: Any, negative: Any, cfg: float) -> Any:
+        both = _prompts(SimpleNamespace(model=model, positive=positive, negative=negative))
+        return self.host.guider(model, *both, cfg)
 
     def sample_custom(self, it: Any) -> dict[str, torch.Tensor]:
         start = it.latent_image["samples"]

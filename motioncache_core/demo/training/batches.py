@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import codec, conditions, scenes
-from ..attention import scaled_dot_product
+from .half import multiplied
 
 CHUNK = 3
 SHIFT = 5.0
 # clips whose noise levels are not shifted: a shift of 5 leaves one in twenty below sigma 0.2,
 # where edges and the borders of patches are cleaned
 UNSHIFTED = 0.35
+MOST_SHAPES = 2
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Batch:
 
 
 def draw(n: int, frames: int, rng: torch.Generator) -> Batch:
-    """Random clips. One in ten has neither text nor tracks: the unconditional branch."""
+    """Random clips. One in ten has neither text nor control video: the unconditional branch."""
     videos, text, takes = [], [], []
     for _ in range(n):
-        scene = scenes.sample_scene(frames, rng)
+        scene = draw_scene(frames, rng)
         take = scenes.draw_take(scene, rng)
         videos.append(scenes.render(scene, take, frames))
         dropped = float(torch.rand((), generator=rng))
@@ -44,20 +45,23 @@ def draw(n: int, frames: int, rng: torch.Generator) -> Batch:
     for x0, (told, take) in zip(latents, takes, strict=True):
         given.append(conditions.condition(x0[:, 0], frames))
         if told is not None:
-            conditions.add_tracks(given[-1], told, take, shown_tracks(frames, rng))
+            conditions.add_control(given[-1], told, take, shown_control(frames, rng))
     return Batch(latents, torch.stack(given), torch.stack(text))
 
 
-def shown_tracks(frames: int, rng: torch.Generator) -> Tensor:
-    """Bool `(F,)`: tracks in all frames, in some, in the last one, or in none."""
-    u = float(torch.rand((), generator=rng))
-    if u < 0.65:
+def draw_scene(frames: int, rng: torch.Generator) -> scenes.Scene:
+    """A random scene of at most two shapes."""
+    while True:
+        scene = scenes.sample_scene(frames, rng)
+        if len(scene.shapes) <= MOST_SHAPES:
+            return scene
+
+
+def shown_control(frames: int, rng: torch.Generator) -> Tensor:
+    """Bool `(F,)`: the control video in all frames, or now and then in some."""
+    if float(torch.rand((), generator=rng)) < 0.9:
         return torch.ones(frames, dtype=torch.bool)
-    if u < 0.8:
-        return torch.rand(frames, generator=rng) < 0.4
-    shown = torch.zeros(frames, dtype=torch.bool)
-    shown[-1] = u < 0.9
-    return shown
+    return torch.rand(frames, generator=rng) < 0.6
 
 
 def noise_levels(n: int, frames: int, rng: torch.Generator) -> Tensor:
@@ -89,10 +93,10 @@ def block_causal_options(frames: int, tokens_per_frame: int) -> dict[str, object
 
     def attention(func: object, q: Tensor, k: Tensor, v: Tensor, heads: int, **_: object) -> Tensor:
         if k.shape[1] != tokens:
-            return scaled_dot_product(q, k, v, heads)
+            return multiplied(func, q, k, v, heads)
         # chunk by chunk: half the work of a mask
         parts = [
-            scaled_dot_product(q[:, i : i + step], k[:, : i + step], v[:, : i + step], heads)
+            multiplied(func, q[:, i : i + step], k[:, : i + step], v[:, : i + step], heads)
             for i in range(0, tokens, step)
         ]
         return torch.cat(parts, dim=1)

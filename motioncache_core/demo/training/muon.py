@@ -11,7 +11,7 @@ from ..wan import DemoWan
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalised updates for matrices (Jordan et al. 2024), in fp32."""
+    """Momentum with orthogonalised updates for matrices (Jordan et al. 2024)."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
@@ -27,13 +27,13 @@ class Muon(torch.optim.Optimizer):
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 g = p.grad.lerp(buffer, group["momentum"])
                 wide = g.T if g.shape[0] > g.shape[1] else g
-                x = wide / (wide.norm() + 1e-7)
+                x = (wide / (wide.norm() + 1e-7)).bfloat16()
                 for _ in range(5):
                     a = x @ x.T
                     x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
                 x = x.T if g.shape[0] > g.shape[1] else x
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * 0.01).add_(x, alpha=-group["lr"] * scale)
+                p.mul_(1 - group["lr"] * 0.01).add_(x.float(), alpha=-group["lr"] * scale)
 
 
 def split_parameters(model: DemoWan) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import codec, conditions, scenes
 from ..wan import DemoWan
-from . import batches
+from . import batches, half
 from .muon import Muon, split_parameters
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Run:
             text_dim=scenes.TEXT_AXES,
         ).to(args.device)
         pass_through(self.model)
+        if args.start:
+            self.model.load_state_dict(load_file(args.start))
         self.ema = {k: v.clone() for k, v in self.model.state_dict().items()}
         matrices, rest = split_parameters(self.model)
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -147,9 +149,8 @@ class Run:
         options: dict[str, Any] = {}
         if float(torch.rand((), generator=rng)) < CAUSAL:
             options = batches.block_causal_options(frames, x0.shape[3] * x0.shape[4] // 4)
-        v = self.model(
-            x, 1000 * sigma.to(device), given.text.to(device), transformer_options=options
-        )
+        text = given.text.to(device)
+        v = half.velocity(self.model, x, 1000 * sigma.to(device), text, options)
         error = (v - (noise - x0).to(device)).square().mean(dim=(1, 3, 4))
         return sigma.to(device), error
 
@@ -187,6 +188,7 @@ def train(args: argparse.Namespace, kind: type[Run] = Run) -> None:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--run", default="out/train", help="folder of state, weights and loss")
+    parser.add_argument("--start", type=Path, help="weights to begin with, of the same sizes")
     parser.add_argument("--steps", type=int, default=0, help="stop here; 0 goes on until stopped")
     parser.add_argument("--cooldown", type=int, default=0, help="steps to anneal over, then stop")
     parser.add_argument("--frames", type=int, default=36, help="latent frames a step")

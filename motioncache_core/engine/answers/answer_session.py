@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...common.decision_kinds import DENSE, REUSE
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...common.reasons import Reason, because
 from ...common.stopwatch import Stopwatch
@@ -243,7 +244,7 @@ class AnswerSession:
             tokens = trace.tokens
             chunk = ChunkRecord(kind, "", 0 if self._reuse else tokens, tokens, None)
             self._record = EvaluationRecord(
-                len(trace.evaluations), self._sigma, "all passes", (chunk,)
+                len(trace.evaluations), self._sigma, phrase("all passes"), (chunk,)
             )
             self._recorder.evaluation(self._record, None, None)
         return self._record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...common.reasons import Reason, because
 from ...policy.answer_plan import AnswerPlan, answer_plan
@@ -46,7 +47,12 @@ def _tell(plan: AnswerPlan, settings: MotionCacheSettings, recorder: TraceRecord
     n, computed = plan.response.evaluations, len(plan.computed)
     how = plan.how
     recorder.trace.advise(
-        f"{computed} of the sampler's {n} evaluations are computed, the others {how}"
+        phrase(
+            "{computed} of the sampler's {n} evaluations are computed, the others {how}",
+            computed=computed,
+            n=n,
+            how=how,
+        )
     )
     if not plan.response.one_answer:
         recorder.remark(because("answers_apart"))

@@ -8,13 +8,14 @@ from ...cache.kv_blocks.block import TierResources
 from ...cache.kv_bytes import KVBytes, usable
 from ...cache.kv_placement import Placement, choose_causal_placement
 from ...cache.kv_tiers import KVTiers
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...models.magi1.config import MagiConfig
 from ...models.magi1.options import MagiOptions
 from ...sampling.run_facts import RunFacts
 
-_WHY = "later chunks look at them"
-_ADVICE = "set window to 2 or 1 in the sampling node, or use a smaller video"
+_WHY = phrase("later chunks look at them")
+_ADVICE = phrase("set window to 2 or 1 in the sampling node, or use a smaller video")
 # keys of this many chunks are kept at the same time, whatever the window
 _CHUNKS_KEPT = 5
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from ...cache.kv_placement import Placement
 from ...cache.kv_tiers import KVTiers
 from ...common.decision_kinds import DENSE, PARTIAL, REUSE
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...common.stopwatch import Stopwatch
 from ...common.token_layout import TokenLayout
@@ -28,11 +28,11 @@ from ...report.trace_recorder import TraceRecorder
 from ...sampling.run_facts import RunFacts
 from ...sampling.schedule import ACTIVE, CLEAN
 from ..call_watches import CallWatches
+from ..retry_with_room import again_with_room
 from .chunk_memory import chunk_tiers, chunks_kept
 from .chunk_policy import ChunkChoice, ChunkPolicy
 from .chunk_record import IterationCalls, active_rows, chunk_records, over_the_clip
 
-T = TypeVar("T")
 # makes None where every chunk is computed
 MakePolicy = Callable[[ChunkCall, ChunkSteps], ChunkPolicy | None]
 
@@ -92,7 +92,7 @@ class ChunkSession:
             out[:, :, frames[chunk]] = velocity * state.steps.sigmas[step]
         records = chunk_records(it, choices, shown, state.rows)
         self._record(call, state, choices, EvaluationRecord(
-            it.index, call.forcing.level, "all passes", records, calls.records
+            it.index, call.forcing.level, phrase("all passes"), records, calls.records
         ), calls)  # fmt: skip
         return out
 
@@ -113,15 +113,17 @@ class ChunkSession:
         layout = TokenLayout(sum(chunks), height, width, chunks)
         steps, rows = ChunkSteps(call.options), CHUNK_FRAMES * layout.spatial
         kept = min(chunks_kept(call.options, call.distilled), len(chunks)) * rows
+        prompts = 1 if call.distilled else 2
         tiers, placement = chunk_tiers(
-            config, self._ops, self._run, self._kv_cache, kept, 1 if call.distilled else 2,
-            call.x.device, network.compute_dtype,
+            config, self._ops, self._run, self._kv_cache, kept, prompts, call.x.device,
+            network.compute_dtype,
         )  # fmt: skip
         passes = ChunkPasses(
             steps, call.distilled, rows, lambda: ChunkKeys(config.blocks, tiers, rows)
         )
         self._recorder.model("MAGI-1", "", None, config.blocks, config.work)
         self._recorder.clip(layout)
+        self._recorder.planned(placement.planned(prompts))
         return _RunState(steps, layout, rows, passes, self._make_policy(call, steps), tiers,
                          placement)  # fmt: skip
 
@@ -136,7 +138,9 @@ class ChunkSession:
                 state.passes.keep_noisy(chunk)
                 continue
             watch, x = Stopwatch(call.x.device), call.x[:, :, frames]
-            _with_room(state, partial(state.passes.show_clean, chunk, x, given))
+            again_with_room(
+                partial(state.passes.show_clean, chunk, x, given), state.passes.make_room
+            )
             watch.stop()
             work = state.passes.clean_work(given)
             calls.add(DENSE, work, work, watch, "")
@@ -206,28 +210,11 @@ def _velocity(
         calls.add(REUSE, needed, (), None, "")
         return state.policy.told(e.chunk, e.step, e.x)
     watch = Stopwatch(e.x.device)
-    velocity = _with_room(state, partial(state.passes.velocity, e))
+    # it may be broken off anywhere: it writes only what it writes again
+    velocity = again_with_room(partial(state.passes.velocity, e), state.passes.make_room)
     watch.stop()
     kind = DENSE if e.rows is None else PARTIAL
     calls.add(kind, needed, state.passes.work(e), watch, "")
     if state.policy is None:
         return velocity
     return state.policy.took(e.chunk, e.step, e.x, velocity, choice)
-
-
-def _with_room(state: _RunState, work: Callable[[], T]) -> T:
-    """What `work` returns; where it runs out of memory, once more after keys and values have gone
-    to where there is more. It may have been broken off anywhere: it writes only what it writes
-    again.
-
-    Raises:
-        torch.OutOfMemoryError: there is no more room.
-    """
-    while True:
-        try:
-            return work()
-        except torch.OutOfMemoryError as error:
-            # what had been made is held by the traceback until this clause ends
-            message = str(error)
-        if not state.passes.make_room():
-            raise torch.OutOfMemoryError(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...common.phrases import phrase
 from ...common.protocols import TokenOps
 from ...common.reasons import because
 from ...models.magi1.chunk_call import ChunkCall
@@ -72,7 +73,7 @@ def chunk_session(
         published: the method to the letter, see `PhasePolicy`.
         on_call: is given the trace after each iteration.
     """
-    recorder = TraceRecorder(trace, run)
+    recorder = TraceRecorder(trace, run, on_call)
     off = why_off(settings, run, recorder)
 
     def make_policy(call: ChunkCall, steps: ChunkSteps) -> ChunkPolicy | None:
@@ -94,8 +95,14 @@ def _answers(
 ) -> AnswerPolicy:
     plan = answer_plan(settings, run, euler(steps.sigmas))
     n, computed = plan.response.evaluations, len(plan.computed)
-    recorder.trace.advise(f"{computed} of each chunk's {n} steps are computed, the others "
-                          f"{plan.how}")  # fmt: skip
+    recorder.trace.advise(
+        phrase(
+            "{computed} of each chunk's {n} steps are computed, the others {how}",
+            computed=computed,
+            n=n,
+            how=plan.how,
+        )
+    )
     if round(settings.compute_budget * n) < plan.protected:
         recorder.remark(
             because("budget_spent", budget=settings.compute_budget, steps=n, fixed=plan.protected)
@@ -124,7 +131,7 @@ def _phases(
     )
     if settings.traits.per_token and not call.distilled:
         # the other passes' keys of tokens that are not computed are not kept
-        recorder.trace.advise("whole chunks, as the base model has three passes for each")
-    recorder.trace.distance = "change of the embedded latents"
+        recorder.trace.advise(phrase("whole chunks, as the base model has three passes for each"))
+    recorder.trace.distance = phrase("change of the embedded latents")
     tokens = CHUNK_FRAMES * (height // PATCH) * (width // PATCH)
     return PhasePolicy(rules, steps, tokens, len(iterations), published)

@@ -1,10 +1,13 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { createScrubber } from "./scrubber.js";
+import { chinese, put } from "./words.js";
 
 const NODE = "MotionCacheMotionMap";
 const NAME = "scrub";
 const KEY = "motioncache_map";
+// why there is none
+const UNSEEN = "motioncache_no_map";
 const HEIGHT = 280;
 // the classic canvas shows a node's pictures in a widget of this name
 const PREVIEW = "$$canvas-image-preview";
@@ -88,11 +91,16 @@ function grow(node) {
   }
 }
 
-async function show(node, data) {
+async function show(node, data, unseen) {
   const scrubber = node.motionCacheScrubber;
   node.motionCacheSize = [...node.size];
   hidePreview(node, Boolean(data));
-  if (!scrubber || !data) return scrubber?.hide();
+  if (!scrubber || !data) {
+    scrubber?.hide();
+    // the picture that is there instead says it in English
+    if (unseen && chinese()) scrubber?.tell(put(unseen));
+    return grow(node);
+  }
   try {
     await scrubber.show(data);
   } catch {
@@ -120,7 +128,7 @@ app.registerExtension({
       const data = output?.[KEY]?.[0];
       if (data) remember(this, data);
       else forget(this);
-      show(this, data);
+      show(this, data, output?.[UNSEEN]?.[0]);
       return result;
     };
   },

@@ -1,5 +1,6 @@
 import { app } from "../../../scripts/app.js";
-import { say, translated } from "./words.js";
+import { isElsewhere } from "./elsewhere.js";
+import { put, say, translated } from "./words.js";
 
 // On the MotionCache node: what to expect before a run, what became of it, and a preset that is greyed where settings overrule it.
 const NODES = ["MotionCachePatcher", "MotionCacheRay"];
@@ -35,10 +36,11 @@ function settingsOf(node) {
   return node.getInputNode?.(slot) ?? null;
 }
 
+// in the words of motioncache_core/report/node_text.py
 function gain(what, share) {
-  const percent = `${Math.round(100 * share)}\u00a0%`;
-  const faster = say("up to {0}x faster in the sampler", (1 / share).toFixed(1));
-  return `${say(`computes {0} of the ${what}`, percent)}\n${faster}`;
+  const computes = [`computes {share} of the ${what}`, { share: `${Math.round(100 * share)}\u00a0%` }];
+  const faster = ["up to {faster:.1f}x faster in the sampler", { faster: (1 / share).toFixed(1) }];
+  return put(["\n", [computes, faster]]);
 }
 
 function bySettings(node) {
@@ -103,10 +105,10 @@ function byId(id) {
 }
 
 function told({ detail }) {
+  if (isElsewhere(detail.prompt_id)) return;
   const node = byId(detail.node);
-  // in another workflow that was opened meanwhile it is another node
   if (!NODES.includes(node?.comfyClass)) return;
-  node.motionCacheRun = translated(detail.text);
+  node.motionCacheRun = translated(detail.text, detail.said);
   show(node, node.motionCacheRun);
 }
 

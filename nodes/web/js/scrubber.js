@@ -1,4 +1,4 @@
-import { say } from "./words.js";
+import { put, say } from "./words.js";
 
 // Shows the maps of one run: a view, an evaluation and a latent frame at a time.
 // The data are what nodes/pictures/scrubber.py sends: one grey picture a view, evaluations down, frames across.
@@ -94,6 +94,7 @@ export function createScrubber(url) {
   const [steps, frames] = sliders.map(({ input }) => input);
   let run = null;
   let asked = 0;
+  let telling = false;
 
   const tokenAt = (row, column, y, x) => {
     const [height, width] = run.data.grid;
@@ -172,7 +173,7 @@ export function createScrubber(url) {
     why.style.display = lacks ? "block" : "none";
     for (const part of single) part.style.display = whole || lacks ? "none" : part === canvas ? "block" : "flex";
     if (whole || lacks) {
-      why.textContent = lacks ?? "";
+      why.textContent = lacks ? put(lacks) : "";
       facts.textContent = whole ? `${run.sheet.width} × ${run.sheet.height}` : "";
       return;
     }
@@ -221,7 +222,7 @@ export function createScrubber(url) {
   return {
     element,
     get shown() {
-      return run !== null;
+      return run !== null || telling;
     },
     // rejects where a file is gone; an answer that a newer one has overtaken is dropped
     async show(data) {
@@ -234,6 +235,8 @@ export function createScrubber(url) {
       if (mine !== asked || listeners.signal.aborted) return;
       const maps = Object.fromEntries(names.map((name, i) => [name, pixels(images[i])]));
       const before = run && { data: run.data, view: select.value, frame: Number(frames.value) };
+      telling = false;
+      head.style.display = "flex";
       run = { data, maps, below, sheet: whole, table: shades(data.colors) };
       sheet.src = whole.src;
       const views = [...names, ...Object.keys(data.missing ?? {}), SHEET];
@@ -256,7 +259,16 @@ export function createScrubber(url) {
     hide() {
       asked++;
       run = null;
+      telling = false;
       element.style.display = "none";
+    },
+    // a sentence, where there is no map
+    tell(words) {
+      telling = true;
+      for (const part of [head, sheet, ...single]) part.style.display = "none";
+      why.textContent = words;
+      element.style.display = "flex";
+      why.style.display = "block";
     },
     close() {
       asked++;

@@ -1,7 +1,8 @@
 import { app } from "../../../scripts/app.js";
 import { refreshAll } from "./patcher.js";
+import { say } from "./words.js";
 
-// Greys the settings that do nothing, as the others are.
+// Puts a caption over each group of settings, and greys those that do nothing, as the others are.
 const NODE = "MotionCacheSettings";
 // as in motioncache_core/sampling/setting_effects.py
 const NEEDS = {
@@ -17,7 +18,47 @@ const NEEDS = {
   "agreement": "threshold",
   "min_update_ratio": "threshold"
 };
+// over the first setting of each group: its caption, and what the group needs, if anything
+const GROUPS = {
+  compute_budget: ["with any model", ""],
+  motion_sensitivity: ["single tokens", "tokens"],
+  reuse_threshold: ["published thresholds", "threshold"],
+};
+const CAPTION = "motioncache_caption";
 const DECIDE = ["policy", "compute_budget", "update_share", "reuse_threshold"];
+
+function addCaptions(node) {
+  for (const [first, [words, need]] of Object.entries(GROUPS)) {
+    const below = node.widgets.find((w) => w.name === first);
+    const caption = document.createElement("div");
+    caption.textContent = say(words);
+    caption.dataset.need = need;
+    caption.className = CAPTION;
+    caption.style.cssText =
+      "height:100%;padding:6px 4px 0;box-sizing:border-box;font:11px sans-serif;white-space:nowrap;" +
+      "overflow:hidden;text-overflow:ellipsis;color:var(--input-text,#ddd)";
+    const widget = node.addDOMWidget(`${CAPTION}_${first}`, "MOTIONCACHE_CAPTION", caption, {
+      getMinHeight: () => 22,
+      getMaxHeight: () => 22,
+      // the page's own would leave nothing of so low a row
+      margin: 2,
+      hideOnZoom: false,
+      serialize: false,
+      // shown and hidden with the group
+      advanced: below.options?.advanced ?? below.advanced,
+    });
+    widget.advanced = below.advanced;
+    widget.serialize = false;
+    node.widgets.splice(node.widgets.indexOf(widget), 1);
+    node.widgets.splice(node.widgets.indexOf(below), 0, widget);
+  }
+  // the page saves values by the place of their widgets, and reads them without those that have none
+  const { onSerialize } = node;
+  node.onSerialize = function (saved, ...more) {
+    saved.widgets_values = node.widgets.filter((w) => w.serialize !== false).map((w) => w.value);
+    return onSerialize?.call(this, saved, ...more);
+  };
+}
 
 function grey(node) {
   const widgets = Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w]));
@@ -31,6 +72,9 @@ function grey(node) {
     threshold: perToken && byThreshold,
   };
   for (const [name, need] of Object.entries(NEEDS)) widgets[name].disabled = !met[need];
+  for (const { element } of node.widgets.filter((w) => w.name.startsWith(CAPTION))) {
+    element.style.opacity = met[element.dataset.need] ?? true ? 0.9 : 0.4;
+  }
   node.setDirtyCanvas?.(true, true);
 }
 
@@ -50,6 +94,7 @@ app.registerExtension({
           return answer;
         };
       }
+      addCaptions(this);
       grey(this);
       return result;
     };

@@ -1,4 +1,4 @@
-"""Clips of four small models, sampled by the ComfyUI that `COMFYUI_PATH` names."""
+"""Clips of five small models, sampled by the ComfyUI that `COMFYUI_PATH` names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import torch
 from quality import cases, text_clips
 from torch import Tensor
 
-# settings are chosen on the first of each kind, and confirmed on the second
-MODELS = ("demo", "confirmation", *text_clips.MODELS)
-CHOSEN_ON = ("demo", "text")
+MODELS = (*cases.MODELS, *text_clips.MODELS)
+CHOSEN_ON = ("tracks", "text")
 FRAMES = 5
 # samplers of the same kind draw the same noise in every run
 _NOISE_SEED = 17

@@ -5,7 +5,7 @@
     ... run.py every         every sampler of the host
     ... run.py table         tests/bench/results/answers.json from all finished runs
 
-Finished runs are kept in `--store`, a line each, and not made again. Settings are chosen on demo
+Finished runs are kept in `--store`, a line each, and not made again. Settings are chosen on tracks
 and text, and confirmed on the two others.
 """
 

@@ -12,7 +12,7 @@ from quality.stats import bootstrap, paired
 from quality.text_clips import MODELS as TEXT
 from run_store import Store
 
-CHOSEN_ON = ("demo", "text")
+CHOSEN_ON = ("tracks", "text")
 FEWER, OURS, RESIDUAL = "fewer steps", "ours", "residual"
 
 # figure of each clip by (model, what)

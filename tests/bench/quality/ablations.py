@@ -1,4 +1,4 @@
-"""What each setting of policy motion is worth: one is changed at a time, on the demo model.
+"""What each setting of policy motion is worth: one is changed at a time, on model tracks.
 
     python tests/bench/quality/ablations.py --out out/quality [--base paper] [--quick] [--publish]
 
@@ -27,7 +27,7 @@ from quality.policies import CACHED, NONE, OURS, PRESETS, Job, sweep, whole, wit
 from quality.report import grid_of_panels, markdown
 from quality.variants import LAST, LATENTS, ORDER, UNCLEAN
 
-SEEDS = {"demo": 6, "confirmation": 6}
+SEEDS = {"tracks": 6, "confirmation": 6}
 BASE = "base"
 WHOLE, THRESHOLD = "whole evaluations", "a threshold, no budget"
 BASES = {"ours": OURS, "paper": PRESETS["paper"]}

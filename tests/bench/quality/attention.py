@@ -30,7 +30,7 @@ from quality.policies import CACHED, MOTION, NEVER_REUSE, NONE, OURS, Job, sweep
 from quality.runs import fingerprint
 from quality.stats import at_share, bootstrap, paired
 
-SEEDS = {"demo": 8, "confirmation": 8}
+SEEDS = {"tracks": 8, "confirmation": 8}
 NAMES = {BIDIRECTIONAL: "bidirectional", FORCING: "block-causal"}
 WHOLE = f"{whole(FORCING)} + forecast"
 # of the uncached bidirectional run's work, where the sweeps of both overlap

@@ -46,7 +46,7 @@ def parser(what: str, seeds: dict[str, int], choose_modes: bool = True) -> argpa
         "--seeds", type=int, help=f"clips of each mode; {usual}, quick {QUICK_SEEDS}"
     )
     given.add_argument("--quick", action="store_true", help="few clips and thresholds")
-    given.add_argument("--model", default="demo", choices=list(MODELS))
+    given.add_argument("--model", default="tracks", choices=list(MODELS))
     if choose_modes:
         given.add_argument("--modes", nargs="+", default=[ORDINARY, FORCING], choices=MODES)
     given.add_argument("--steps", type=int, default=USUAL_STEPS, help="of every run")
@@ -107,7 +107,7 @@ def sweeps(grids: Grids, store: Store, mode: str) -> dict[str, Sequence[Sweep]]:
 
 def result_name(bench: str, args: argparse.Namespace) -> str:
     """Of a bench's files: with the model and the steps where they are not the usual ones."""
-    model = "" if args.model == "demo" else f"_{args.model}"
+    model = "" if args.model == "tracks" else f"_{args.model}"
     return bench + model + ("" if args.steps == USUAL_STEPS else f"_{args.steps}_steps")
 
 

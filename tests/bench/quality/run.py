@@ -27,7 +27,7 @@ from quality.policies import comparisons, grid
 from quality.report import PANELS, grid_of_panels, markdown
 
 # claims are made on the second one
-SEEDS = {"demo": 12, "confirmation": 24}
+SEEDS = {"tracks": 12, "confirmation": 24}
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def test_the_bidirectional_grid_has_the_run_of_the_chunks_at_work(bench):
 @pytest.mark.parametrize(
     ("model", "steps", "name"),
     [
-        ("demo", 24, "ablations"),
+        ("tracks", 24, "ablations"),
         ("confirmation", 24, "ablations_confirmation"),
         ("confirmation", 50, "ablations_confirmation_50_steps"),
     ],

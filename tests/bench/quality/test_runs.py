@@ -253,10 +253,10 @@ def test_the_base_shares_its_runs_with_the_quality_bench(bench):
 
 def test_the_model_that_is_measured_can_be_chosen(bench, monkeypatch):
     cases = bench("quality.cases")
-    assert cases.files() == cases.MODELS["demo"]
+    assert cases.files() == cases.MODELS["tracks"]
     hashes = set()
     for name, (weights, profile) in cases.MODELS.items():
         monkeypatch.setenv(cases.MODEL, name)
         assert cases.files() == (weights, profile)
         hashes.add(cases.model_hash())
-    assert len(hashes) == 2
+    assert len(hashes) == 3

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.demo import attention, checkpoint, codec
+from motioncache_pack.motioncache_core.demo import checkpoint, codec
 
 NAMES = ("text", "text_confirmation")
 
@@ -78,13 +78,3 @@ def test_the_weights_are_those_of_the_description(made, name):
 
 def test_both_files_are_small(made):
     assert sum(model.weights.stat().st_size for model in made.MODELS.values()) < 6e6
-
-
-def test_the_shortcuts_of_training_compute_the_same(bench):
-    training = bench("models.train_text")
-    q, k, v = torch.randn(3, 2, 24, 160)
-    ours = training.multiplied(None, q, k, v, heads=1)
-    torch.testing.assert_close(ours, attention.scaled_dot_product(q, k, v, 1))
-    table = attention.rotary_table((2, 3, 4), 160, q.device)
-    x = q[:, :, None]
-    assert torch.equal(training.rotate(x, table), attention.rotate(x, table))

@@ -209,9 +209,9 @@ def test_contestants_ask_for_what_is_wanted(bench):
 
 def test_text_models_are_measured_where_they_are(bench, tmp_path):
     clips = bench("rivals.clips")
-    assert clips.models(tmp_path) == ["demo", "confirmation"]
+    assert clips.models(tmp_path) == ["tracks", "confirmation", "demo"]
     (tmp_path / "text.safetensors").touch()
-    assert clips.models(tmp_path) == ["demo", "confirmation", "text"]
+    assert clips.models(tmp_path) == ["tracks", "confirmation", "demo", "text"]
 
 
 def test_a_clip_is_the_same_twice_and_has_the_steps_that_were_asked_for(bench):

@@ -1,5 +1,0 @@
-"""Like the core tests: without gradients, on one thread."""
-
-from motioncache_pack.tests.core.conftest import no_gradients, one_thread
-
-__all__ = ["no_gradients", "one_thread"]
