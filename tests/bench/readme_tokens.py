@@ -11,13 +11,15 @@ def token_table(data: dict[str, Any]) -> str:
     """Every way at equal work: its PSNR, and in brackets what it is over whole answers."""
     models = sorted(data["models"], key=lambda name: (name not in data["chosen_on"], name))
     marked = [name if name in data["chosen_on"] else f"{name} *" for name in models]
-    lines = [f"| {' | '.join(('work of', 'rows by, keys', *marked))} |", "|---" * 6 + "|"]
+    head = ("work of", "rows by, keys", *marked)
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     first = data["models"][models[0]]
     for work in sorted(first, key=int):
         for what in first[work]:
             cells = [_cell(data["models"][name][work][what]) for name in models]
-            lines.append(f"| {' | '.join((f'{work} of {data["steps"]}', what, *cells))} |")
-    clips = first[work][WHOLE]["psnr"]["clips"]
+            computed = f"{work} of {data['steps']}"
+            lines.append(f"| {' | '.join((computed, what, *cells))} |")
+    clips = first["7"][WHOLE]["psnr"]["clips"]
     env = data["environment"]
     note = (
         f"Mean decoded PSNR in dB over {clips} clips to the uncached run, {data['steps']} Euler "

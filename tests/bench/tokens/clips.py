@@ -1,4 +1,4 @@
-"""Clips of the four small models, sampled without a host."""
+"""Clips of the small models, sampled without a host."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from quality import cases, text_clips
 from torch import Tensor
 
-MODELS = ("demo", "confirmation", *text_clips.MODELS)
+MODELS = (*cases.MODELS, *text_clips.MODELS)
 # settings are chosen on these
-CHOSEN_ON = ("demo", "text")
+CHOSEN_ON = ("tracks", "text")
 FRAMES, STEPS = 5, 24
 
 

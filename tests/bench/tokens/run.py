@@ -1,4 +1,4 @@
-"""Does it pay to compute rows of answers, in place of whole evaluations? On four small models.
+"""Does it pay to compute rows of answers, in place of whole evaluations? On small models.
 
     python tests/bench/tokens/run.py clips
     python tests/bench/tokens/run.py table      tests/bench/results/token_answers.json
