@@ -112,9 +112,18 @@ function told({ detail }) {
   show(node, node.motionCacheRun);
 }
 
+// where nodes are elements of the page, it runs the lines of a text together
+function keepLines() {
+  const style = document.createElement("style");
+  const texts = NODES.map((name) => `[node-type="${name}"] .comfy-markdown-content p`);
+  style.textContent = `${texts.join(",")} { white-space: pre-line }`;
+  document.head.append(style);
+}
+
 app.registerExtension({
   name: "MotionCache.Patcher",
   setup() {
+    keepLines();
     app.api.addEventListener("execution_start", begin);
     app.api.addEventListener("execution_success", end);
     for (const name of ["promptQueued", "execution_interrupted", "execution_error"]) {
