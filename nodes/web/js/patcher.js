@@ -77,6 +77,16 @@ export function refresh(node) {
 
 export const refreshAll = () => all().forEach(refresh);
 
+// the page tells of a bypass only as of any change
+function bypass() {
+  for (const node of all()) {
+    const bypassed = node.mode === BYPASSED;
+    if (Boolean(node.motionCacheBypassed) === bypassed) continue;
+    node.motionCacheBypassed = bypassed;
+    refresh(node);
+  }
+}
+
 // numbers of an earlier run do not stay while another one goes on, or after one that was ended
 function begin() {
   for (const node of all()) {
@@ -129,6 +139,7 @@ app.registerExtension({
     for (const name of ["promptQueued", "execution_interrupted", "execution_error"]) {
       app.api.addEventListener(name, refreshAll);
     }
+    app.api.addEventListener("graphChanged", bypass);
     app.api.addEventListener(TOLD, told);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {
