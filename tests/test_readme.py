@@ -93,6 +93,15 @@ def test_figures_in_sentences_are_those_of_the_tables(root, read):
         low, high = spread(rivals, shares)
         assert f"{low} to {high} dB" in " ".join(read(ENGLISH).split()), rivals
         assert f"{low} 到 {high} dB" in read(CHINESE), rivals
+    answers = json.loads((root / "tests/bench/results/token_answers.json").read_text("utf-8"))
+    behind = [
+        -row["residual rows"]["over"]["whole answers"]["mean"]
+        for works in answers["models"].values()
+        for row in works.values()
+    ]
+    told = f"{min(behind):.1f}", f"{max(behind):.1f}"
+    assert "`motion` is {} to {} dB behind `fast`".format(*told) in " ".join(read(ENGLISH).split())
+    assert "`motion` 比它们低 {} 到 {} dB".format(*told) in read(CHINESE)
     assert all(figure["low"] > 0 for rival in whole for figure in found[rival, "0.30"])
     assert all(figure["low"] < 0 < figure["high"] for r in whole for figure in found[r, "0.40"])
 

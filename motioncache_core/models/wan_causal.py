@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .adapter import MODEL, Adapter, given_clean
 from .block_stream import Arguments, BlockRun, RowGather, Shadow
-from .wan import BLOCKS
+from .wan import BLOCKS, WAN
 from .wan_variants import variant
 
 # where ComfyUI says that a call goes on with what the network has kept
@@ -87,4 +87,8 @@ def _of_call(
     return WITH_OWN_KEYS if NATIVE in options else None
 
 
-WAN_CAUSAL = variant("Wan, autoregressive", "ar_model.CausalWanModel", of_call=_of_call)
+# where its own sampler does not call it, it is an ordinary Wan
+WAN_CAUSAL = variant(
+    "Wan, autoregressive", "ar_model.CausalWanModel", of_call=_of_call,
+    shift_frames=WAN.shift_frames,
+)  # fmt: skip

@@ -7,9 +7,10 @@ On CUDA our Wan class at the full size of Wan 1.3B and 14B with random weights, 
 HunyuanVideo, Wan VACE and Wan Animate at one of these widths. The settings are the presets'; random
 tokens are dictated to the real policy. Ratios of medians within one run, the kinds measured in
 turn. The ideal of an active share r is the network without its blocks plus r of the blocks: linear
-layers and attention both shrink with the active rows. Rows of text in the stream are always
-computed, and count as active ones. What is above it is MotionCache's own cost,
-or that of smaller matrices; the share of its ops is measured apart, in evaluations of their own.
+layers and attention both shrink with the active rows. Blocks of ComfyUI's networks have text to
+work on, whatever is active: there it is the network whose blocks run on one row of the video, and r
+of what that is short of the network alone. What is above it is MotionCache's own cost, or that of
+smaller matrices; the share of its ops is measured apart, in evaluations of their own.
 Refuses to print a number when the partial path does not reproduce the dense one.
 """
 
@@ -40,19 +41,15 @@ SHARES = {
 }
 
 
-def shares(
-    seconds: dict[str, list[float]], computed: dict[str, float], beside: float
-) -> dict[str, Any]:
-    """Medians as shares of the network alone, beside the ideal.
-
-    Args:
-        beside: rows of the stream that are always computed, for each of the video's.
-    """
+def shares(seconds: dict[str, list[float]], computed: dict[str, float]) -> dict[str, Any]:
+    """Medians as shares of the network alone, beside the ideal."""
     median = {name: statistics.median(values) for name, values in seconds.items()}
     base, rest = median["unpatched"], median["without blocks"]
-    # where no block runs, none of its rows do
-    active = {name: r and (r + beside) / (1 + beside) for name, r in computed.items()}
-    ideal = {name: (rest + r * (base - rest)) / base for name, r in active.items()}
+    # where no block runs, none does what it does for the text either
+    least = median.get("one row", rest)
+    ideal = {
+        name: ((least + r * (base - least)) if r else rest) / base for name, r in computed.items()
+    }
     measured = {name: value / base for name, value in median.items()}
     return {
         "rounds": len(seconds["unpatched"]),
@@ -87,6 +84,8 @@ def measured(
         "unpatched": runner.unpatched,
         "without blocks": runner.without_blocks,
     }
+    if geometry.beside:
+        kinds["one row"] = runner.one_row
     for name, share in SHARES.items():
         kinds[name] = lambda share=share: runner.cached(share)
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -104,7 +103,7 @@ def measured(
             if name in SHARES:
                 computed[name] = runner.computed
         if round_ >= warm_up:
-            row = shares(seconds, computed, geometry.around / geometry.tokens)
+            row = shares(seconds, computed)
             print(f"  round {row['rounds']}: {time.perf_counter() - started:.1f} s", flush=True)
             yield row
     base = statistics.median(seconds["unpatched"])

@@ -32,15 +32,20 @@ class HostGeometry(Geometry):
     name: str = ""
 
     @property
-    def around(self) -> int:
-        return self.text if self.name == "hunyuan video" else 0
+    def beside(self) -> bool:
+        return True
+
+    @property
+    def joint(self) -> bool:
+        """Whether text and video are one stream."""
+        return self.name == "hunyuan video"
 
     @property
     def attention_share(self) -> float:
-        length = self.tokens + self.around
+        length = self.tokens + self.text * self.joint
         attention = 2 * length * self.dim
         linear = 12 * self.dim**2
-        if not self.around:
+        if not self.joint:
             linear = 6 * self.dim**2 + 2 * self.dim * self.ffn_dim + 2 * self.text * self.dim
         return attention / (attention + linear)
 
@@ -49,7 +54,7 @@ class HostGeometry(Geometry):
         return self
 
     def make(self, device: str) -> tuple[Any, Inputs]:
-        model, sample = _hunyuan(self) if self.around else _wan(self)
+        model, sample = _hunyuan(self) if self.joint else _wan(self)
         return model.model.diffusion_model, _call(model, sample)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from engine_ops import BenchOps
 from motioncache_pack import kernels
 from motioncache_pack.motioncache_core import PRESETS, ModelCall, RunFacts, Session, Trace
 from motioncache_pack.motioncache_core.demo.wan import DemoWan
 from motioncache_pack.motioncache_core.engine.shadow import beside
+from motioncache_pack.motioncache_core.models.block_stream import BlockRun, RowGather
 from motioncache_pack.motioncache_core.models.registry import find_adapter
 from motioncache_pack.motioncache_core.policy import clip_decision as scope
 from torch import Tensor
@@ -106,9 +108,9 @@ class Geometry:
         return model
 
     @property
-    def around(self) -> int:
-        """Rows around the video's in the stream, which are always computed."""
-        return 0
+    def beside(self) -> bool:
+        """Whether much of what the blocks do is not for rows of the video."""
+        return False
 
     def for_gate(self) -> Geometry:
         """What the gate runs."""
@@ -139,54 +141,6 @@ SMALL = {
 SMOKE = {"smoke": Geometry(128, 192, 2, (4, 8, 8), **_CPU)}
 
 
-class BenchOps:
-    """The kernels. Before the policy looks at the accumulators, a given share of the tokens, random
-    ones, is put over the threshold and the others far below; and each op can be timed."""
-
-    def __init__(self, tokens: int, device: str) -> None:
-        self._order = torch.randperm(tokens, device=device)
-        self._cuda = device == "cuda"
-        self._spans: list[tuple[str, Any, Any]] | None = None
-        self.share = 1.0
-
-    def accumulate_due(self, accumulator: Tensor, *args: Any, **named: Any) -> Any:
-        due = self._order < self.share * len(self._order)
-        accumulator.copy_(due.float().mul_(2000.0).sub_(1000.0))
-        return self._timed("accumulate_due", accumulator, *args, **named)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **named: self._timed(name, *args, **named)
-
-    def timed(self, call: Callable[[], object]) -> dict[str, float]:
-        """Seconds of each op in a call."""
-        self._spans = []
-        call()
-        spans, self._spans = self._spans, None
-        if self._cuda:
-            torch.cuda.synchronize()
-        seconds: dict[str, float] = {}
-        for name, start, end in spans:
-            span = start.elapsed_time(end) / 1e3 if self._cuda else end - start
-            seconds[name] = seconds.get(name, 0.0) + span
-        return seconds
-
-    def _timed(self, name: str, *args: Any, **named: Any) -> Any:
-        op = getattr(kernels, name)
-        if self._spans is None:
-            return op(*args, **named)
-        start = self._now()
-        result = op(*args, **named)
-        self._spans.append((name, start, self._now()))
-        return result
-
-    def _now(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-
 class Runner:
     """One network in one session, whose evaluations compute the share that is asked for."""
 
@@ -206,14 +160,25 @@ class Runner:
     def without_blocks(self) -> Tensor:
         """The network without the blocks that rows are left out of: embeddings, rotary table,
         head, and what runs between the blocks on all rows."""
-        adapter, _ = find_adapter(self.model)
-        adapter = adapter.of_call(self.model, {}, self.arguments) or adapter
-        blocks = adapter.blocks(adapter.facts(self.model))
-        skip = {(run.hook, i): lambda args, extra: args for run, i in blocks}
-        with ExitStack() as stack:
-            if adapter.side is not None:
-                stack.enter_context(beside(self.model, adapter.side, _left_out))
-            return self._network({"patches_replace": {"dit": skip}})
+        return self._instead(
+            lambda run, args, extra: args,
+            lambda side, index, block, args, kwargs: side.skip(*args, **kwargs),
+        )
+
+    def one_row(self) -> Tensor:
+        """The network with the same blocks on one row of the video, and all others."""
+        rows = torch.zeros(1, 1, dtype=torch.int32, device=self.device)
+        gather = RowGather(kernels, rows, self.geometry.tokens)
+
+        def run_one(run: BlockRun, args: Any, extra: Any) -> Any:
+            out = extra["original_block"](run.enter(args, gather))
+            return run.with_tokens(out, run.stream(args).tokens)
+
+        def one_beside(side: Any, index: int, block: Any, args: Any, kwargs: Any) -> Any:
+            args, kwargs = side.take(index, args, kwargs, gather)
+            return block(*args, **kwargs)
+
+        return self._instead(run_one, one_beside)
 
     def cached(self, share: float, step: float = 1e-4) -> Tensor:
         """An evaluation with MotionCache that computes this share of the tokens, at a noise level
@@ -237,12 +202,19 @@ class Runner:
     def close(self) -> None:
         self._session.close()
 
+    def _instead(self, block: Callable[..., Any], side: Callable[..., Any]) -> Tensor:
+        """The network with these in the place of its blocks, and of those beside the stack."""
+        adapter, _ = find_adapter(self.model)
+        adapter = adapter.of_call(self.model, {}, self.arguments) or adapter
+        blocks = adapter.blocks(adapter.facts(self.model))
+        patches = {(run.hook, i): partial(block, run) for run, i in blocks}
+        with ExitStack() as stack:
+            if adapter.side is not None:
+                stack.enter_context(beside(self.model, adapter.side, side))
+            return self._network({"patches_replace": {"dit": patches}})
+
     def _network(self, options: dict[str, Any]) -> Tensor:
         return self.model(self.x, self.timestep(), transformer_options=options, **self.arguments)
-
-
-def _left_out(side: Any, index: int, block: Any, args: Any, kwargs: Any) -> Any:
-    return side.skip(*args, **kwargs)
 
 
 @contextmanager

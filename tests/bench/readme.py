@@ -22,6 +22,7 @@ from readme_answers import answer_summary, answer_tables, cost_line
 from readme_magi import magi_table
 from readme_quality import ablation_tables, attention_tables, quality_tables
 from readme_rivals import rival_row, rivals_page
+from readme_tokens import token_table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
@@ -224,6 +225,7 @@ PAGES: dict[str, Blocks] = {
         "presets": from_file("presets", preset_table),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
+        "token_answers": from_file("token_answers", token_table),
         "rivals": rivals_page,
         "quality": lambda: quality_tables(RESULTS),
         "ablations": lambda: ablation_tables(RESULTS),

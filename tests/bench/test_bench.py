@@ -78,6 +78,15 @@ def test_the_engine_measures_every_kind(engine, bench):
     assert engine["environment"]["device"] == "cpu"
 
 
+def test_what_blocks_do_for_the_text_has_to_be_done(bench):
+    seconds = {
+        "unpatched": [1.0], "without blocks": [0.2], "one row": [0.3], "half": [0.7], "reuse": [0.2]
+    }  # fmt: skip
+    row = bench("engine").shares(seconds, {"half": 0.5, "reuse": 0.0})
+    assert row["ideal_share"] == {"half": 0.65, "reuse": 0.2}
+    assert row["above_ideal"] == {"half": 0.05, "reuse": 0.0}
+
+
 SWAPPED = {
     "scatter_kv": lambda kept: lambda k, v, rows, *more: kept(v, k, rows, *more),
     "scatter_residual": lambda kept: lambda x, new, at, *more: kept(x, new, at.flip(-1), *more),

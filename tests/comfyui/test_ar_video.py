@@ -8,9 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 from motioncache_pack.motioncache_core.common.reasons import code_of
+from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from motioncache_pack.tests.core.runs import dictate, left_over, living_tensors
 from motioncache_pack.tests.support import host_wan
-from motioncache_pack.tests.support.answer_runs import Scene, patch, same, squared, unchanged
+from motioncache_pack.tests.support.answer_runs import (
+    SHARE,
+    Scene,
+    patch,
+    same,
+    squared,
+    unchanged,
+)
 from motioncache_pack.tests.support.node_runs import network_of, options_of
 
 pytestmark = pytest.mark.comfy
@@ -167,3 +175,26 @@ def test_a_call_that_ran_out_of_memory_is_made_again(pack, monkeypatch):
         hook.remove()
     assert squared(got, wanted) < 1e-9
     assert code_of(handle.latest.reason) == "" and len(handle.latest.declined_calls) == 3
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told in the file", "not told"])
+@pytest.mark.parametrize("preset", ["balanced", "motion"])
+def test_a_teacher_of_many_steps_by_our_sampler(pack, preset, told):
+    """A block of frames after the other, as in the workflow, 30 steps each. ComfyUI takes a file
+    that does not say what it holds for an ordinary Wan."""
+    steps = 30
+    variant = VARIANT if told else replace(VARIANT, metadata={}, loaded="WanModel")
+    model, latent = host_wan.load(pack.host, variant), torch.zeros(1, 16, 6, 8, 8)
+    texts = [pack.host.text(seed) for seed in (1, 2)]
+    scene = Scene(pack, model, *texts, latent, cfg=3.0, steps=steps)
+    (sampler,) = pack.execute(
+        "MotionCacheDiffusionForcing", chunk_frames=BLOCK, chunk_delay=steps, solver="unipc",
+        attention="block_causal", condition_noise=0.0, window_frames=0, overlap_frames=0, kv_keep=0,
+    )  # fmt: skip
+    wanted = scene.through(model, sampler)
+    patched, handle = patch(pack, model, preset)
+    error, trace = squared(scene.through(patched, sampler), wanted), handle.latest
+    assert not trace.reason and len(trace.evaluations) == 2 * steps
+    assert compute_share(trace) == pytest.approx(SHARE, abs=0.5 / steps)
+    fewer = replace(scene, steps=round(SHARE * steps))
+    assert 0 < error < squared(fewer.through(model, sampler), wanted)

@@ -49,6 +49,20 @@ class Subject:
         return got, handle.latest
 
 
+def thrice(patched):
+    """Has a model evaluate every step three times; what it answers from then on."""
+    outs = []
+
+    def again(executor, x, *args, **kwargs):
+        outs.extend(executor(copied(x), *args, **kwargs) for _ in range(3))
+        return outs[-3]
+
+    # in front of ours
+    ours = patched.wrappers["predict_noise"]
+    patched.wrappers["predict_noise"] = {"thrice": [again], **ours}
+    return outs
+
+
 @pytest.fixture(scope="module")
 def known():
     return {}
@@ -116,15 +130,7 @@ def test_a_subset_of_unchanged_input_is_dense(subject, monkeypatch):
     plan = ["dense", random_rows(subject.tokens, subject.tokens // 3, 5), "reuse"]
     dictate(monkeypatch, *plan * STEPS)
     patched, handle = subject.patched()
-    outs = []
-
-    def thrice(executor, x, *args, **kwargs):
-        outs.extend(executor(copied(x), *args, **kwargs) for _ in range(3))
-        return outs[-3]
-
-    # in front of ours
-    ours = patched.wrappers["predict_noise"]
-    patched.wrappers["predict_noise"] = {"thrice": [thrice], **ours}
+    outs = thrice(patched)
     subject.sample(patched, cfg=1.0)
     called = [c.kind for e in handle.latest.evaluations for c in e.calls]
     reused = "partial" if subject.adapter.answers_beside else "reuse"

@@ -29,21 +29,12 @@ def video(seed, settings, forcing=None):
     noise, shown = clip.noise(seed), {"conditions": clip.conditions}
     profile = checkpoint.profile(cell_tracks.WEIGHTS.with_suffix(".profile.json"))
     facts = RunFacts(sigmas=OPTIONS.sigmas(), profile=profile)
+    told = (checkpoint.load(cell_tracks.WEIGHTS), *clip.text, noise)
     given = (settings, kernels, facts)
     if forcing is None:
-        latents, trace = cached_sample(
-            checkpoint.load(cell_tracks.WEIGHTS), *clip.text, noise, OPTIONS, *given, **shown
-        )
+        latents, trace = cached_sample(*told, OPTIONS, *given, **shown)
     else:
-        latents, trace = cached_forcing_sample(
-            checkpoint.load(cell_tracks.WEIGHTS),
-            *clip.text,
-            noise,
-            facts.sigmas,
-            forcing,
-            *given,
-            **shown,
-        )
+        latents, trace = cached_forcing_sample(*told, facts.sigmas, forcing, *given, **shown)
     return codec.decode(latents)[0], trace
 
 

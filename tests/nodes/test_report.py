@@ -196,20 +196,6 @@ def test_the_map_over_images(pack, finished):
     assert torch.equal(over[:, ::5, ::6], show(pack, finished)[0][:, ::16, ::16])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "match"),
-    [
-        ({"view": "heat"}, "view is 'heat'; allowed are 'motion'"),
-        ({"colormap": "jet"}, "colormap is 'jet'; allowed are 'magma'"),
-        ({"images": torch.rand(8, 8, 3)}, r"images have shape \(8, 8, 3\); connect decoded"),
-    ],
-    ids=lambda v: str(v)[:20],
-)
-def test_wrong_map_inputs(pack, finished, wrong, match):
-    with pytest.raises(MotionCacheError, match=match):
-        show(pack, finished, **wrong)
-
-
 @pytest.fixture
 def notice(pack, caplog):
     """The node shows one picture of words in place of the map, and logs the words once."""

@@ -9,11 +9,12 @@ const ready = () => {
   return known && !document.querySelector(".p-blockui-mask");
 };
 
-// a page whose nodes are known, in one of the two ways to draw them
-async function open(page, url, mode) {
+// a page whose nodes are known, in one of the two ways to draw them, in a language
+async function open(page, url, mode, locale = "en") {
   const set = (name, data) =>
     page.request.post(`${url}/settings/${name}`, { data, headers: { "Content-Type": "application/json" } });
   await set("Comfy.TutorialCompleted", "true");
+  await set("Comfy.Locale", JSON.stringify(locale));
   await set("Comfy.VueNodes.Enabled", String(mode === "vue"));
   await set("Comfy.Execution.PreviewMethod", '"latent2rgb"');
   await page.goto(url);

@@ -66,6 +66,15 @@ async function all(page) {
   out.found = {};
   for (const words of WORDS) out.found[words] = await acts.search(page, words);
   out.left = await acts.remove(page, MAP);
+
+  await acts.open(page, url, mode, "zh");
+  await acts.drop(page, file);
+  await acts.set(page, "seed", Date.now() % 1e6);
+  await acts.set(page, "steps", 10);
+  out.failed ||= await acts.run(page);
+  await acts.fit(page);
+  await shot("chinese");
+  out.chinese = await acts.seen(page);
   return out;
 }
 

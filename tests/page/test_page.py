@@ -49,9 +49,9 @@ def seen(request, root, server, tmp_path_factory):  # noqa: F811
     workflow = root / "workflows/Demo 2 motion map and report.json"
     folder = tmp_path_factory.mktemp(request.param)
     line = [NODE, script, server.base, workflow, folder, request.param, CHROMIUM]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
-    for shot in ("running", "after", "scrubbed", "again", "reloaded", "help"):
+    for shot in ("running", "after", "scrubbed", "again", "reloaded", "help", "chinese"):
         assert (folder / f"{request.param}_{shot}.png").stat().st_size > 50_000
     return json.loads(done.stdout)
 
@@ -151,6 +151,17 @@ def test_help_opens(seen):
     assert "What happened in a run, one picture per latent frame." in seen["help"]
 
 
+def test_a_chinese_page_says_it_in_chinese(seen):
+    shown = {node["type"]: node["widgets"] for node in seen["chinese"]}
+    report = shown["MotionCacheReport"]["report"]
+    assert report.startswith("MotionCache：10 步（完整 ") and "\n注意：采样 10 步：" in report
+    assert re.findall(r"[a-z]+ [a-z]+ [a-z]+", report) == []
+    assert re.match(
+        r"复用 \d+\u00a0% · 快 \d\.\d 倍\n（实测",
+        shown["MotionCachePatcher"]["$$node-text-preview"],
+    )
+
+
 def test_the_hosts_preview_goes_on(seen):
     """One for every step of the two samplers, but for those that the host skips."""
     assert seen["previews"] > 24
@@ -160,5 +171,6 @@ def test_the_node_told_how_the_run_went(seen):
     told = [t["text"] for t in seen["told"]]
     assert told[0].startswith("settings are connected,\npreset is not used\ncomputes 40")
     assert told[1].startswith("step 1 of 24 · ")
-    assert re.fullmatch(r"58\u00a0% reused · about \d\.\dx faster", told[-1])
+    # the workflow samples without it too
+    assert re.fullmatch(r"58\u00a0% reused · \d\.\dx faster\n\(measured, not estimated\)", told[-1])
     assert nodes(seen)["MotionCachePatcher"]["widgets"]["$$node-text-preview"] == told[-1]

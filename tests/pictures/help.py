@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from motioncache_pack.motioncache_core import Trace
+from motioncache_pack.motioncache_core import Trace, TraceHandle
 from motioncache_pack.motioncache_core.demo import checkpoint
 from motioncache_pack.motioncache_core.report.compute_share import compute_share
 from motioncache_pack.motioncache_core.report.timeline import timeline
@@ -134,7 +134,7 @@ def _patcher(runs: Runs) -> list[Image.Image]:
     scene = runs.scenes[0]
     (before, _), (after, trace) = runs.ordinary(scene, False), runs.ordinary(scene, True)
     (maps,) = runs.execute(
-        "MotionCacheMotionMap", _Handle(trace), {}, "motion", -1, "magma", 0.6, before
+        "MotionCacheMotionMap", _handle(trace), {}, "motion", -1, "magma", 0.6, before
     )
     panels = [middle(before), middle(after), middle(maps)]
     return [row(panels, ["without", "with", "motion map"])]
@@ -195,11 +195,11 @@ def _compare(runs: Runs) -> list[Image.Image]:
     return [wide(middle(pictures))]
 
 
-class _Handle:
+def _handle(trace: Trace) -> TraceHandle:
     """A trace as the nodes take it."""
-
-    def __init__(self, latest: Trace | None) -> None:
-        self.latest = latest
+    handle = TraceHandle()
+    handle.add(trace)
+    return handle
 
 
 # where the node goes, and what it brings

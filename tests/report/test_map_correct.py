@@ -14,6 +14,7 @@ from motioncache_pack.motioncache_core.report.motion_map import mapped_steps, va
 from motioncache_pack.motioncache_core.report.trace import Trace
 from motioncache_pack.motioncache_core.sampling.model_call import ModelCall
 from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts
+from motioncache_pack.tests.bench.quality import cell_tracks
 from scipy.stats import rankdata, spearmanr
 
 FRAMES, STEPS, TOKENS = 7, 16, 8
@@ -82,16 +83,24 @@ def test_a_model_that_knows_the_scene_has_its_motion_on_the_map(model, name):
     assert min(agreed) > 0.8
 
 
-@pytest.mark.parametrize("preset", ["balanced", "motion"])
+@pytest.mark.parametrize(
+    ("weights", "draw", "preset"),
+    [
+        (checkpoint.WEIGHTS, clips.clip, "balanced"),
+        (cell_tracks.WEIGHTS, cell_tracks.clip, "balanced"),
+        (cell_tracks.WEIGHTS, cell_tracks.clip, "motion"),
+    ],
+    ids=["demo-balanced", "tracks-balanced", "tracks-motion"],
+)
 @pytest.mark.parametrize("name", scenes.SCENES)
-def test_the_demo_models_map_ranks_what_moves_first(model, name, preset):
+def test_a_trained_models_map_ranks_what_moves_first(name, weights, draw, preset):
     """Its own predictions are noisy, and most of a scene stands still: among tokens that do not
     move there is no order to agree on. What counts is that moving ones come before them."""
-    clip = clips.clip(scenes.SCENES[name], FRAMES)
+    clip = draw(scenes.SCENES[name], FRAMES, 0)
+    profile = checkpoint.profile(weights.with_suffix(".profile.json"))
     _, trace = cached_sample(
-        model, *clip.text, clip.noise(0), OPTIONS, PRESETS[preset], kernels,
-        RunFacts(sigmas=OPTIONS.sigmas(), profile=checkpoint.profile()),
-        conditions=clip.conditions,
+        checkpoint.load(weights), *clip.text, clip.noise(0), OPTIONS, PRESETS[preset], kernels,
+        RunFacts(sigmas=OPTIONS.sigmas(), profile=profile), conditions=clip.conditions,
     )  # fmt: skip
     moving = change(clip.video) > VISIBLE
     found = [

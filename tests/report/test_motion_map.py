@@ -50,13 +50,6 @@ def trace():
     )
 
 
-def test_motion_is_stretched_from_the_floor_to_one(trace):
-    shown = values(trace, "motion")
-    assert shown.shape == GRID
-    # 153 is the floor 0.6, 204 is 0.8
-    assert shown.reshape(-1).tolist() == pytest.approx([0] * 6 + [1] * 3 + [0.5] * 3, abs=1e-5)
-
-
 def test_the_change_of_an_answer_is_shown_as_it_is(trace):
     trace.settings |= {"policy": "answer", "motion_source": "residual"}
     shown = values(trace, "motion").reshape(-1).tolist()
@@ -84,14 +77,6 @@ def test_only_the_first_scope_is_shown(trace):
     for i, e in enumerate(trace.evaluations):
         e.index = i
     assert values(trace, "active", 1).sum() == 0
-
-
-@pytest.mark.parametrize(("view", "colormap"), [*zip(VIEWS, (*COLORMAPS, "gray"), strict=True)])
-def test_every_view_and_colormap_gives_one_picture_a_frame(trace, view, colormap):
-    picture = render(trace, view, colormap=colormap, pixels=4)
-    assert picture.shape == (2, 8, 12, 3)
-    assert picture.dtype == torch.float32
-    assert 0 <= float(picture.min()) <= float(picture.max()) <= 1
 
 
 def test_smooth_pictures_flow_between_the_tokens_values(trace):

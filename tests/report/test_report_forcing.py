@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from motioncache_pack.motioncache_core.report.motion_map import render, values
 from motioncache_pack.motioncache_core.report.report_json import summary
 from motioncache_pack.motioncache_core.report.report_text import line, text
 from motioncache_pack.motioncache_core.report.run_summary import RunSummary
@@ -131,21 +130,6 @@ def test_the_timeline_has_a_row_for_every_chunk_of_the_clip(trace):
         [False, True, True, True, True, False],
         [False, False, False, False, True, True],
     ]
-
-
-def test_maps_count_only_evaluations_of_a_chunk_at_work(trace):
-    # the last place of the window: chunk 1 was computed in both evaluations it was at work in,
-    # chunk 2 in one of two
-    assert values(trace, "updates").reshape(2, -1).tolist() == [[1] * 4, [0.5] * 4]
-    assert values(trace, "staleness").reshape(2, -1).tolist() == [[0] * 4, [1] * 4]
-
-
-def test_the_map_of_the_last_window_lies_over_its_own_frames(trace):
-    # three latent frames of four pictures each; the window shows the last two
-    shade = torch.arange(12.0).reshape(12, 1, 1, 1).expand(12, 4, 4, 3) / 12
-    shown = render(trace, "updates", images=shade, opacity=0.0)
-    # spread evenly: pictures 0, 5.5 and 11
-    assert shown[:, 0, 0, 0].mul(12).round().tolist() == [6, 11]
 
 
 def test_a_run_that_only_warmed_up_says_so(trace):

@@ -54,15 +54,6 @@ def test_the_report_of_a_run_is_valid(check, how):
     assert totals["evaluations"] == totals["dense"] + totals["partial"] + totals["reuse"]
 
 
-def test_the_report_of_foretold_evaluations_is_valid(check):
-    host = Host()
-    host.sample(Model())
-    found = json.loads(as_json(host.trace))
-    check(found)
-    assert found["distance"] == "" and found["memory"]["answer_bytes"] > 0
-    assert found["totals"]["compute_share"] == 0.4 == found["totals"]["flops_share"]
-
-
 def test_reports_of_runs_without_an_evaluation_are_valid(check):
     check(json.loads(as_json(Trace({}))))
     declined = Run(small_wan(), **{"sigmas": RunFacts([1.0, 0.5, 0.0]).sigmas})

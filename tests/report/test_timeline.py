@@ -37,16 +37,6 @@ def trace():
     return run((DENSE, WAITING), (QUARTER, DENSE), (REUSE, QUARTER), (DENSE, REUSE))
 
 
-def test_cells_by_hand(trace):
-    assert [(c.row, c.column, c.kind, c.active) for c in cells(trace)] == [
-        (0, 0, "dense", 12),
-        (0, 1, "partial", 3), (1, 1, "dense", 12),
-        (0, 2, "reuse", 0), (1, 2, "partial", 3),
-        (0, 3, "dense", 12), (1, 3, "reuse", 0),
-    ]  # fmt: skip
-    assert size(trace) == (2, 4)
-
-
 def test_the_picture_has_the_cells_colours(trace):
     picture = timeline(trace, cell=16)
     assert picture.shape == (1, 2 * 48, 4 * 16, 3)

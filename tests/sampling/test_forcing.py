@@ -74,29 +74,6 @@ def test_frames_that_do_not_see_each_other_sample_as_ever(size, delay, solver):
     assert len(model.calls) == 6 + (math.ceil(11 / size) - 1) * min(delay, 6)
 
 
-class PastModel:
-    """Predicts every frame from the mean of the frames up to it, so that order matters."""
-
-    def __call__(self, x, call):
-        count = torch.arange(1, x.shape[2] + 1).view(1, 1, -1, 1, 1)
-        return torch.tanh(x + x.cumsum(2) / count)
-
-
-@pytest.mark.parametrize(("solver", "delay"), [("unipc", 4), ("euler", 7)])
-def test_a_delay_of_all_steps_finishes_chunk_after_chunk(solver, delay):
-    noise, sigmas, size = draw(3, 8), flow_sigmas(4), 3
-    options = ForcingOptions(size, delay, solver=solver)
-    got = sample_forcing(PastModel(), noise, torch.zeros_like(noise), sigmas, options)
-    expected = noise.clone()
-    for first in range(0, 8, size):
-        chunk = slice(first, min(first + size, 8))
-        state = make_solver(solver, sigmas).start()
-        for k in range(4):
-            x0 = PastModel()(expected[:, :, : chunk.stop], None)[:, :, chunk]
-            expected[:, :, chunk] = state.step(k, expected[:, :, chunk], x0)
-    assert_same("clip", expected, got)
-
-
 CASES = [
     {},
     {"chunk_delay": 0},
@@ -161,21 +138,6 @@ def test_finished_frames_do_not_change_and_unstarted_ones_are_noise(changes):
             elif chunk.role != ACTIVE:
                 assert_same("finished", got[:, :, clip], x[:, :, frames])
         assert_same("given", got[:, :, it.start : it.start + it.prefix], x[:, :, : it.prefix])
-
-
-def test_windows_that_follow_each_other_are_runs_with_a_prefix():
-    size, sigmas = 3, flow_sigmas(4)
-    noise = draw(16, 5 * size)
-    whole = ForcingOptions(size, 2)
-    windows = ForcingOptions(size, 2, window_frames=3 * size, overlap_frames=size)
-    zeros = torch.zeros_like(noise)
-    got = sample_forcing(PastModel(), noise, zeros, sigmas, windows)
-    cut = 3 * size
-    first = sample_forcing(PastModel(), noise[:, :, :cut], zeros[:, :, :cut], sigmas, whole)
-    given = torch.cat((first[:, :, -size:], zeros[:, :, cut:]), dim=2)
-    second = sample_forcing(PastModel(), noise[:, :, 2 * size :], given, sigmas, whole, prefix=size)
-    assert_same("first window", first, got[:, :, :cut])
-    assert_same("second window", second, got[:, :, 2 * size :])
 
 
 def test_a_run_may_end_before_the_noise_does():

@@ -123,7 +123,9 @@ def load(host: Any, variant: Variant) -> Any:
     if hasattr(network, "motion_encoder"):
         # it wants faces of 512 x 512
         faces = drawn(16, 512)
-        network.motion_encoder.get_motion = lambda pictures: faces[: len(pictures)]
+        network.motion_encoder.get_motion = lambda pictures: faces[: len(pictures)].to(
+            pictures.dtype
+        )
     return model
 
 

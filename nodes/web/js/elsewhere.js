@@ -4,6 +4,8 @@ import { app } from "../../../scripts/app.js";
 // ids. So it is kept in mind which workflow a prompt came from, and ours are not shown on another one: the page
 // itself asks only for the id. It keeps outputs for the workflow they belong to, and shows them there.
 const OURS = ["motioncache_said", "motioncache_map", "motioncache_no_map"];
+// no node can have this id
+const NOWHERE = ":";
 const MANY = 50;
 
 const from = new Map();
@@ -28,7 +30,7 @@ app.registerExtension({
     // before the page's own listeners, which look for the node that is to be shown
     const mark = ({ detail }) => {
       const ours = OURS.some((key) => detail.output?.[key]);
-      if (ours && isElsewhere(detail.prompt_id)) detail.display_node = "elsewhere";
+      if (ours && isElsewhere(detail.prompt_id)) detail.display_node = NOWHERE;
     };
     app.api.addEventListener("executed", mark, { capture: true });
   },

@@ -7,23 +7,25 @@ const NAME = "report";
 const SAID = "motioncache_said";
 // the lines of a report that are to be read without scrolling, and the comparison's, which its picture has in English
 const NODES = {
-  MotionCacheReport: { least: 190, size: [460, 360], shown: () => true },
-  MotionCacheCompare: { least: 84, size: [0, 0], shown: chinese },
+  MotionCacheReport: { least: 240, most: undefined, size: [460, 360], shown: () => true },
+  MotionCacheCompare: { least: 84, most: 84, size: [0, 0], shown: chinese },
 };
 
-function addText(node, { least }) {
+function addText(node, { least, most }) {
   const area = document.createElement("textarea");
   area.readOnly = true;
   area.className = "motioncache-text";
+  // Vue nodes give an element the height that it asks for
   area.style.cssText =
+    `min-height:${least}px;${most ? `max-height:${most}px;` : ""}` +
     "width:100%;height:100%;box-sizing:border-box;resize:none;border:0;border-radius:4px;padding:6px;" +
     "font:12px monospace;white-space:pre-wrap;color:var(--input-text,#ddd);background:var(--comfy-input-bg,#222)";
   // the wheel scrolls the text, not the canvas
   area.addEventListener("wheel", (event) => area.scrollHeight > area.clientHeight && event.stopPropagation());
   const widget = node.addDOMWidget(NAME, "MOTIONCACHE_TEXT", area, {
     // beside a picture the page would leave a few lines of it
-    getMinHeight: () => (area.hidden ? 0 : least),
-    getMaxHeight: () => (area.hidden ? 0 : undefined),
+    getMinHeight: () => least,
+    getMaxHeight: () => most,
     getValue: () => area.value,
     setValue: (value) => (area.value = value ?? ""),
     hideOnZoom: false,

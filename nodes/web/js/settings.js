@@ -21,8 +21,8 @@ const NEEDS = {
 // over the first setting of each group: its caption, and what the group needs, if anything
 const GROUPS = {
   compute_budget: ["with any model", ""],
-  motion_sensitivity: ["single tokens (policy motion or random)", "tokens"],
-  reuse_threshold: ["the published method (compute_budget 0)", "threshold"],
+  motion_sensitivity: ["single tokens", "tokens"],
+  reuse_threshold: ["published thresholds", "threshold"],
 };
 const CAPTION = "motioncache_caption";
 const DECIDE = ["policy", "compute_budget", "update_share", "reuse_threshold"];
@@ -35,11 +35,13 @@ function addCaptions(node) {
     caption.dataset.need = need;
     caption.className = CAPTION;
     caption.style.cssText =
-      "height:100%;padding:6px 4px 0;box-sizing:border-box;font:11px sans-serif;white-space:nowrap;" +
+      "padding:0 4px;font:11px/18px sans-serif;white-space:nowrap;" +
       "overflow:hidden;text-overflow:ellipsis;color:var(--input-text,#ddd)";
     const widget = node.addDOMWidget(`${CAPTION}_${first}`, "MOTIONCACHE_CAPTION", caption, {
       getMinHeight: () => 22,
       getMaxHeight: () => 22,
+      // the page's own would leave nothing of so low a row
+      margin: 2,
       hideOnZoom: false,
       serialize: false,
       // shown and hidden with the group

@@ -30,6 +30,6 @@ export const PAGE = {
   "computed in this evaluation": "本次求值中已计算",
   // the groups of the settings node
   "with any model": "适用于任何模型",
-  "single tokens (policy motion or random)": "单个 token（policy 为 motion 或 random）",
-  "the published method (compute_budget 0)": "论文的方法（compute_budget 为 0）",
+  "single tokens": "单个 token",
+  "published thresholds": "论文的阈值",
 };

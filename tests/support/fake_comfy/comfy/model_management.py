@@ -30,10 +30,6 @@ def throw_exception_if_processing_interrupted():
         raise InterruptProcessingException
 
 
-def is_oom(e):
-    return isinstance(e, OOM_EXCEPTION)
-
-
 def get_torch_device():
     return torch.device("cpu")
 
@@ -74,16 +70,8 @@ def intermediate_dtype():
     return torch.float32
 
 
-def is_device_cpu(device):
-    return torch.device(device).type == "cpu"
-
-
 def get_free_memory(dev=None, torch_free_too=False):
     return (FREE_MEMORY, 0) if torch_free_too else FREE_MEMORY
-
-
-def get_total_memory(dev=None, torch_total_too=False):
-    return (2 * FREE_MEMORY, 0) if torch_total_too else 2 * FREE_MEMORY
 
 
 # everything that is loaded, the model in use among it
@@ -92,10 +80,6 @@ current_loaded_models: list = []
 
 def free_memory(memory_required, device, keep_loaded=(), for_dynamic=False):
     return []
-
-
-def soft_empty_cache(force=False):
-    pass
 
 
 def load_models_gpu(
@@ -112,11 +96,3 @@ def module_size(module):
 
 def dtype_size(dtype):
     return torch.empty((), dtype=dtype).element_size()
-
-
-def cast_to(weight, dtype=None, device=None, non_blocking=False, copy=False):
-    return weight.to(device=device, dtype=dtype, non_blocking=non_blocking, copy=copy)
-
-
-def cast_to_device(tensor, device, dtype, copy=False):
-    return tensor.to(device=device, dtype=dtype, copy=copy)

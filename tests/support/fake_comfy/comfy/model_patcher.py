@@ -90,9 +90,6 @@ class ModelPatcher:
     def set_attachments(self, key, attachment):
         self.attachments[key] = attachment
 
-    def remove_attachments(self, key):
-        self.attachments.pop(key, None)
-
     def get_attachment(self, key):
         return self.attachments.get(key)
 
@@ -100,9 +97,6 @@ class ModelPatcher:
 
     def add_wrapper_with_key(self, wrapper_type, key, wrapper):
         patcher_extension._append(self.wrappers, wrapper_type, key, wrapper)
-
-    def add_wrapper(self, wrapper_type, wrapper):
-        self.add_wrapper_with_key(wrapper_type, None, wrapper)
 
     def remove_wrappers_with_key(self, wrapper_type, key):
         self.wrappers.get(wrapper_type, {}).pop(key, None)
@@ -115,12 +109,6 @@ class ModelPatcher:
 
     def add_callback_with_key(self, call_type, key, callback):
         patcher_extension._append(self.callbacks, call_type, key, callback)
-
-    def remove_callbacks_with_key(self, call_type, key):
-        self.callbacks.get(call_type, {}).pop(key, None)
-
-    def get_callbacks(self, call_type, key):
-        return self.callbacks.get(call_type, {}).get(key, [])
 
     def get_all_callbacks(self, call_type):
         return patcher_extension._all(self.callbacks, call_type)

@@ -41,11 +41,6 @@ def add_wrapper_with_key(wrapper_type, key, wrapper, transformer_options, is_mod
     _append(registry, wrapper_type, key, wrapper)
 
 
-def get_wrappers_with_key(wrapper_type, key, transformer_options, is_model_options=False):
-    registry = _registry("wrappers", transformer_options, is_model_options)
-    return list(registry.get(wrapper_type, {}).get(key, []))
-
-
 def get_all_wrappers(wrapper_type, transformer_options, is_model_options=False):
     return _all(_registry("wrappers", transformer_options, is_model_options), wrapper_type)
 

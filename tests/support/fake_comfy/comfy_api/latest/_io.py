@@ -47,9 +47,6 @@ class Input:
     def finish(self):
         self.extra_dict = self.extra_dict or {}
 
-    def get_all(self):
-        return [self]
-
     def as_dict(self):
         """The options the browser gets: everything that was given, `id` apart."""
         said = {_RENAMED.get(k, k): getattr(v, "value", v) for k, v in vars(self).items()}
