@@ -118,8 +118,9 @@ def every_table(data: dict[str, Any]) -> str:
 
 
 def _where(data: dict[str, Any]) -> str:
-    env = data["environment"]
-    return f"{env['device']}, torch {env['torch']}, commit {env['commit']}."
+    found = data["environments"].values()
+    told = dict.fromkeys(f"{e['device']}, torch {e['torch']}, commit {e['commit']}" for e in found)
+    return f"{'; '.join(told)}."
 
 
 def _head(cells: tuple[str, ...]) -> str:
