@@ -21,6 +21,7 @@ from host_nodes_table import host_nodes_table
 from readme_answers import answer_summary, answer_tables, cost_line
 from readme_magi import magi_table
 from readme_quality import ablation_tables, attention_tables, quality_tables
+from readme_rivals import rival_row, rivals_page
 from readme_tokens import token_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -208,15 +209,6 @@ def demo_limits() -> str:
     sys.exit("motioncache_core/demo/checkpoint.py has no LIMITS")
 
 
-def rivals_page() -> str:
-    """The rivals' tables, made by their bench."""
-    # only here, as it brings scipy along
-    from rivals.table import page
-
-    data = json.loads((RESULTS / "rivals.json").read_text(encoding="utf-8"))
-    return page(data)
-
-
 def from_file(name: str, table: Callable[[dict[str, Any]], str]) -> Callable[[], str]:
     return lambda: table(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
 
@@ -227,7 +219,7 @@ PAGES: dict[str, Blocks] = {
     "README.md": {
         "demo_model": demo_limits,
         "demo": from_file("demo", demo_table),
-        "answers": from_file("answers", answer_summary),
+        "answers": from_file("answers", lambda data: answer_summary(data, rival_row)),
     },
     "tests/bench/README.md": {
         "presets": from_file("presets", preset_table),

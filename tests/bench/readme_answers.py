@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 METHODS = ("ours", "without hindsight", "held", "residual", "fewer steps")
@@ -16,8 +17,12 @@ def answer_tables(data: dict[str, Any]) -> str:
 PRESETS = {"fast": "7 of 24", "balanced": "10 of 24", "quality": "12 of 24"}
 
 
-def answer_summary(data: dict[str, Any]) -> str:
-    """What the presets cost on every model, beside what else could be done."""
+def answer_summary(data: dict[str, Any], rival: Callable[..., tuple[str, list[str]]]) -> str:
+    """What the presets cost on every model, beside what else could be done.
+
+    Args:
+        rival: a row of these models, and its note.
+    """
     models = list(data["budgets"])
     head = ("preset: ours / residual as before / fewer steps", *models)
     lines = []
@@ -28,8 +33,10 @@ def answer_summary(data: dict[str, Any]) -> str:
             names = ("ours", "residual", "fewer steps")
             cells.append(" / ".join(f"{told[n]['mean']:.1f}" for n in names))
         lines.append(f"| {' | '.join((f'{preset} ({computed})', *cells))} |")
+    about, row = rival(models)
+    lines.append(f"| {' | '.join(row)} |")
     clips = data["budgets"][models[0]]["10 of 24"]["psnr"]["ours"]["clips"]
-    note = f"Mean PSNR in dB to the uncached run, {clips} clips each, 24 Euler steps."
+    note = f"Mean PSNR in dB to the uncached run, {clips} clips each, 24 Euler steps. {about}"
     return "\n".join([_head(head), *lines, "", note])
 
 
@@ -111,8 +118,9 @@ def every_table(data: dict[str, Any]) -> str:
 
 
 def _where(data: dict[str, Any]) -> str:
-    env = data["environment"]
-    return f"{env['device']}, torch {env['torch']}, commit {env['commit']}."
+    found = data["environments"].values()
+    told = dict.fromkeys(f"{e['device']}, torch {e['torch']}, commit {e['commit']}" for e in found)
+    return f"{'; '.join(told)}."
 
 
 def _head(cells: tuple[str, ...]) -> str:

@@ -12,7 +12,6 @@ from motioncache_pack.tests.comfyui.test_server import (  # noqa: F401
     command,
     free_port,
     server,
-    supported,
 )
 from PIL import Image
 

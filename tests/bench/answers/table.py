@@ -20,20 +20,27 @@ Found = dict[tuple[str, str], dict[int, dict[str, Any]]]
 
 
 def write(store: Store, path: Path) -> None:
-    """Everything that the store has, as a result file."""
+    """What the store has, as a result file; of models that it has not, the file keeps its own."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    fresh = {key.split("|")[1] for key in store.records}
+    environments = old.get("environments", {}) | dict.fromkeys(sorted(fresh), common.environment())
     data = {
-        "environment": common.environment(),
+        "environments": dict(sorted(environments.items())),
         "commands": [
             f"python tests/bench/answers/run.py {part}"
             for part in ("budgets", "samplers", "every", "table")
         ],
         "chosen_on": list(CHOSEN_ON),
         "shift": {name: model.shift for name, model in TEXT.items()},
-        "budgets": budgets(found(store, "budgets")),
-        "samplers": samplers(found(store, "samplers")),
-        "every": every(found(store, "every")),
+        "budgets": _beside(old.get("budgets", {}), budgets(found(store, "budgets"))),
+        "samplers": _beside(old.get("samplers", {}), samplers(found(store, "samplers"))),
+        "every": every(found(store, "every")) or old.get("every", {}),
     }
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _beside(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted({**old, **new}.items()))
 
 
 def found(store: Store, part: str) -> Found:

@@ -30,6 +30,9 @@ def test_two_experts(bench):
     assert found.seeds == (("20", "value"),)
 
 
+DECODERS = ("VAEDecode", "VAEDecodeTiled", "MotionCacheDemoDecode")
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_example_workflows(bench, root, name):
     undo = fake_comfy.install()
@@ -47,7 +50,7 @@ def test_the_example_workflows(bench, root, name):
     assert samplers <= {
         "KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced",
     }  # fmt: skip
-    assert graph[found.frames[0]]["class_type"] in ("VAEDecode", "MotionCacheDemoDecode")
+    assert graph[found.frames[0]]["class_type"] in DECODERS
     assert {name for _, name in found.seeds} <= {"seed", "noise_seed"}
     # the frames need every sampler that a cache is put before
     needed = bench("own_model.workflow").ancestors(graph, [found.frames[0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -148,6 +149,11 @@ class Model:
         runs = [[Run(k, r[i]["evaluations"], r[i]["psnr"]) for k, r in enumerate(found)]
                 for i in range(self.clips)]  # fmt: skip
         return {"tried": len(found), "at": self._told(runs, [{"steps": n} for n in self.wanted])}
+
+    def fingerprint(self) -> str:
+        """Names what the first clip's uncached run gives."""
+        latents = self.uncached(0).latents
+        return hashlib.sha256(latents.numpy().tobytes()).hexdigest()[:12]
 
     def repeats(self) -> bool:
         """Whether an uncached run is what it was at first."""

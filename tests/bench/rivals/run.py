@@ -10,14 +10,14 @@ Their licences are their own; nothing of theirs is copied from there.
 A number is the PSNR of the decoded video to the uncached run's in the same process. Evaluations are
 counted at the network's blocks. A contestant has no number for a model where its code, told to
 reuse nothing, does not make the uncached video bit for bit. Finished runs are kept in `--store`, a
-line each, and not made again.
+line each, and not made again. Several commands may fill one file: each replaces what it measures.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,24 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import RESULTS, ROOT, environment, save
+from common import RESULTS, ROOT, environment
 from rivals.clips import HostClip, clip, models
-from rivals.contestants import OURS, TAYLOR, Contestant, contestants
+from rivals.contestants import OURS, Contestant, contestants
 from rivals.host import RivalHost
 from rivals.measure import FEWER, Model
 from rivals.packs import Loaded, NotLoadedError
-from rivals.table import ahead, page
+from rivals.results import Results
+from rivals.table import page
 from run_store import Store
 
 # no setting of ours was chosen on clips with these seeds
 FRAMES, SEED = 5, 900
 
 
-def measured(host: RivalHost, name: str, args: argparse.Namespace, known: Any) -> dict[str, Any]:
-    """A model's part of the result file.
+def measured(
+    host: RivalHost, name: str, args: argparse.Namespace, known: Any, results: Results
+) -> None:
+    """Adds a model's figures.
 
     Args:
         known: contestants with what was loaded of them, or why nothing was.
@@ -53,24 +56,22 @@ def measured(host: RivalHost, name: str, args: argparse.Namespace, known: Any) -
     about = f"{name} {weights} {args.steps} {args.frames} {args.seed} {host.version}"
     store = Store(args.store)
     model = Model(host, made, args.clips, args.steps, args.evaluations, store, about)
-    found: dict[str, Any] = {}
+    results.model(name, weights, model.fingerprint())
     for one, loaded in known:
-        if not isinstance(loaded, Loaded):
-            found[one.name] = {"why": f"not loaded: {loaded}"}
+        if isinstance(loaded, Loaded):
+            entry, how, version = model.measure(one, loaded), loaded.how, loaded.version
         else:
-            found[one.name] = model.measure(one, loaded)
-        said = found[one.name]
-        print(f"{name}, {one.name}: {said.get('why') or _means(said)}", flush=True)
-    found[FEWER] = model.fewer_steps()
-    print(f"{name}, {FEWER}: {_means(found[FEWER])}", flush=True)
-    ours, theirs = (found.get(n, {}).get("at", {}) for n in (OURS, TAYLOR))
-    counts = [str(n) for n in args.evaluations]
-    return {
-        "commit": environment()["commit"],
-        "weights": weights,
-        "contestants": found,
-        "ahead": {f"ours - {TAYLOR}": {n: ahead(ours.get(n), theirs.get(n)) for n in counts}},
-    }
+            how, version = f"not loaded: {loaded}", "unknown"
+            entry = {"why": how}
+        results.put(name, one.name, entry, pack=one.pack, how=how, version=version)
+        results.save()
+        print(f"{name}, {one.name}: {entry.get('why') or _means(entry)}", flush=True)
+    if any(one.name == OURS for one, _ in known):
+        # the yardstick goes with ours
+        entry = model.fewer_steps()
+        results.put(name, FEWER, entry)
+        results.save()
+        print(f"{name}, {FEWER}: {_means(entry)}", flush=True)
 
 
 def _means(entry: dict[str, Any]) -> str:
@@ -80,9 +81,15 @@ def _means(entry: dict[str, Any]) -> str:
     )
 
 
-def seeds(args: argparse.Namespace) -> list[int]:
-    """Of the clips."""
-    return list(range(args.seed, args.seed + args.clips))
+def command(args: argparse.Namespace) -> str:
+    """The command that has the same figures again."""
+    return (
+        "COMFYUI_PATH=<checkout> <ComfyUI's python> tests/bench/rivals/run.py "
+        f"--rivals <folder> --models {' '.join(args.models)} --clips {args.clips} "
+        f"--seed {args.seed} --frames {args.frames} --steps {args.steps} "
+        f"--evaluations {','.join(map(str, args.evaluations))}"
+        + (f" --only {' '.join(args.only)}" if args.only else "")
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -97,11 +104,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--evaluations", type=lambda text: [int(n) for n in text.split(",")], default=[7, 8, 10, 12]
     )
-    parser.add_argument("--out", type=Path, default=RESULTS / "rivals.json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS / "rivals.json",
+        help="what it has of other models and contestants stays",
+    )
     parser.add_argument(
         "--store", type=Path, default=ROOT / "out" / "rivals.jsonl", help="finished runs"
     )
-    parser.add_argument("--add", action="store_true", help="keep the file's other models")
     args = parser.parse_args()
     if not args.rivals.is_dir():
         parser.error(f"--rivals: there is no folder {args.rivals}")
@@ -112,27 +123,10 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    host = RivalHost()
-    data: dict[str, Any] = {
-        "command": "COMFYUI_PATH=<checkout> <ComfyUI's python> tests/bench/rivals/run.py "
-        f"--rivals <folder> --clips {args.clips} --seed {args.seed} --frames {args.frames} "
-        f"--steps {args.steps} --evaluations {','.join(map(str, args.evaluations))}"
-        + (f" --only {' '.join(args.only)}" if args.only else ""),
-        "environment": environment(),
-        "comfyui": host.version,
-        "sampler": "euler",
-        "steps": args.steps,
-        "frames": args.frames,
-        "seeds": seeds(args),
-        "evaluations": args.evaluations,
-        "loaded": {},
-        "models": {},
-    }
-    if args.add and args.out.exists():
-        before = json.loads(args.out.read_text(encoding="utf-8"))
-        if any(before[k] != data[k] for k in ("command", "comfyui")):
-            sys.exit(f"{args.out} is of another run or another ComfyUI; leave --add out")
-        data["models"] = before["models"]
+    host, env = RivalHost(), environment()
+    about = {"comfyui": host.version, "sampler": "euler", "device": env["device"]}
+    about |= {"torch": env["torch"], **{n: getattr(args, n) for n in ("steps", "frames", "seed")}}
+    results = Results(args.out, about, command(args), str(env["commit"]))
     known: list[tuple[Contestant, Loaded | NotLoadedError]] = []
     for one in contestants(args.steps, args.evaluations):
         if args.only and not any(word in one.name for word in args.only):
@@ -142,18 +136,14 @@ def main() -> None:
         except NotLoadedError as error:
             loaded = error
         known.append((one, loaded))
-        ready = isinstance(loaded, Loaded)
-        data["loaded"][one.name] = {
-            "pack": one.pack,
-            "how": loaded.how if ready else f"not loaded: {loaded}",
-            "version": loaded.version if ready else "unknown",
-        }
-        print(f"{one.name}: {data['loaded'][one.name]['how']}", flush=True)
+        how = loaded.how if isinstance(loaded, Loaded) else f"not loaded: {loaded}"
+        print(f"{one.name}: {how}", flush=True)
+    # some packs collect garbage after every run, and need not go through a whole ComfyUI
+    gc.freeze()
     with torch.inference_mode():
         for name in args.models:
-            data["models"][name] = measured(host, name, args, known)
-            save(args.out, data)
-    print("\n" + page(data))
+            measured(host, name, args, known, results)
+    print("\n" + page(results.data))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def ahead(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> Any:
 
 
 def model_table(data: dict[str, Any], model: str) -> str:
-    """One model's table: contestants by evaluations."""
+    """One model's table: contestants by evaluations, then what ours is ahead."""
     found, clips = data["models"][model], len(data["seeds"])
     counts = [str(n) for n in data["evaluations"]]
     head = [f"{model}: evaluations of {data['steps']}", *counts]
@@ -108,30 +108,47 @@ def model_table(data: dict[str, Any], model: str) -> str:
         if "at" not in entry:
             rows.append([name, *["-"] * len(counts)])
             continue
-        rows.append([name, *(_figure(entry["at"][n], n, clips) for n in counts)])
+        # an empty cell was not asked for
+        rows.append([name, *(_figure(entry["at"].get(n, ""), n, clips) for n in counts)])
     for name, difference in found["ahead"].items():
-        rows.append([name, *(cell(difference[n], clips, 1, sign=True) for n in counts)])
+        rows.append(
+            [name, *(cell(difference[n], clips, 1, sign=True) if n in difference else ""
+                     for n in counts)]
+        )  # fmt: skip
     return table(head, rows)
 
 
 def page(data: dict[str, Any]) -> str:
     """All tables, with what has to be known of them."""
-    env = data["environment"]
     note = (
-        f"PSNR in dB to the uncached video, mean of {len(data['seeds'])} clips of "
-        f"{data['frames']} latent frames; ComfyUI {data['comfyui']}, {data['steps']} Euler steps, "
-        f"two prompts; {env['device']}, torch {env['torch']}. Brackets hold 95 % intervals over "
+        f"PSNR in dB to the uncached video, mean of {len(data['seeds'])} clips, or of as many as "
+        f"brackets say, of {data['frames']} latent frames; ComfyUI {data['comfyui']}, "
+        f"{data['steps']} Euler steps, two prompts; {data['device']}, torch {data['torch']}. "
+        "Differences are of the clips that both ran on, their brackets hold 95 % intervals over "
         "clips, *at* is the count where the wanted one cannot be had. Of all settings that were "
-        "tried a rival is shown with those that suit it best; the result file names them."
+        "tried a rival is shown with those that suit it best; the result file names them, and the "
+        "command of every figure."
     )
     tables = [model_table(data, model) for model in data["models"]]
     return "\n\n".join((*tables, note, "\n".join(remarks(data))))
 
 
-def _figure(entry: dict[str, Any] | None, wanted: str, clips: int) -> str:
+def in_a_cell(difference: dict[str, Any]) -> str:
+    """Mean differences by evaluations; a question mark where an interval holds 0."""
+    told = []
+    for _, estimate in sorted(difference.items(), key=lambda item: int(item[0])):
+        low, high = estimate["low"], estimate["high"]
+        sure = low is not None and (low > 0 or high < 0)
+        told.append(f"{estimate['mean']:+.1f}{'' if sure else '?'}")
+    return " / ".join(told) or "-"
+
+
+def _figure(entry: dict[str, Any] | str | None, wanted: str, clips: int) -> str:
     """A mean, and where the count is another one than wanted, that one."""
     if entry is None:
         return "-"
+    if isinstance(entry, str):
+        return entry
     counts = [n for n in entry["evaluations"] if n is not None]
     mean = sum(counts) / len(counts)
     said = f"{entry['mean']['mean']:.1f}"

@@ -152,6 +152,72 @@ def test_what_has_no_number_says_why(bench, data):
     assert lines == ["- rival: as ComfyUI does; abc.", "- broken on demo: no number, it crashes."]
 
 
+def test_a_cell_marks_what_may_be_nothing(bench, data):
+    made = data([50.0, 50.0, 50.0, 50.0, 50.0, 51.0], [48.0, 48.0, 48.0, 47.0, 48.0, 48.0])
+    apart = made["models"]["demo"]["ahead"]["ours - rival"]
+    in_a_cell = bench("rivals.table").in_a_cell
+    assert in_a_cell(apart) == "+2.3"
+    unsure = {"7": {**apart["8"], "low": -0.1}, "10": {**apart["8"], "low": None}}
+    assert in_a_cell(unsure | apart) == "+2.3? / +2.3 / +2.3?"
+    assert in_a_cell({}) == "-"
+
+
+ABOUT = {
+    "comfyui": "1", "sampler": "euler", "steps": 24, "frames": 5, "seed": 3, "device": "cpu",
+    "torch": "2",
+}  # fmt: skip
+
+
+@pytest.fixture
+def results(bench, tmp_path):
+    """Opens the same file anew, at a model."""
+
+    def made(model="demo", weights="a", uncached="b", **about):
+        found = bench("rivals.results").Results(
+            tmp_path / "rivals.json", ABOUT | about, f"measure {model}", "abc"
+        )
+        found.model(model, weights, uncached)
+        return found
+
+    return made
+
+
+def put(bench, results, who, *values, at="8"):
+    table = bench("rivals.table")
+    entry = {"at": {at: table.told([table.Run(0, float(at), v) for v in values], [{}])}}
+    results.put(next(iter(reversed(results.data["models"]))), who, entry, how="x", version="1")
+    results.save()
+    return results.data
+
+
+def test_commands_fill_one_file(bench, results):
+    put(bench, results(), "MotionCache", 50.0, 51.0, 52.0)
+    put(bench, results("text"), "MotionCache", 30.0)
+    # a rival that ran on fewer clips and at one more count, on the first model
+    opened = results("text")
+    put(bench, opened, "rival", 29.0, 28.0, at="10")
+    data = put(bench, opened, "rival", 28.5)
+    assert data["evaluations"] == [8] and data["seeds"] == [3, 4, 5]
+    assert data["models"]["text"]["ahead"]["ours - rival"]["8"]["mean"] == 1.5
+    assert data["models"]["text"]["contestants"]["rival"]["command"] == "measure text"
+    assert list(data["models"]["demo"]["contestants"]) == ["MotionCache"]
+    assert json.loads(opened.path.read_text("utf-8")) == data
+    rows = bench("rivals.table").page(data).splitlines()
+    assert "| MotionCache | 30.0 (1 clips) |" in rows and "| ours - rival | +1.5 (1) |" in rows
+
+
+@pytest.mark.parametrize("change", ({"weights": "z"}, {"uncached": "z"}))
+def test_figures_of_another_video_go(bench, results, change):
+    put(bench, results(), "MotionCache", 50.0)
+    assert results(**change).data["models"]["demo"]["contestants"] == {}
+
+
+def test_figures_of_other_runs_share_no_file(bench, results):
+    put(bench, results(), "MotionCache", 50.0)
+    with pytest.raises(SystemExit, match="is of steps 24, this run of 20"):
+        results(steps=20)
+
+
 def test_nothing_chosen_is_nothing_told(bench):
     table = bench("rivals.table")
     assert table.told([None, None], []) is None

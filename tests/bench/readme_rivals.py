@@ -1,0 +1,38 @@
+"""What the pages say of rivals, from `results/rivals.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parent / "results" / "rivals.json"
+
+
+def rivals_page() -> str:
+    """The tables, made by their bench."""
+    # only here, as it brings scipy along
+    from rivals.table import page
+
+    return page(_data())
+
+
+def rival_row(models: Sequence[str]) -> tuple[str, list[str]]:
+    """What we are ahead of the strongest rival: a table's row, and what has to be known of it."""
+    from rivals.contestants import TAYLOR
+    from rivals.table import in_a_cell
+
+    data = _data()
+    counts = " / ".join(map(str, data["evaluations"]))
+    row = [f"minus {TAYLOR} ({counts} of {data['steps']})"]
+    for model in models:
+        ahead = data["models"].get(model, {"ahead": {}})["ahead"]
+        row.append(in_a_cell(ahead.get(f"ours - {TAYLOR}", {})))
+    note = f"Last row: {len(data['seeds'])} other clips, ? where the 95 % interval holds 0."
+    return note, row
+
+
+def _data() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return found
