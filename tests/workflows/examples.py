@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
-EXAMPLES = tuple(sorted(file.stem for file in FOLDER.glob("*.json")))
+_NAMES = sorted(file.stem for file in FOLDER.glob("*.json"))
 # of the model that ships with the pack: they need no file
-DEMOS = tuple(name for name in EXAMPLES if name.startswith("Demo "))
+DEMOS = tuple(name for name in _NAMES if name.startswith("Demo "))
+# as Templates lists them
+EXAMPLES = DEMOS + tuple(name for name in _NAMES if name not in DEMOS)
 WIDTH = 100
 
 

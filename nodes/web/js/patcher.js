@@ -77,6 +77,16 @@ export function refresh(node) {
 
 export const refreshAll = () => all().forEach(refresh);
 
+// the page tells of a bypass only as of any change
+function bypass() {
+  for (const node of all()) {
+    const bypassed = node.mode === BYPASSED;
+    if (Boolean(node.motionCacheBypassed) === bypassed) continue;
+    node.motionCacheBypassed = bypassed;
+    refresh(node);
+  }
+}
+
 // numbers of an earlier run do not stay while another one goes on, or after one that was ended
 function begin() {
   for (const node of all()) {
@@ -112,14 +122,24 @@ function told({ detail }) {
   show(node, node.motionCacheRun);
 }
 
+// where nodes are elements of the page, it runs the lines of a text together
+function keepLines() {
+  const style = document.createElement("style");
+  const texts = NODES.map((name) => `[node-type="${name}"] .comfy-markdown-content p`);
+  style.textContent = `${texts.join(",")} { white-space: pre-line }`;
+  document.head.append(style);
+}
+
 app.registerExtension({
   name: "MotionCache.Patcher",
   setup() {
+    keepLines();
     app.api.addEventListener("execution_start", begin);
     app.api.addEventListener("execution_success", end);
     for (const name of ["promptQueued", "execution_interrupted", "execution_error"]) {
       app.api.addEventListener(name, refreshAll);
     }
+    app.api.addEventListener("graphChanged", bypass);
     app.api.addEventListener(TOLD, told);
   },
   beforeRegisterNodeDef(nodeType, nodeData) {

@@ -5,6 +5,8 @@ import { chinese, translated } from "./words.js";
 // nodes' text outputs and pictures.
 const NAME = "report";
 const SAID = "motioncache_said";
+// what the page leaves free around an element
+const MARGIN = 10;
 // the lines of a report that are to be read without scrolling, and the comparison's, which its picture has in English
 const NODES = {
   MotionCacheReport: { least: 240, most: undefined, size: [460, 360], shown: () => true },
@@ -25,12 +27,16 @@ function addText(node, { least, most }) {
   const widget = node.addDOMWidget(NAME, "MOTIONCACHE_TEXT", area, {
     // beside a picture the page would leave a few lines of it
     getMinHeight: () => least,
-    getMaxHeight: () => most,
     getValue: () => area.value,
     setValue: (value) => (area.value = value ?? ""),
     hideOnZoom: false,
     serialize: false,
   });
+  if (most) {
+    // one that is laid out by its contents would take height from the picture
+    widget.computeLayoutSize = undefined;
+    widget.computeSize = (width) => [width, most + 2 * MARGIN];
+  }
   // neither in the saved workflow nor in the prompt: the server knows no such input
   widget.serialize = false;
 }

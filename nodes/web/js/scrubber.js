@@ -10,13 +10,13 @@ const STYLE = {
   picture: "flex:1 1 0;min-height:150px;width:100%;object-fit:contain;display:block",
   select: "flex:none;background:var(--comfy-input-bg,#222);color:inherit;" +
     "border:1px solid var(--border-color,#444);border-radius:4px;font:inherit;padding:1px 4px",
-  name: "flex:none;width:52px",
+  name: "flex:none;width:58px",
   // gives way before the facts beside it
   note: "flex:0 99999 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;opacity:.7",
   why: "display:none;flex:1 1 auto;min-height:60px;padding:8px;overflow:auto;font-size:12px;line-height:1.4",
   slider: "flex:1 1 auto;min-width:40px;margin:0",
   words: "flex:1 1 auto;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap",
-  bar: "flex:none;width:70px;height:9px;border-radius:2px",
+  bar: "flex:none;width:44px;height:9px;border-radius:2px",
 };
 const WIDE = 512;
 // all of them on one picture, with captions, as the node's output has it

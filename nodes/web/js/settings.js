@@ -38,8 +38,6 @@ function addCaptions(node) {
       "padding:0 4px;font:11px/18px sans-serif;white-space:nowrap;" +
       "overflow:hidden;text-overflow:ellipsis;color:var(--input-text,#ddd)";
     const widget = node.addDOMWidget(`${CAPTION}_${first}`, "MOTIONCACHE_CAPTION", caption, {
-      getMinHeight: () => 22,
-      getMaxHeight: () => 22,
       // the page's own would leave nothing of so low a row
       margin: 2,
       hideOnZoom: false,
@@ -47,6 +45,9 @@ function addCaptions(node) {
       // shown and hidden with the group
       advanced: below.options?.advanced ?? below.advanced,
     });
+    // one that is laid out by its contents would take the free height of the node
+    widget.computeLayoutSize = undefined;
+    widget.computeSize = (width) => [width, 18];
     widget.advanced = below.advanced;
     widget.serialize = false;
     node.widgets.splice(node.widgets.indexOf(widget), 1);

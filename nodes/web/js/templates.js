@@ -1,7 +1,9 @@
 import { app } from "../../../scripts/app.js";
 
-// The server lists templates as its file system does. Ours are to be tried in the order of their names.
-const FIRST = "Demo 1 without and with MotionCache";
+// The server lists templates as its file system does. Ours: those that need no download, then by name.
+const DEMO = "Demo ";
+const FIRST = `${DEMO}1 without and with MotionCache`;
+const place = (name) => (name.startsWith(DEMO) ? `0${name}` : `1${name}`);
 
 app.registerExtension({
   name: "MotionCache.Templates",
@@ -10,7 +12,9 @@ app.registerExtension({
     app.api.getWorkflowTemplates = async function (...args) {
       const found = await getWorkflowTemplates.apply(this, args);
       for (const names of Object.values(found ?? {})) {
-        if (Array.isArray(names) && names.includes(FIRST)) names.sort();
+        if (Array.isArray(names) && names.includes(FIRST)) {
+          names.sort((a, b) => (place(a) < place(b) ? -1 : 1));
+        }
       }
       return found;
     };
