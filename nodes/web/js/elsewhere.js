@@ -9,11 +9,7 @@ const NOWHERE = ":";
 const MANY = 50;
 
 const from = new Map();
-// while another workflow is being opened, its graph is there before it is the active one
-const open = () => {
-  const key = app.extensionManager?.workflow?.activeWorkflow?.key;
-  return key ? `${key} ${(app.rootGraph ?? app.graph)?.id}` : null;
-};
+const open = () => app.extensionManager?.workflow?.activeWorkflow?.key ?? null;
 
 export function isElsewhere(promptId) {
   const workflow = from.get(promptId);
