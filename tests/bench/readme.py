@@ -200,6 +200,15 @@ def side_by_side_table(data: dict[str, Any]) -> str:
     return "\n".join([head, "|---" * (1 + len(names)) + "|", *rows, "", note])
 
 
+def estimate_line(data: dict[str, Any]) -> str:
+    """How far estimated times of runs without a cache are from measured ones."""
+    off, runs = [abs(run["off_by"]) for run in data["runs"]], len(data["runs"])
+    return (
+        f"Within {data['within']:.0%} are {data['near']} of {runs} runs of {data['steps']} steps, "
+        f"the worst is {max(off):.1%} off; {data['environment']['device']}."
+    )
+
+
 def demo_limits() -> str:
     """What a reader has to know of the demo model, read off its module without importing torch."""
     source = (ROOT / "motioncache_core" / "demo" / "checkpoint.py").read_text(encoding="utf-8")
@@ -223,6 +232,7 @@ PAGES: dict[str, Blocks] = {
     },
     "tests/bench/README.md": {
         "presets": from_file("presets", preset_table),
+        "estimates": from_file("estimates", estimate_line),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
         "token_answers": from_file("token_answers", token_table),
