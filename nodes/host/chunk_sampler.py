@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -21,17 +22,17 @@ Show = Callable[[int, int, Tensor, Tensor], None]
 Run = Callable[[Tensor, Tensor, int, int, Show], Tensor]
 
 
-class ChunkSampler(comfy.samplers.Sampler):
+class ChunkSampler(comfy.samplers.Sampler, ABC):
     """Tells a run's session that it is to tell chunks apart."""
 
     denoises_chunks = True
 
+    @abstractmethod
     def prepared(
         self, model_wrap: Any, model_options: dict[str, Any], noise: Tensor, sigmas: Tensor,
         prefix: int,
     ) -> Run:  # fmt: skip
         """Everything that can be known before the first step; and what runs the steps."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def sample(
