@@ -105,6 +105,18 @@ def test_a_dense_evaluation_is_bit_identical_and_stores_what_the_blocks_added(fa
     assert run.kinds == family.kinds("dense", "dense", "reuse")
 
 
+def test_a_dense_evaluation_hands_the_first_block_what_the_model_made(monkeypatch):
+    """Not a copy: what products round can depend on how a tensor lies in memory."""
+    dictate(monkeypatch, "dense")
+    family, given = FAMILIES["wan"](), []
+    first = family.network.blocks[0]
+    first.register_forward_pre_hook(lambda _, args: given.append(args[0].stride()))
+    call = family.call(0, 0)
+    plain(family, call)
+    Run(family).video(call)
+    assert given[0] == given[1] != (given[0][0], family.network.dim, 1)
+
+
 def test_all_rows_active_is_dense(family, monkeypatch):
     dictate(monkeypatch, "dense", range(family.tokens))
     run = Run(family)
