@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +18,10 @@ from .answer_ledger import AnswerLedger
 # tuned on two of the four models of tests/bench/results/answers.json; that it is the log of the
 # signal-to-noise ratio which is spread over was decided after a look at a third
 POWER, EDGE = 0.75, 0.01
+# how dense a start is placed beside the end, by the pace of its answers: tuned on the same two
+PACE, PACE_POWER = 0.36, 1.5
+# it is a power of two of these, so that rounding elsewhere hardly ever makes another plan
+CALMEST, LIVELIEST = -5, 2
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,10 @@ class AnswerPlan:
     Attributes:
         response: of the sampler.
         computed: numbers of the evaluations that are computed.
-        protected: how many are computed whatever the budget.
+        fixed: those that are computed whatever the budget.
+        start_weight: how dense the start is placed beside the end.
+        watched: the evaluation whose answer tells where those behind it go, see `adapted`; None
+            where the plan stays as it is.
         strength: of the forecast; 0 holds the last answer.
         hindsight: whether what foretold answers missed is paid back.
         clean: whether clean latents are carried in the place of answers `(x - x0) / sigma`, which
@@ -36,10 +43,12 @@ class AnswerPlan:
 
     response: SamplerResponse
     computed: frozenset[int]
-    protected: int
+    fixed: frozenset[int]
     strength: float
     hindsight: bool
     clean: bool
+    start_weight: float = 1.0
+    watched: int | None = None
 
     def ledger(self) -> AnswerLedger:
         """The weights of one pass."""
@@ -58,6 +67,44 @@ class AnswerPlan:
             else phrase("given the last {what}", what=what)
         )
         return phrase("{told} and made up for in hindsight", told=told) if self.hindsight else told
+
+    def adapted(self, change: float) -> AnswerPlan:
+        """The plan once the watched evaluation is computed: as many evaluations, those that are
+        left where answers are likely to change (ours).
+
+        Models that are shown where things are (a control video, tracks) give nearly the answer of
+        the end at once, and what counts are the last steps; others decide on it in the first ones.
+
+        Args:
+            change: how much the answer changed since the evaluation computed before, relative.
+        """
+        assert self.watched is not None
+        places = self.response.places
+        gap = places[self.watched] - places[min(self.computed)]
+        weight = start_weight(change / gap * (1 + places[-1] - places[0]))
+        plan = replace(self, watched=None)
+        if weight == self.start_weight or not np.isfinite(change):
+            return plan
+        early = {k for k in self.computed if k <= self.watched}
+        computed = placed(
+            self.response.sigmas, len(self.computed), self.fixed | early, weight, self.watched
+        )
+        return replace(plan, computed=frozenset(computed), start_weight=weight)
+
+    def moved(self, change: float) -> str:
+        """Where evaluations went, in words."""
+        told = f"{change:.1%}"
+        if self.start_weight < 1:
+            return phrase(
+                "the answer changed by {change} up to the second of them, so more of them are "
+                "computed towards the end",
+                change=told,
+            )
+        return phrase(
+            "the answer changed by {change} up to the second of them, so more of them are computed "
+            "towards the start",
+            change=told,
+        )
 
     def expects(self, evaluation: int, sigma: float, rounding: float) -> bool:
         """Whether the sampler was to make this evaluation at this noise level."""
@@ -92,26 +139,61 @@ def answer_plan(
     return AnswerPlan(
         response,
         frozenset(computed),
-        len(fixed),
+        frozenset(fixed),
         strength=0.0 if held else settings.forecast,
         hindsight=settings.hindsight and not held,
         clean=response.adds_noise,
+        watched=None if held or run.shared else _watched(response, computed, fixed),
     )
 
 
-def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[int]:
+def _watched(
+    response: SamplerResponse, computed: Collection[int], fixed: Collection[int]
+) -> int | None:
+    """The second evaluation that is computed, where something is left to place behind it."""
+    first, *rest = sorted(computed)
+    falls, places = response.sigmas[0] > response.sigmas[-1], response.places
+    # noise that a sampler has added is a part of what its answers change by
+    if response.adds_noise or not falls or not rest or places[rest[0]] <= places[first]:
+        return None
+    free = len(computed) < response.evaluations and any(k not in fixed for k in rest[1:])
+    return rest[0] if free else None
+
+
+def start_weight(pace: float) -> float:
+    """How dense a run's start is placed beside its end, a power of two.
+
+    Args:
+        pace: how much the answer would change in the whole run, relative, were it as fast as at
+            its start.
+    """
+    if not pace > 0:
+        return float(2.0**CALMEST)
+    return float(2.0 ** np.clip(np.round(np.log2(PACE * pace**PACE_POWER)), CALMEST, LIVELIEST))
+
+
+def placed(
+    sigmas: Sequence[float],
+    wanted: int,
+    fixed: Collection[int],
+    weight: float = 1.0,
+    begin: int = 0,
+) -> set[int]:
     """So many evaluations, the fixed ones among them.
 
-    They are spread evenly over `|d log SNR| ** POWER`, which is dense at both ends: at the start,
-    where the layout is decided, and at the end, where nothing comes that could make up for an
-    error. That is the same for every shift of a schedule. The last two are computed.
+    They are spread evenly over a power of how the log of the signal-to-noise ratio changes, which
+    is dense at both ends: at the start, where the layout is decided, and at the end, where nothing
+    comes that could make up for an error. That is the same for every shift of a schedule. The last
+    two are computed.
 
     Args:
         sigmas: of the run's evaluations.
         wanted: how many to choose; the first and the last are always among them.
         fixed: those that are chosen whatever the spread, at the start and at the end.
+        weight: how dense the start is beside the end.
+        begin: the one to spread from; those before it are chosen already.
     """
-    start, stop = 0, len(sigmas) - 1
+    start, stop = begin, len(sigmas) - 1
     while start + 1 in fixed:
         start += 1
     while stop - 1 in fixed and stop - 1 > start:
@@ -121,7 +203,7 @@ def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[
         stop -= 1
         chosen.add(stop)
     # how far each evaluation is from the start
-    along = np.concatenate(([0.0], np.cumsum(distances(sigmas)[start:stop])))
+    along = np.concatenate(([0.0], np.cumsum(distances(sigmas, weight)[start:stop])))
     gaps = 1 + wanted - len(chosen)
     for k in range(1, gaps):
         chosen.add(start + int(np.abs(along - along[-1] * k / gaps).argmin()))
@@ -137,11 +219,14 @@ def placed(sigmas: Sequence[float], wanted: int, fixed: Collection[int]) -> set[
     return chosen
 
 
-def distances(sigmas: Sequence[float]) -> Weights:
-    """`|d log SNR| ** POWER` from each evaluation to the next, above 0."""
+def distances(sigmas: Sequence[float], weight: float = 1.0) -> Weights:
+    """`|d log noise| + weight * |d log signal|` to the power `POWER` from each evaluation to the
+    next, above 0; with weight 1 that is `|d log SNR|`."""
     levels = np.asarray(sigmas, dtype=np.float64)
     # noise levels above 1 are in units of the clean data: as those of a flow
     flow = levels / (1 + levels) if levels.max(initial=0.0) > 1 else levels
-    clipped = np.clip(flow, EDGE, 1 - EDGE)
-    far: Weights = np.abs(np.diff(np.log((1 - clipped) / clipped))) ** POWER + 1e-6
+    noise = np.clip(flow, EDGE, 1 - EDGE)
+    # toward the end the noise goes by ever larger factors, at the start the signal does
+    gone, come = np.abs(np.diff(np.log(noise))), np.abs(np.diff(np.log(1 - noise)))
+    far: Weights = (gone + weight * come) ** POWER + 1e-6
     return far

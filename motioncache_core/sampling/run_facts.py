@@ -69,6 +69,7 @@ class RunFacts:
         declined: why the run passes through untouched, where it has to.
         announced: whether the host says where an evaluation begins.
         stops: exceptions by which the user ends a run.
+        shared: whether several processes compute it together, each of which has to decide alike.
     """
 
     sigmas: Sequence[float] = ()
@@ -84,6 +85,7 @@ class RunFacts:
     declined: Reason | None = None
     announced: bool = False
     stops: tuple[type[Exception], ...] = ()
+    shared: bool = False
 
     @property
     def step_sigmas(self) -> list[float]:

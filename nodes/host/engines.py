@@ -72,6 +72,7 @@ class Run:
 def _answers(run: Run, used: RunSettings, trace: Trace, on_call: OnCall) -> AnswerSession:
     sampling = run.guider.model_patcher.get_model_object("model_sampling")
     facts = for_answers(run.facts(used.settings.end_percent, None))
+    facts = replace(facts, shared=several_ranks() is not None)
     response = sampler_response(run.sampler, run.sigmas, sampling)
     return answer_session(used.settings, kernels, facts, trace, response, on_call)
 

@@ -32,6 +32,7 @@ from motioncache_pack.motioncache_core.demo.sampler import (  # noqa: E402
     cached_sample,
 )
 from motioncache_pack.motioncache_core.demo.wan import DemoWan  # noqa: E402
+from motioncache_pack.motioncache_core.sampling.run_facts import RunFacts  # noqa: E402
 from motioncache_pack.motioncache_core.settings import PRESETS  # noqa: E402
 from motioncache_pack.tests.core.small_wan import TEXT_DIM, TEXT_TOKENS, small_wan  # noqa: E402
 
@@ -123,7 +124,7 @@ def sampled(way: str, short: bool = False) -> dict[str, Any]:
     noise = torch.randn(1, 16, 3, 8, 8, generator=draw)
     latents, trace = cached_sample(
         model, said[0], said[1], noise, SampleOptions(STEPS), PRESETS["balanced"],
-        Short() if short else ops,
+        Short() if short else ops, RunFacts(sigmas=SampleOptions(STEPS).sigmas(), shared=True),
     )  # fmt: skip
     return {
         "marks": "".join("D" if e.kind == "dense" else "." for e in trace.evaluations),

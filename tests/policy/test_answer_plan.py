@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from motioncache_pack.motioncache_core import PRESETS, RunFacts
-from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan, placed
+from motioncache_pack.motioncache_core.policy.answer_plan import answer_plan, placed, start_weight
 from motioncache_pack.motioncache_core.sampling.sampler_response import euler, rehearse
 from motioncache_pack.tests.sampling.test_sampler_response import SIGMAS, renoising
 
@@ -34,7 +34,7 @@ def test_warm_up_and_protected_evaluations_are_part_of_it():
     plan = answer_plan(replace(OURS, warmup_steps=3), run, euler(sigmas))
     assert {0, 1, 2, 16, 17, 18, 19} <= plan.computed
     assert len(plan.computed) == 8
-    assert plan.protected == 7
+    assert plan.fixed == {0, 1, 2, 16, 17, 18, 19}
 
 
 @pytest.mark.parametrize("wanted", range(2, 25))
@@ -99,3 +99,56 @@ def test_a_plan_knows_where_the_sampler_is():
     assert plan.expects(3, 0.7, 1e-3)
     assert not plan.expects(3, 0.6, 1e-3)
     assert not plan.expects(10, 0.0, 1e-3)
+
+
+def shifted(steps, shift=5.0):
+    return tuple(shift * u / (1 + (shift - 1) * u) for u in levels(steps))
+
+
+@pytest.mark.parametrize("steps", [20, 24, 50])
+@pytest.mark.parametrize("budget", [0.3, 0.4, 0.5])
+def test_a_calm_start_moves_evaluations_to_the_end_and_a_lively_one_to_the_start(steps, budget):
+    sigmas = shifted(steps)
+    plan = answer_plan(
+        replace(OURS, compute_budget=budget), RunFacts(sigmas=sigmas), euler(sigmas)
+    )
+    seen = plan.watched
+    assert seen == sorted(plan.computed)[1]
+    calm, as_it_was, lively = (plan.adapted(seen * pace / steps) for pace in (0.3, 2.0, 6.0))
+    assert as_it_was.computed == plan.computed
+    for moved in (calm, lively):
+        assert moved.watched is None
+        assert len(moved.computed) == len(plan.computed)
+        assert {0, seen, steps - 2, steps - 1} <= moved.computed
+        assert not any(0 < k < seen for k in moved.computed)
+    assert sum(lively.computed) < sum(plan.computed) < sum(calm.computed)
+    assert "towards the end" in calm.moved(0.1)
+    assert "towards the start" in lively.moved(0.9)
+
+
+def test_the_pace_of_a_run_does_not_depend_on_its_steps():
+    weights = []
+    for steps in (24, 48):
+        plan = answer_plan(OURS, RunFacts(sigmas=shifted(steps)), euler(shifted(steps)))
+        weights.append(plan.adapted(0.4 * plan.watched / steps).start_weight)
+    assert weights[0] == weights[1] == start_weight(0.4) == 0.125
+
+
+def test_an_answer_that_stands_still_or_has_no_number():
+    plan = answer_plan(OURS, RunFacts(sigmas=shifted(24)), euler(shifted(24)))
+    assert plan.adapted(0.0).start_weight == start_weight(0.0) == 2.0**-5
+    assert plan.adapted(float("nan")).computed == plan.computed
+
+
+def test_plans_that_stay():
+    run = RunFacts(sigmas=shifted(24))
+    response = euler(shifted(24))
+    assert answer_plan(OURS, replace(run, shared=True), response).watched is None
+    assert answer_plan(OURS, run, replace(response, adds_noise=True)).watched is None
+    # nothing is left to place
+    for budget in (1.0, 0.01):
+        assert answer_plan(replace(OURS, compute_budget=budget), run, response).watched is None
+    # a second stage at the same place says nothing of what is behind it
+    twice = replace(response, places=(0.0, 0.0, *response.places[2:]))
+    first = replace(OURS, warmup_steps=2)
+    assert answer_plan(first, run, twice).watched is None

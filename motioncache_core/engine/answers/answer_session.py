@@ -22,7 +22,7 @@ from ...report.trace_recorder import TraceRecorder
 from ...sampling.answer_call import AnswerCall
 from ...sampling.passes import PassNames
 from ..call_watches import CallWatches
-from .pass_state import PassState
+from .pass_state import PassState, relative_change
 
 log = logging.getLogger(__name__)
 
@@ -77,19 +77,16 @@ class AnswerSession:
                 # the host loads the model in between
                 self._started = time.perf_counter()
             self._let_go()
+            self._adapt()
             self._index, self._sigma = self._index + 1, sigma
             if self._names.begin():
                 self._recorder.reset("passes_new")
             self._record, self._alternates = None, False
-            plan = self._plan
-            if (
-                plan is not None
-                and self._lost is None
-                and not plan.expects(self._index, sigma, _ROUNDING)
-            ):
+            plan = self._plan if self._lost is None else None
+            if plan is not None and not plan.expects(self._index, sigma, _ROUNDING):
                 self._lose(because("steps_differ", evaluation=self._index, sigma=sigma))
-            follows = plan is not None and self._lost is None
-            self._reuse = follows and plan is not None and self._index not in plan.computed
+                plan = None
+            self._reuse = plan is not None and self._index not in plan.computed
             if not self._reuse:
                 self._last_computed = self._index
 
@@ -221,6 +218,16 @@ class AnswerSession:
         # threads may have come in any order
         like_the_grid = [n for n in self._passes if self._drawn in n]
         self._shown = min(like_the_grid, key=repr, default=None)
+
+    def _adapt(self) -> None:
+        """Where evaluations behind the watched one go; the one time that a run waits for this."""
+        plan = self._plan
+        if plan is None or self._lost is not None or plan.watched != self._index:
+            return
+        change = relative_change(s for s in self._passes.values() if s.last_seen == self._index)
+        self._plan = plan.adapted(change)
+        if self._plan.computed != plan.computed:
+            self._recorder.trace.advise(self._plan.moved(change))
 
     def _lose(self, reason: Reason) -> None:
         """From now on every evaluation is computed, and nothing is kept."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from ...common.host_transfer import read
 from ...common.protocols import TokenOps
 from ...policy.answer_ledger import KEPT, AnswerLedger
 from ...policy.motion_weights import token_patches
@@ -97,7 +99,7 @@ class PassState:
         Args:
             size, patch: `video` and `patch` of a call, see `AnswerCall`.
         """
-        if len(self._order) < 2 or size is None:
+        if not self.pairs or size is None:
             return None
         before, now = (self._answers[s] for s in self._order[-2:])
         # the samples of a batch are one picture
@@ -108,6 +110,18 @@ class PassState:
         found: Tensor = change / change.amax().clamp_min(1e-30)
         return found
 
+    @property
+    def pairs(self) -> bool:
+        """Whether there are two answers to compare."""
+        return len(self._order) > 1
+
+    def growth(self) -> Tensor:
+        """Squared sizes `(2,)` of what the answer changed by between the last two that were
+        computed, and of the last one."""
+        before, now = (self._answers[s] for s in self._order[-2:])
+        sizes = (torch.linalg.vector_norm(part).square() for part in (now - before, now))
+        return torch.stack(tuple(sizes))
+
     def video_change(self, patch: tuple[int, int, int]) -> Tensor | None:
         """The same where the latents are videos `(b, C, F, H, W)`."""
         c, f, h, w = self._answers.shape[2:]
@@ -116,3 +130,11 @@ class PassState:
     def nbytes(self) -> int:
         """Bytes of the answers."""
         return self._answers.numel() * self._answers.element_size()
+
+
+def relative_change(states: Iterable[PassState]) -> float:
+    """How much the answers of these passes changed between the last two that were computed,
+    beside the last ones; not a number where there are no two. This waits for the device."""
+    found = [read(s.growth()) for s in states if s.pairs]
+    moved, size = (sum(squares) for squares in zip(*found, strict=True)) if found else (0.0, 0.0)
+    return math.sqrt(moved / size) if size > 0 else math.nan

@@ -58,7 +58,7 @@ def _tell(plan: AnswerPlan, settings: MotionCacheSettings, recorder: TraceRecord
         recorder.remark(because("answers_apart"))
     elif plan.response.adds_noise:
         recorder.remark(because("noise_added", how=how))
-    if round(settings.compute_budget * n) < plan.protected:
+    if round(settings.compute_budget * n) < len(plan.fixed):
         recorder.remark(
-            because("budget_spent", budget=settings.compute_budget, steps=n, fixed=plan.protected)
+            because("budget_spent", budget=settings.compute_budget, steps=n, fixed=len(plan.fixed))
         )

@@ -103,9 +103,9 @@ def _answers(
             how=plan.how,
         )
     )
-    if round(settings.compute_budget * n) < plan.protected:
+    if round(settings.compute_budget * n) < len(plan.fixed):
         recorder.remark(
-            because("budget_spent", budget=settings.compute_budget, steps=n, fixed=plan.protected)
+            because("budget_spent", budget=settings.compute_budget, steps=n, fixed=len(plan.fixed))
         )
     return AnswerPolicy(plan, ops)
 
