@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -19,9 +20,9 @@ from .answer_ledger import AnswerLedger
 # signal-to-noise ratio which is spread over was decided after a look at a third
 POWER, EDGE = 0.75, 0.01
 # how dense a start is placed beside the end, by the pace of its answers: tuned on the same two
-PACE, PACE_POWER = 0.36, 1.5
-# it is a power of two of these, so that rounding elsewhere hardly ever makes another plan
-CALMEST, LIVELIEST = -5, 2
+PACE, PACE_POWER = 1.2, 1.5
+# of the powers of two that it is rounded to, so that another device hardly ever has another plan
+CALMEST = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class AnswerPlan:
         return phrase("{told} and made up for in hindsight", told=told) if self.hindsight else told
 
     def adapted(self, change: float) -> AnswerPlan:
-        """The plan once the watched evaluation is computed: as many evaluations, those that are
-        left where answers are likely to change (ours).
+        """The plan once the watched evaluation is computed: after a calm start those that are left
+        go towards the end, as many in all (ours).
 
         Models that are shown where things are (a control video, tracks) give nearly the answer of
         the end at once, and what counts are the last steps; others decide on it in the first ones.
@@ -81,9 +82,11 @@ class AnswerPlan:
         assert self.watched is not None
         places = self.response.places
         gap = places[self.watched] - places[min(self.computed)]
+        if not math.isfinite(change):
+            return replace(self, watched=None)
         weight = start_weight(change / gap * (1 + places[-1] - places[0]))
         plan = replace(self, watched=None)
-        if weight == self.start_weight or not np.isfinite(change):
+        if weight == self.start_weight:
             return plan
         early = {k for k in self.computed if k <= self.watched}
         computed = placed(
@@ -93,17 +96,10 @@ class AnswerPlan:
 
     def moved(self, change: float) -> str:
         """Where evaluations went, in words."""
-        told = f"{change:.1%}"
-        if self.start_weight < 1:
-            return phrase(
-                "the answer changed by {change} up to the second of them, so more of them are "
-                "computed towards the end",
-                change=told,
-            )
         return phrase(
-            "the answer changed by {change} up to the second of them, so more of them are computed "
-            "towards the start",
-            change=told,
+            "the answer changed by {change:.1%} only up to the second of them, so more of them are "
+            "computed towards the end",
+            change=change,
         )
 
     def expects(self, evaluation: int, sigma: float, rounding: float) -> bool:
@@ -161,15 +157,14 @@ def _watched(
 
 
 def start_weight(pace: float) -> float:
-    """How dense a run's start is placed beside its end, a power of two.
+    """How dense a run's start is placed beside its end: a power of two, 1 at most.
 
     Args:
         pace: how much the answer would change in the whole run, relative, were it as fast as at
             its start.
     """
-    if not pace > 0:
-        return float(2.0**CALMEST)
-    return float(2.0 ** np.clip(np.round(np.log2(PACE * pace**PACE_POWER)), CALMEST, LIVELIEST))
+    weight = min(1.0, max(CALMEST, PACE * pace**PACE_POWER))
+    return float(2.0 ** round(math.log2(weight)))
 
 
 def placed(
