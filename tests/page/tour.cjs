@@ -13,7 +13,6 @@ async function templates(page) {
   await page.locator(".templates-tab-button").click();
   await page.getByText(PACK, { exact: true }).first().click();
   await page.locator('[data-testid^="template-workflow-"]').first().waitFor();
-  await page.waitForTimeout(800);
   const cards = await page.locator('[data-testid^="template-workflow-"]').all();
   const names = await Promise.all(cards.map((c) => c.getAttribute("data-testid")));
   return names.map((n) => n.replace("template-workflow-", ""));
@@ -22,7 +21,18 @@ async function templates(page) {
 async function choose(page, name) {
   await page.locator(`[data-testid="template-workflow-${name}"]`).click();
   await page.waitForFunction(() => !document.querySelector('[data-testid^="template-workflow-"]'));
-  await page.waitForTimeout(2500);
+  await settled(page);
+}
+
+// no node has moved or grown for a second, which those with a missing or late file do
+async function settled(page) {
+  let [boxes, since] = ["", Date.now()];
+  while (Date.now() - since < 1000) {
+    await page.waitForTimeout(200);
+    const { scale, nodes, drawn } = await graph(page);
+    const now = JSON.stringify([scale, nodes.map((n) => n.box), drawn]);
+    if (now !== boxes) [boxes, since] = [now, Date.now()];
+  }
 }
 
 const graph = (page) =>
