@@ -12,8 +12,11 @@ const TEXT = "$$node-text-preview";
 async function templates(page) {
   await page.locator(".templates-tab-button").click();
   await page.getByText(PACK, { exact: true }).first().click();
-  await page.locator('[data-testid^="template-workflow-"]').first().waitFor();
-  const cards = await page.locator('[data-testid^="template-workflow-"]').all();
+  const listed = page.locator('[data-testid^="template-workflow-"]');
+  await listed.first().waitFor();
+  // the page lists some of them at first
+  for (let before = 0; before < (before = await listed.count());) await page.waitForTimeout(500);
+  const cards = await listed.all();
   const names = await Promise.all(cards.map((c) => c.getAttribute("data-testid")));
   return names.map((n) => n.replace("template-workflow-", ""));
 }
