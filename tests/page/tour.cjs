@@ -164,15 +164,9 @@ async function all(page) {
   clock("another workflow");
   await shot("another_workflow");
   // back to the one that ran
-  await page.evaluate(async (name) => {
-    const { workflow } = app.extensionManager;
-    const ran = workflow.openWorkflows.find((w) => w.path.includes(name));
-    await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
-    while (workflow.activeWorkflow !== ran) {
-      await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
-    }
-  }, "Demo 1");
-  await page.waitForTimeout(2500);
+  await page.locator(".workflow-tab", { hasText: "Demo 1" }).click();
+  await page.waitForFunction(() => app.extensionManager.workflow.activeWorkflow.path.includes("Demo 1"));
+  await settled(page);
   out.back = await outputs(page);
   return out;
 }
