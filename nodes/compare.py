@@ -8,11 +8,11 @@ from torch import Tensor
 from ..motioncache_core import TraceHandle
 from ..motioncache_core.common.phrases import as_data, together
 from ..motioncache_core.report.node_text import faster_than
-from ..motioncache_core.report.two_runs import seconds_of, times
+from ..motioncache_core.report.two_runs import about_times, seconds_of, times
 from ..motioncache_core.report.video_quality import compare, headline, plain_words, text
 from .host.live_text import LiveText
 from .host.loaders import intermediate_device
-from .pictures.comparison import CAPTIONS, MODES, ComparePictures
+from .pictures.comparison import CAPTIONS, MODES, WITH, WITHOUT, ComparePictures
 from .types import CATEGORY, SAID, TraceSocket
 
 
@@ -24,25 +24,29 @@ class MotionCacheCompare(io.ComfyNode):
             display_name="MotionCache Compare",
             category=CATEGORY,
             description=(
-                "How close a video is to its reference: PSNR, SSIM, flicker, and a map of the "
-                "error. Sample the same seed twice, without and with MotionCache."
+                "How close a video made with MotionCache is to the same one made without: PSNR, "
+                "SSIM, flicker, and a map of the error. Sample the same seed twice."
             ),
             search_aliases=[
                 "compare videos", "psnr", "ssim", "difference", "side by side", "quality",
             ],
             is_output_node=True,
             inputs=[
-                io.Image.Input("reference", tooltip="Frames made without MotionCache."),
                 io.Image.Input(
-                    "candidate", tooltip="Frames of the same seed and size made with MotionCache."
+                    "reference", display_name=WITHOUT, tooltip="Frames made without MotionCache."
+                ),
+                io.Image.Input(
+                    "candidate",
+                    display_name=WITH,
+                    tooltip="Frames of the same seed and size made with MotionCache.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default=MODES[0],
                     tooltip=(
-                        "side by side: both, and the error beside them. wipe: the reference left "
-                        "of a line, the candidate right of it. difference: the error alone."
+                        "side by side: both, and the error beside them. wipe: left of a line "
+                        "without MotionCache, right of it with. difference: the error alone."
                     ),
                 ),
                 io.Float.Input(
@@ -67,6 +71,7 @@ class MotionCacheCompare(io.ComfyNode):
                 ),
                 TraceSocket.Input(
                     "reference_trace",
+                    display_name="trace without",
                     optional=True,
                     tooltip=(
                         "Says how long the run without MotionCache took: the trace of a "
@@ -75,6 +80,7 @@ class MotionCacheCompare(io.ComfyNode):
                 ),
                 TraceSocket.Input(
                     "trace",
+                    display_name="trace with",
                     optional=True,
                     tooltip="Says how long the run with MotionCache took: that node's trace.",
                 ),
@@ -109,10 +115,11 @@ class MotionCacheCompare(io.ComfyNode):
         if trace is not None and runs[1] is not None and without and took:
             # the node whose run it was says this in the place of its estimate
             LiveText(getattr(trace, "node_id", None)).show(faster_than(runs[1], without))
-        words = f"{said}\n{text(found, reference)}"
+        about = [words for words in (about_times(*runs),) if words]
+        words = "\n".join([said, *about, text(found, reference)])
         shown = {
             **ui.PreviewText(words).as_dict(),
-            SAID: [as_data(together("\n", [said, headline(found), CAPTIONS[mode]]))],
-            **ui.PreviewImage(pictures.preview(said), cls=cls).as_dict(),
+            SAID: [as_data(together("\n", [said, *about, headline(found), CAPTIONS[mode]]))],
+            **ui.PreviewImage(pictures.preview(said, *about), cls=cls).as_dict(),
         }
         return io.NodeOutput(pictures.all().to(intermediate_device()), words, ui=shown)

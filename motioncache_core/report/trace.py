@@ -163,6 +163,7 @@ class Trace:
         resets: evaluations that could not go on with what was stored, by the code of the reason.
         number: of the run among those of its model, from 1.
         mark: by which the latents that it made are known again, see `shown_run.mark_of`.
+        first: the first of its kind since the process started, which takes longer.
     """
 
     settings: dict[str, Any]
@@ -200,6 +201,7 @@ class Trace:
     finished: bool = False
     number: int = 1
     mark: tuple[float, ...] = ()
+    first: bool = False
 
     def show(self, layout: TokenLayout) -> None:
         """Describe the clip, or the window of it that the model sees from now on."""

@@ -24,6 +24,17 @@ def how_fast(factor: float) -> str:
     return phrase("no faster") if how.startswith("1.0x") else how
 
 
+def about_times(reference: Trace | None, candidate: Trace | None) -> str:
+    """What the measured times of two runs are not to be taken for; "" where there is nothing."""
+    both = seconds_of(reference) is not None and seconds_of(candidate) is not None
+    if both and any(run is not None and run.first for run in (reference, candidate)):
+        return phrase(
+            "the first run since the start takes longer: "
+            "for exact times, run again with another seed"
+        )
+    return ""
+
+
 def times(reference: Trace | None, candidate: Trace | None) -> str:
     """Seconds of the run without MotionCache and of the one with it; "" where neither is known.
 

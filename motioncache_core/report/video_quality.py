@@ -20,6 +20,7 @@ from ..common.phrases import phrase
 WINDOW = 7
 _C1, _C2 = 0.01**2, 0.03**2
 _CHANNELS = (1, 3, 4)
+_NAMES = "the video without MotionCache", "the video with MotionCache"
 # from so many dB and so much SSIM on, in words; a rule of thumb, ours
 _WORDS = (
     (40.0, 0.98, phrase("no visible difference")),
@@ -108,9 +109,7 @@ def compare(reference: Tensor, candidate: Tensor) -> Comparison:
 def _frames(reference: Tensor, candidate: Tensor) -> Iterator[FrameQuality]:
     before = None
     for index in range(reference.shape[0]):
-        a, b = (
-            _finite(v, index, n) for v, n in ((reference, "reference"), (candidate, "candidate"))
-        )
+        a, b = (_finite(v, index, n) for v, n in zip((reference, candidate), _NAMES, strict=True))
         error = a - b
         yield FrameQuality(
             float(error.square().mean()),
@@ -137,7 +136,7 @@ def check(reference: Tensor, candidate: Tensor) -> None:
     Raises:
         ImageError: they cannot; says why and what to do.
     """
-    for name, video in (("reference", reference), ("candidate", candidate)):
+    for name, video in zip(_NAMES, (reference, candidate), strict=True):
         if video.ndim != 4 or video.shape[0] == 0 or video.shape[-1] not in _CHANNELS:
             raise ImageError(
                 f"{name} has shape {tuple(video.shape)}; give frames (frames, height, width, "
@@ -145,7 +144,8 @@ def check(reference: Tensor, candidate: Tensor) -> None:
             )
     if reference.shape != candidate.shape:
         raise ImageError(
-            f"reference has {_form(reference)}, candidate {_form(candidate)}; both must be alike. "
+            f"{_NAMES[0]} has {_form(reference)}, the one with it {_form(candidate)}; both must be "
+            "alike. "
             "Make them with the same size, length, seed and decoding, with and without MotionCache"
         )
     if min(reference.shape[1:3]) < WINDOW:

@@ -21,6 +21,7 @@ from . import own_cache
 from .compiled import COMPILE_ARGUMENTS, WHOLE
 from .conflicts import check_conflicts, check_recording
 from .engines import Run, engine_of
+from .first_runs import is_first
 from .live_text import LiveText
 from .passes import BLOCK_CALLS, KEY
 
@@ -60,7 +61,7 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     if engine.instead and run.no_tokens is not None:
         why, action = run.no_tokens.happened, run.no_tokens.action
         trace.remark(because("tokens_unknown", why=why, action=lowered(action)))
-    _tell_what_is_in_vain(chosen, trace)
+    _tell_what_is_in_vain(chosen, trace, _by_chunks(sampler))
     live = LiveText(config.node_id, config.measured)
     session = engine.start(run, used, trace, live.on_call)
     for remark in trace.remarks:
@@ -71,7 +72,8 @@ def sample(executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: T
     guider.model_options = _with(outer, ours)
     trace.seconds = trace.own_seconds = time.perf_counter() - began
     try:
-        result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+        with is_first(guider, latent, cached=True) as trace.first:
+            result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_options = outer
         session.close()
@@ -95,12 +97,18 @@ def _chosen(chosen: RunSettings, sampler: Any, steps: int, by_blocks: bool) -> R
         chosen = settings_for_run(chosen.preset, steps)
     if by_blocks:
         chosen = replace(chosen, settings=own_cache.for_own_cache(chosen.settings))
-    return settings_for_chunks(chosen) if getattr(sampler, "calls_chunks", False) else chosen
+    return settings_for_chunks(chosen) if _by_chunks(sampler) else chosen
 
 
-def _tell_what_is_in_vain(chosen: RunSettings, trace: Trace) -> None:
+def _by_chunks(sampler: Any) -> bool:
+    return getattr(sampler, "calls_chunks", False)
+
+
+def _tell_what_is_in_vain(chosen: RunSettings, trace: Trace, keeps_keys: bool) -> None:
     """Remark on settings that were changed, and have no effect beside the others."""
-    in_vain = changed_in_vain(chosen.settings) if chosen.preset is None else []
+    if chosen.preset is not None:
+        return
+    in_vain = changed_in_vain(chosen.settings, keeps_keys)
     if in_vain:
         budget = chosen.settings.compute_budget
         trace.remark(

@@ -13,6 +13,7 @@ from ...motioncache_core import Trace, TraceHandle
 from ...motioncache_core.common.host_transfer import read
 from ...motioncache_core.report.node_text import left_alone
 from ...motioncache_core.report.shown_run import mark_of
+from .first_runs import is_first
 from .live_text import LiveText
 from .passes import KEY
 
@@ -47,15 +48,17 @@ def timed(model: Any, handle: TraceHandle, told: Trace, live: LiveText | None = 
             **kwargs: Any) -> Tensor:  # fmt: skip
         """OUTER_SAMPLE: a run, which is known by its latents."""
         took.clear()
-        result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
-        cached = KEY in executor.class_obj.model_options.get("transformer_options", {})
+        guider = executor.class_obj
+        cached = KEY in guider.model_options.get("transformer_options", {})
+        with is_first(guider, latent, cached) as first:
+            result: Tensor = executor(noise, latent, sampler, sigmas, *args, **kwargs)
         if not took or cached:
             return result
         if handle.runs and not handle.runs[-1].seconds:
             # what was said before the first run
             handle.runs.clear()
         steps = sum(s > 0 for s in sigmas.tolist()[:-1])
-        trace = replace(told, seconds=sum(took), steps=steps)
+        trace = replace(told, seconds=sum(took), steps=steps, first=first)
         trace.mark = mark_of(result)
         handle.add(trace)
         if live is not None:

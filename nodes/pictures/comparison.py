@@ -24,25 +24,27 @@ from ...motioncache_core.report.video_quality import (
 from .timeline import MARGIN, WORDS, Font, as_picture, as_tensor, bar, colour, font
 
 MODES = ("side by side", "wipe", "difference")
+WITHOUT, WITH = "without MotionCache", "with MotionCache"
 # what is where on the pictures, for a page in another language: their own words are English
 CAPTIONS = {
-    "side by side": phrase("left to right: reference, candidate, error"),
-    "wipe": phrase("left of the line the reference, right of it the candidate"),
-    "difference": phrase("the error of the candidate"),
+    "side by side": phrase("left to right: without MotionCache, with it, error"),
+    "wipe": phrase("left of the line without MotionCache, right of it with"),
+    "difference": phrase("the error of the video with MotionCache"),
 }
 COLORMAP = "magma"
 _GAP = 8
 # smaller frames are enlarged by a whole number, so that words fit below them
 _NARROWEST = 224
-# of the preview, in pixels; frames shown on it, at most
-_PREVIEW, SHOWN = 1120, 3
+# of the preview, in pixels
+_PREVIEW = 1120
 
 
 class ComparePictures:
     """Draws frames of a comparison; every picture has an even width and height.
 
     Args:
-        reference, candidate: videos `(F, H, W, C)` in 0..1 of one shape.
+        reference, candidate: videos `(F, H, W, C)` in 0..1 of one shape, without and with
+            MotionCache.
         mode: "side by side" both and their error, "wipe" the reference left of a line and the
             candidate right of it, "difference" the error alone.
         gain: what errors are multiplied by before they are shown; 0 takes what fits.
@@ -73,7 +75,7 @@ class ComparePictures:
         self._scale = math.ceil(_NARROWEST / width)
         self._panel = width * self._scale, height * self._scale
         self._columns = 3 if mode == "side by side" else 1
-        points = min(24, max(12, self._panel[0] // 20))
+        points = min(28, self._panel[0] // 12)
         self._font, self._line = font(points), round(1.7 * points)
         # numbers and colour bar are below each other where they have one panel's width
         self._rows = 2 if mode == "difference" else 1
@@ -89,14 +91,19 @@ class ComparePictures:
             out[index] = as_tensor(self.frame(index))[0]
         return out
 
-    def preview(self, said: str = "") -> Tensor:
-        """The first, the worst and the last frame on one sheet, `(1, H, W, 3)` in 0..1.
+    def preview(self, said: str = "", *about: str) -> Tensor:
+        """The worst frame and the last on one sheet, `(1, H, W, 3)` in 0..1, and the first where
+        there is room.
 
         Args:
             said: put above them in large letters.
+            about: lines below that.
         """
         last = self._videos[0].shape[0] - 1
         chosen = sorted({0, self._found.worst, last})
+        if self._columns > 1 and len(chosen) > 2:
+            # a third row would make all of them small
+            chosen = chosen[1:]
         across = 1 if self._columns > 1 else len(chosen)
         wide = min(self.size[0], (_PREVIEW - (across - 1) * _GAP) // across)
         # small frames are not shown smaller than the node is wide
@@ -104,11 +111,10 @@ class ComparePictures:
         tall = round(wide * self.size[1] / self.size[0])
         down = math.ceil(len(chosen) / across)
         room = across * (wide + _GAP) - _GAP - 2 * MARGIN
-        words = [headline(self._found)]
-        letters, large = _fitting(words, font(18), room), _fitting([said], font(30), room)
-        lines = [(words[0], letters, 40)]
+        words = [*about, headline(self._found)]
+        lines = [(line, _fitting([line], font(22), room), 40) for line in words]
         if said:
-            lines.insert(0, (said, large, 52))
+            lines.insert(0, (said, _fitting([said], font(30), room), 52))
         top = sum(tall for *_, tall in lines)
         whole = across * (wide + _GAP) - _GAP, top + down * (tall + _GAP) - _GAP
         picture = Image.new("RGB", whole, colour(BACK))
@@ -129,7 +135,7 @@ class ComparePictures:
         error = f"error x{self._gain:g}"
         if self._mode == "side by side":
             panels = [self._plain(index, 0), self._plain(index, 1), self._error(index)]
-            names = ["reference", "candidate", error]
+            names = [WITHOUT, WITH, error]
         elif self._mode == "wipe":
             panels, names = [self._wiped(index)], []
             self._names_of_wipe(pen)
@@ -142,7 +148,9 @@ class ComparePictures:
             pen.text(place, name, fill=WORDS, font=self._font, anchor="lm")
         below = self._line + self._panel[1]
         numbers = self._numbers(index)
-        letters = _fitting(numbers, self._font, self._panel[0] - 2 * _GAP)
+        # below the error is its colour bar
+        room = max(1, self._columns - 1) * (self._panel[0] + _GAP) - _GAP
+        letters = _fitting(numbers, self._font, room - 2 * _GAP)
         pen.text(
             (_GAP, below + self._line / 2), ", ".join(numbers), fill=WORDS, font=letters,
             anchor="lm",
@@ -173,10 +181,10 @@ class ComparePictures:
     def _names_of_wipe(self, pen: ImageDraw.ImageDraw) -> None:
         y = self._line / 2
         if self._position > 0:
-            pen.text((_GAP, y), "reference", fill=WORDS, font=self._font, anchor="lm")
+            pen.text((_GAP, y), WITHOUT, fill=WORDS, font=self._font, anchor="lm")
         if self._position < 1:
             right = self._panel[0] - _GAP
-            pen.text((right, y), "candidate", fill=WORDS, font=self._font, anchor="rm")
+            pen.text((right, y), WITH, fill=WORDS, font=self._font, anchor="rm")
 
     def _enlarged(self, picture: Image.Image) -> Image.Image:
         return picture.resize(self._panel, Image.Resampling.NEAREST)

@@ -233,6 +233,7 @@ PAGES: dict[str, Blocks] = {
     "tests/bench/README.md": {
         "presets": from_file("presets", preset_table),
         "estimates": from_file("estimates", estimate_line),
+        "estimates_page": from_file("estimates_page", estimate_line),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
         "token_answers": from_file("token_answers", token_table),

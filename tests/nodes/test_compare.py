@@ -51,7 +51,7 @@ def test_every_mode_has_a_picture_of_even_size_for_every_frame(pack, mode, heigh
 def test_both_and_their_error_are_side_by_side(pack, drawing):
     a, b = videos()
     pictures, _ = run(pack, a, b)
-    top = pictures.shape[1] - 150 - round(1.7 * 12)
+    top = pictures.shape[1] - 150 - round(1.7 * 19)
     for frame in pictures:
         corner = (200, top + 120)
         assert at(frame, *corner) == [0.25] * 3
@@ -108,7 +108,7 @@ def test_the_preview_is_one_sheet_with_the_worst_frame(drawing, monkeypatch, mod
 
     monkeypatch.setattr(drawing.ComparePictures, "frame", watched)
     sheet = drawing.ComparePictures(a, b, found, mode, 10.0, 0.5).preview()
-    assert drawn == [0, 7, 11]
+    assert drawn == ([7, 11] if mode == "side by side" else [0, 7, 11])
     assert sheet.shape[0] == 1 and sheet.shape[2] <= 1120
 
 
@@ -116,9 +116,9 @@ def test_words_fit_the_panel_they_are_in(drawing):
     a, b = videos(2, 60, 64)
     found = compare(a, b)
     pictures = drawing.ComparePictures(a, b, found, "side by side", 255.0, 0.5)
-    below = drawing.as_tensor(pictures.frame(1))[0][-round(1.7 * 12) :]
-    gap = below[:, 256 : 256 + 8]
-    # nothing is written between the panels
+    below = drawing.as_tensor(pictures.frame(1))[0][-round(1.7 * 21) :]
+    gap = below[:, 2 * 256 + 8 : 2 * 256 + 16]
+    # nothing is written between the numbers and the colour bar
     assert bool((gap == gap[0, 0]).all())
 
 
@@ -126,7 +126,7 @@ def test_a_wrong_mode_and_unlike_videos_are_told_what_to_do(pack):
     a, b = videos()
     with pytest.raises(MotionCacheError, match="mode is 'blink'; allowed are 'side by side'"):
         run(pack, a, b, "blink")
-    with pytest.raises(MotionCacheError, match=r"reference has 4 frames .* candidate 3 frames"):
+    with pytest.raises(MotionCacheError, match=r"without MotionCache has 4 .* with it 3 frames"):
         run(pack, a, b[:3])
 
 
@@ -179,6 +179,10 @@ def test_both_times_are_said_where_both_runs_were_timed(pack):
     )
     handles["trace"].latest.seconds = 18.08
     assert "18.1 s with it: 2.0x slower" in run(pack, a, b, **handles)[1]
+    for first in (True, False):
+        handles["reference_trace"].latest.first, handles["trace"].latest.first = first, False
+        lines = run(pack, a, b, **handles)[1].splitlines()
+        assert lines[1].startswith("the first run since the start takes longer") is first
     for seconds in (8.8, 9.0, 9.2):
         handles["trace"].latest.seconds = seconds
         assert f"{seconds} s with it: no faster, " in run(pack, a, b, **handles)[1]

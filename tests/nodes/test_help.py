@@ -51,7 +51,7 @@ def test_a_page_speaks_of_every_widget(pages):
         for item in schema.inputs
         if item.id not in SOCKETS
         and not (item.advanced and schema.node_id == ADVANCED_BY_TOOLTIP)
-        and f"**{item.id}**" not in page
+        and f"**{item.display_name or item.id}**" not in page
     ]
     assert untold == []
 

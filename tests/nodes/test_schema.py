@@ -36,7 +36,7 @@ SETTINGS = CONTRACT["MotionCacheSettings"][1]
 def contract_inputs(info):
     """Required and optional inputs as the server tells them, without what may be reworded and
     without the names of files."""
-    told = ("tooltip", "multiselect")
+    told = ("tooltip", "multiselect", "display_name")
 
     def kept(name, said):
         files = ("options",) if name in ("model_name", "vae_name") else ()

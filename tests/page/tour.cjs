@@ -12,9 +12,11 @@ const TEXT = "$$node-text-preview";
 async function templates(page) {
   await page.locator(".templates-tab-button").click();
   await page.getByText(PACK, { exact: true }).first().click();
-  await page.locator('[data-testid^="template-workflow-"]').first().waitFor();
-  await page.waitForTimeout(800);
-  const cards = await page.locator('[data-testid^="template-workflow-"]').all();
+  const listed = page.locator('[data-testid^="template-workflow-"]');
+  await listed.first().waitFor();
+  // the page lists some of them at first
+  for (let before = 0; before < (before = await listed.count());) await page.waitForTimeout(500);
+  const cards = await listed.all();
   const names = await Promise.all(cards.map((c) => c.getAttribute("data-testid")));
   return names.map((n) => n.replace("template-workflow-", ""));
 }
@@ -22,7 +24,18 @@ async function templates(page) {
 async function choose(page, name) {
   await page.locator(`[data-testid="template-workflow-${name}"]`).click();
   await page.waitForFunction(() => !document.querySelector('[data-testid^="template-workflow-"]'));
-  await page.waitForTimeout(2500);
+  await settled(page);
+}
+
+// no node has moved or grown for a second, which those with a missing or late file do
+async function settled(page) {
+  let [boxes, since] = ["", Date.now()];
+  while (Date.now() - since < 1000) {
+    await page.waitForTimeout(200);
+    const { scale, nodes, drawn } = await graph(page);
+    const now = JSON.stringify([scale, nodes.map((n) => n.box), drawn]);
+    if (now !== boxes) [boxes, since] = [now, Date.now()];
+  }
 }
 
 const graph = (page) =>
@@ -151,15 +164,9 @@ async function all(page) {
   clock("another workflow");
   await shot("another_workflow");
   // back to the one that ran
-  await page.evaluate(async (name) => {
-    const { workflow } = app.extensionManager;
-    const ran = workflow.openWorkflows.find((w) => w.path.includes(name));
-    await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
-    while (workflow.activeWorkflow !== ran) {
-      await app.extensionManager.command.execute("Workspace.NextOpenedWorkflow");
-    }
-  }, "Demo 1");
-  await page.waitForTimeout(2500);
+  await page.locator(".workflow-tab", { hasText: "Demo 1" }).click();
+  await page.waitForFunction(() => app.extensionManager.workflow.activeWorkflow.path.includes("Demo 1"));
+  await settled(page);
   out.back = await outputs(page);
   return out;
 }

@@ -114,9 +114,9 @@ def test_the_error_map_is_the_mean_error_times_the_gain():
         ((3, 8, 8, 3), (4, 8, 8, 3), ["3 frames of 8x8", "4 frames of 8x8"]),
         ((3, 8, 10, 3), (3, 10, 8, 3), ["of 10x8", "of 8x10", "same size"]),
         ((3, 8, 8, 3), (3, 8, 8, 4), ["3 channels", "4 channels"]),
-        ((8, 8, 3), (8, 8, 3), ["reference", "(8, 8, 3)", "IMAGE"]),
-        ((3, 8, 8, 3), (3, 8, 8, 2), ["candidate", "1, 3, 4 channels"]),
-        ((0, 8, 8, 3), (0, 8, 8, 3), ["reference", "(0, 8, 8, 3)"]),
+        ((8, 8, 3), (8, 8, 3), ["video without", "(8, 8, 3)", "IMAGE"]),
+        ((3, 8, 8, 3), (3, 8, 8, 2), ["video with MotionCache", "1, 3, 4 channels"]),
+        ((0, 8, 8, 3), (0, 8, 8, 3), ["video without", "(0, 8, 8, 3)"]),
         ((3, 6, 8, 3), (3, 6, 8, 3), ["8x6", "7x7", "larger"]),
     ],
 )
@@ -126,12 +126,15 @@ def test_what_cannot_be_compared_is_told_why(a, b, said):
     assert all(words in str(error.value) for words in said), error.value
 
 
-@pytest.mark.parametrize(("name", "value"), [("reference", math.nan), ("candidate", math.inf)])
-def test_values_that_are_no_numbers_are_told_with_their_frame(name, value):
+@pytest.mark.parametrize(
+    ("name", "said", "value"),
+    [("reference", "without", math.nan), ("candidate", "with", math.inf)],
+)
+def test_values_that_are_no_numbers_are_told_with_their_frame(name, said, value):
     videos = dict(zip(("reference", "candidate"), pair(), strict=True))
     videos[name] = videos[name].clone()
     videos[name][2, 3, 4, 1] = value
-    with pytest.raises(MotionCacheError, match=f"frame 2 of {name}"):
+    with pytest.raises(MotionCacheError, match=f"frame 2 of the video {said} MotionCache"):
         compare(**videos)
 
 

@@ -1,3 +1,4 @@
+import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
 // The server tells of nodes by their ids, and another workflow that was opened meanwhile has nodes of the same
@@ -9,29 +10,45 @@ const NOWHERE = ":";
 const MANY = 50;
 
 const from = new Map();
-const open = () => app.extensionManager?.workflow?.activeWorkflow?.key ?? null;
+// a workflow that is on its way in, and the one that the page still calls the active one meanwhile
+let coming = null;
+const active = () => app.extensionManager?.workflow?.activeWorkflow ?? null;
+const open = () => (coming && coming.before === active() ? coming.workflow : active());
 
 export function isElsewhere(promptId) {
   const workflow = from.get(promptId);
-  return Boolean(workflow) && workflow !== open();
+  // by its key, which changes with its name
+  return Boolean(workflow) && workflow.key !== open()?.key;
 }
+
+// Listeners are called in the order in which they were added. The page adds the one that looks for the node to be
+// shown after it has loaded extensions, and before it calls their init.
+api.addEventListener("executed", ({ detail }) => {
+  const ours = OURS.some((key) => detail.output?.[key]);
+  if (ours && isElsewhere(detail.prompt_id)) detail.display_node = NOWHERE;
+});
 
 app.registerExtension({
   name: "MotionCache.Elsewhere",
   init() {
-    const { queuePrompt } = app.api;
-    app.api.queuePrompt = async function (...args) {
+    const { queuePrompt } = api;
+    api.queuePrompt = async function (...args) {
       const workflow = open();
       const answer = await queuePrompt.apply(this, args);
       if (workflow && answer?.prompt_id) from.set(answer.prompt_id, workflow);
       if (from.size > MANY) from.delete(from.keys().next().value);
       return answer;
     };
-    // before the page's own listeners, which look for the node that is to be shown
-    const mark = ({ detail }) => {
-      const ours = OURS.some((key) => detail.output?.[key]);
-      if (ours && isElsewhere(detail.prompt_id)) detail.display_node = NOWHERE;
+    const { loadGraphData } = app;
+    app.loadGraphData = async function (...args) {
+      // a name where the workflow is a new one
+      const workflow = typeof args[3] === "object" ? args[3] : null;
+      const mine = (coming = { before: active(), workflow });
+      try {
+        return await loadGraphData.apply(this, args);
+      } finally {
+        if (coming === mine) coming = null;
+      }
     };
-    app.api.addEventListener("executed", mark, { capture: true });
   },
 });

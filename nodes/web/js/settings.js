@@ -12,6 +12,7 @@ const NEEDS = {
   "update_share": "tokens",
   "max_stale_steps": "blocks",
   "correction": "tokens",
+  "kv_cache": "keys",
   "kv_forecast": "blocks",
   "cfg_mask": "blocks",
   "uniform_updates": "blocks",
@@ -25,6 +26,7 @@ const GROUPS = {
   reuse_threshold: ["published thresholds", "threshold"],
 };
 const CAPTION = "motioncache_caption";
+const MAGI = ["MotionCacheLoadMagi", "MotionCacheMagiTiny"];
 const DECIDE = ["policy", "compute_budget", "update_share", "reuse_threshold"];
 
 function addCaptions(node) {
@@ -61,6 +63,9 @@ function addCaptions(node) {
   };
 }
 
+// MAGI-1 does, whatever is reused
+const keepsKeys = (node) => (node.graph?._nodes ?? []).some((n) => MAGI.includes(n.comfyClass));
+
 function grey(node) {
   const widgets = Object.fromEntries((node.widgets ?? []).map((w) => [w.name, w]));
   const { value: policy } = widgets.policy;
@@ -69,6 +74,7 @@ function grey(node) {
   const met = {
     answers: policy === "answer",
     blocks: policy !== "answer",
+    keys: policy !== "answer" || keepsKeys(node),
     tokens: perToken,
     threshold: perToken && byThreshold,
   };

@@ -154,6 +154,7 @@ export const REPORT = {
   "{took:.1f} s with MotionCache, about {guess:.1f}x faster than without (estimate)": "使用 MotionCache {took} 秒，比不用时约快 {guess} 倍（估计）",
   "{took:.1f} s with MotionCache": "使用 MotionCache {took} 秒",
   "{without:.1f} s without MotionCache": "不用 MotionCache {without} 秒",
+  "the first run since the start takes longer: for exact times, run again with another seed": "启动后的第一次运行会慢一些：想要准确的时间，请换一个种子再运行",
   identical: "完全相同",
   "identical: no value of any frame differs": "完全相同：任何一帧的任何值都没有差别",
   "no visible difference": "看不出差别",
@@ -163,7 +164,7 @@ export const REPORT = {
   "another picture": "另一幅画面",
   "PSNR {psnr}, SSIM {ssim:.4f}, temporal PSNR {change}": "PSNR {psnr}，SSIM {ssim}，时间 PSNR {change}",
   "one frame has none": "只有一帧，没有",
-  "left to right: reference, candidate, error": "从左到右：不用 MotionCache（reference）、使用 MotionCache（candidate）、误差",
-  "left of the line the reference, right of it the candidate": "线的左边不用 MotionCache（reference），右边使用 MotionCache（candidate）",
-  "the error of the candidate": "使用 MotionCache（candidate）的误差",
+  "left to right: without MotionCache, with it, error": "从左到右：不用 MotionCache、使用 MotionCache、误差",
+  "left of the line without MotionCache, right of it with": "线的左边不用 MotionCache，右边使用 MotionCache",
+  "the error of the video with MotionCache": "使用 MotionCache 的视频的误差",
 };
