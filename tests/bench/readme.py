@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from families_table import families_table
 from host_nodes_table import host_nodes_table
-from readme_answers import answer_summary, answer_tables, cost_line
+from readme_answers import answer_summary, answer_tables, clock_table, cost_line
 from readme_magi import magi_table
 from readme_quality import ablation_tables, attention_tables, quality_tables
 from readme_rivals import rival_row, rivals_page
@@ -236,6 +236,7 @@ PAGES: dict[str, Blocks] = {
         "estimates_page": from_file("estimates_page", estimate_line),
         "answers": from_file("answers", answer_tables),
         "answer_cost": from_file("answers_cost", cost_line),
+        "answer_clock": from_file("answers_clock", clock_table),
         "token_answers": from_file("token_answers", token_table),
         "rivals": rivals_page,
         "quality": lambda: quality_tables(RESULTS),

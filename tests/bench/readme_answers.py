@@ -50,6 +50,23 @@ def cost_line(data: dict[str, Any]) -> str:
     )
 
 
+def clock_table(data: dict[str, Any]) -> str:
+    """The least time that is enough to come as close as `balanced` once did."""
+    head = ("model", "PSNR to reach", "residual", "ours", "fewer steps")
+    lines = []
+    for model, row in data["models"].items():
+        enough = (row["before"], row["ours"], row["fewer steps"])
+        times = ("not reached" if t is None else f"{t:.0%}" for t in enough)
+        lines.append(f"| {' | '.join((model, format(row['wanted'], '.1f'), *times))} |")
+    most = max(map(int, next(iter(data["models"].values()))["at"]["ours"]))
+    note = (
+        f"Share of the uncached run's time on a CPU, {data['steps']} Euler steps, {data['clips']} "
+        f"clips: what `balanced` took with residuals ({data['before']} asked for), and the least "
+        f"that is enough to come as close, of up to {most} evaluations."
+    )
+    return "\n".join([_head(head), *lines, "", note])
+
+
 def budget_table(data: dict[str, Any]) -> str:
     """PSNR of every method, and what is gained over the strongest of the others."""
     head = ("model", "computed", *METHODS, "over residual", "over fewer steps")

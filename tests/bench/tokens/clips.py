@@ -55,9 +55,10 @@ class TokenClip:
         return f, h // 2, w // 2
 
     def by_product(self, settings: MotionCacheSettings) -> tuple[Tensor, Trace]:
-        """Latents as the product samples them."""
+        """Latents as the product samples them, its evaluations where the schedule puts them: those
+        of the study are there too."""
         options = Levels(steps=len(self.sigmas) - 1, cfg=self.cfg, given=self.sigmas)
-        facts = RunFacts(sigmas=self.sigmas)
+        facts = RunFacts(sigmas=self.sigmas, shared=True)
         return cached_sample(
             self.model, self.positive, self.negative, self.noise, options, settings, kernels, facts,
             conditions=self.conditions,
