@@ -157,7 +157,7 @@ def _forecasting(steps: int) -> list[Contestant]:
             "ridge_lambda": (0.0, 0.1),
         },
         free=("degree", "ridge_lambda"),
-        kept=2,
+        kept=4,
     )  # fmt: skip
     dit = Contestant(
         "CacheDiT", "ComfyUI-CacheDiT", "nodes_wan", "WanCacheOptimizer",
