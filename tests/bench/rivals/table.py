@@ -129,6 +129,28 @@ def overview(data: dict[str, Any]) -> str:
     return table([head, *counts], rows)
 
 
+def verdict(data: dict[str, Any]) -> str:
+    """At how many models and counts ours is ahead of the closest rival, level and behind."""
+    places: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
+    for model in data["models"]:
+        for n, (_, apart) in closest(data, model).items():
+            places[_side(apart)].append(f"{model} {n}")
+    total = sum(map(len, places.values()))
+    told = [
+        f"{side} at {len(found)}"
+        + (f" ({', '.join(found)})" if found and len(found) < total / 2 else "")
+        for side, found in places.items()
+    ]
+    return f"Of {total} models and counts ours is {', '.join(told)}; level is where 0 is inside."
+
+
+def _side(apart: dict[str, Any]) -> str:
+    low, high = apart["low"], apart["high"]
+    if low is None or low <= 0 <= high:
+        return "level"
+    return "ahead" if low > 0 else "behind"
+
+
 def model_table(data: dict[str, Any], model: str) -> str:
     """One model's table: contestants by evaluations, with what ours is ahead of each."""
     found, clips = data["models"][model], len(data["seeds"])
@@ -159,16 +181,14 @@ def page(data: dict[str, Any]) -> str:
         "preset; the result file names them, and the command of every figure."
     )
     tables = [model_table(data, model) for model in data["models"]]
-    return "\n\n".join((overview(data), *tables, note, "\n".join(remarks(data))))
+    return "\n\n".join((overview(data), verdict(data), *tables, note, "\n".join(remarks(data))))
 
 
 def in_a_cell(difference: dict[str, Any]) -> str:
     """Mean differences by evaluations; a question mark where an interval holds 0."""
     told = []
     for _, estimate in sorted(difference.items(), key=lambda item: int(item[0])):
-        low, high = estimate["low"], estimate["high"]
-        sure = low is not None and (low > 0 or high < 0)
-        told.append(f"{estimate['mean']:+.1f}{'' if sure else '?'}")
+        told.append(f"{estimate['mean']:+.1f}{'?' if _side(estimate) == 'level' else ''}")
     return " / ".join(told) or "-"
 
 

@@ -151,6 +151,18 @@ def test_the_closest_rival_is_told_and_ours_are_none(bench, data):
     assert table.overview(made).splitlines()[-1] == "| demo | -1.0 better |"
 
 
+def test_a_verdict_names_what_is_rare(bench, data):
+    table = bench("rivals.table")
+    made = data([60.0, 50.0], [50.0, 46.0])
+    found = made["models"]["demo"]["ahead"]["ours - rival"]
+    far = {"mean": 3.0, "low": 1.0, "high": 4.0, "clips": 6}
+    found |= {"7": far, "10": far, "12": {**far, "low": -4.0, "high": -1.0}, "14": far}
+    assert table.verdict(made) == (
+        "Of 5 models and counts ours is ahead at 3, level at 1 (demo 8), behind at 1 (demo 12); "
+        "level is where 0 is inside."
+    )
+
+
 def test_six_clips_give_an_interval_that_holds_the_mean(bench, data):
     ours = [50.0 + i for i in range(6)]
     made = data(ours, [x - 2 - i % 2 for i, x in enumerate(ours)])
