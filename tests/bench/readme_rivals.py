@@ -19,16 +19,15 @@ def rivals_page() -> str:
 
 
 def rival_row(models: Sequence[str]) -> tuple[str, list[str]]:
-    """What we are ahead of the strongest rival: a table's row, and what has to be known of it."""
-    from rivals.contestants import TAYLOR
-    from rivals.table import in_a_cell
+    """What we are ahead of the closest rival: a table's row, and what has to be known of it."""
+    from rivals.table import closest, in_a_cell
 
     data = _data()
     counts = " / ".join(map(str, data["evaluations"]))
-    row = [f"minus {TAYLOR} ({counts} of {data['steps']})"]
+    row = [f"minus the closest rival ({counts} of {data['steps']})"]
     for model in models:
-        ahead = data["models"].get(model, {"ahead": {}})["ahead"]
-        row.append(in_a_cell(ahead.get(f"ours - {TAYLOR}", {})))
+        found = closest(data, model) if model in data["models"] else {}
+        row.append(in_a_cell({n: apart for n, (_, apart) in found.items()}))
     note = f"Last row: {len(data['seeds'])} other clips, ? where the 95 % interval holds 0."
     return note, row
 

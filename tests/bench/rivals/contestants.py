@@ -11,6 +11,7 @@ from typing import Any
 
 from common import ROOT, code_hash
 from rivals import packs
+from rivals.table import THIS_PACK
 
 # more than any run has
 _NEVER = 1000
@@ -29,8 +30,8 @@ class Contestant:
         fixed: settings that are the node's defaults, or have no choice here.
         off: settings with which its code runs and nothing is reused.
         tried: the knobs, and the values of each that are tried together.
-        kinds: the model type that it is told, of text to video and of image to video; None where
-            it does not ask.
+        kinds: the model types that it may be told, of text to video and of image to video; None
+            where it does not ask.
         scheduled: which evaluations are computed does not depend on what they give.
         by_model: which they are depends on the model, though.
         free: knobs that have no part in which evaluations these are.
@@ -46,7 +47,7 @@ class Contestant:
     fixed: Settings
     off: Settings
     tried: dict[str, Sequence[Any]]
-    kinds: tuple[str, str] | None = None
+    kinds: tuple[tuple[str, ...], tuple[str, ...]] | None = None
     scheduled: bool = True
     by_model: bool = False
     free: tuple[str, ...] = ()
@@ -70,13 +71,14 @@ class Contestant:
 
     def settings(self, from_image: bool) -> Iterator[Settings]:
         """All that are tried."""
-        for values in product(*self.tried.values()):
-            yield self._told(from_image) | dict(zip(self.tried, values, strict=True))
+        for told in self._told(from_image):
+            for values in product(*self.tried.values()):
+                yield told | dict(zip(self.tried, values, strict=True))
 
     def switched_off(self, from_image: bool) -> Settings:
         """Those with which nothing is reused."""
         first = {name: values[0] for name, values in self.tried.items()}
-        return self._told(from_image) | first | self.off
+        return self._told(from_image)[0] | first | self.off
 
     def put(self, loaded: packs.Loaded, model: Any, settings: Settings) -> Any:
         """The model with the cache on it."""
@@ -85,9 +87,10 @@ class Contestant:
             return node.execute(model, **settings).result[0]
         return getattr(node(), node.FUNCTION)(model, **settings)[0]
 
-    def _told(self, from_image: bool) -> Settings:
-        kind = {} if self.kinds is None else {"model_type": self.kinds[from_image]}
-        return {**self.fixed, **kind}
+    def _told(self, from_image: bool) -> list[Settings]:
+        if self.kinds is None:
+            return [self.fixed]
+        return [self.fixed | {"model_type": kind} for kind in self.kinds[from_image]]
 
 
 class Ours(Contestant):
@@ -97,7 +100,7 @@ class Ours(Contestant):
         node = importlib.import_module("motioncache_pack.nodes.patcher").MotionCachePatcher
         folders = ("motioncache_core", "kernels", "nodes")
         code = code_hash(f for folder in folders for f in (ROOT / folder).glob("**/*.py"))
-        return packs.Loaded({self.node: node}, "this pack", f"code {code[:12]}")
+        return packs.Loaded({self.node: node}, THIS_PACK, f"code {code[:12]}")
 
     def put(self, loaded: packs.Loaded, model: Any, settings: Settings) -> Any:
         known = importlib.import_module("motioncache_pack.motioncache_core").MotionCacheSettings
@@ -146,21 +149,22 @@ def _forecasting(steps: int) -> list[Contestant]:
         },
         {"warmup_steps": _NEVER},
         {
-            "warmup_steps": (3, 5),
+            "warmup_steps": (2, 3, 4, 5, 6),
             "window_size": (2.0, 3.0),
-            "flex_window": (0.0, 0.5, 0.75),
+            "flex_window": (0.0, 0.25, 0.5, 0.75),
             # its own: 4 and 0.1
             "degree": (3, 4),
             "ridge_lambda": (0.0, 0.1),
         },
         free=("degree", "ridge_lambda"),
-        kept=2,
+        kept=4,
     )  # fmt: skip
     dit = Contestant(
         "CacheDiT", "ComfyUI-CacheDiT", "nodes_wan", "WanCacheOptimizer",
         {"enable": True, "print_summary": False},
         {"warmup_steps": _NEVER},
-        {"warmup_steps": (1, 2, 3, 4, 5, 6), "skip_interval": (2, 3, 4, 5, 6)},
+        {"warmup_steps": range(1, 10), "skip_interval": range(2, 11)},
+        kept=2,
     )  # fmt: skip
     return [taylor, spectrum, dit]
 
@@ -172,24 +176,35 @@ def _by_threshold() -> list[Contestant]:
         {"magcache_K": 0},
         {
             "magcache_K": (1, 2, 3, 4, 5, 6),
-            "magcache_thresh": (0.06, 0.12, 0.3),
-            "retention_ratio": (0.1, 0.2),
+            "magcache_thresh": (0.06, 0.12, 0.2, 0.3),
+            "retention_ratio": (0.1, 0.2, 0.3),
         },
-        ("wan2.1_t2v_1.3B", "wan2.1_i2v_480p_14B"),
+        (
+            ("wan2.1_t2v_1.3B", "wan2.1_t2v_14B"),
+            ("wan2.1_i2v_480p_14B", "wan2.1_i2v_720p_14B"),
+        ),
+        kept=2,
     )  # fmt: skip
+    from_text, from_image = (
+        tuple(f"wan2.1_{of}{mode}" for of in sizes for mode in ("", "_ret_mode"))
+        for sizes in (("t2v_1.3B", "t2v_14B"), ("i2v_480p_14B", "i2v_720p_14B"))
+    )
     tea = Contestant(
         "TeaCache", "ComfyUI-TeaCache", "nodes", "TeaCache",
         {"cache_device": "cpu"},
         # there is no share of a run in which it is on
         {"start_percent": 1.0, "end_percent": 0.0},
         {
-            "rel_l1_thresh": _rising(0.02, 5.0, 20),
-            "start_percent": (0.0,),
-            "end_percent": (1.0,),
+            # where its curves do not fit a network, thresholds make hardly any difference, and it
+            # is the steps before it starts that make the wanted count
+            "start_percent": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
+            "end_percent": (0.95, 1.0),
+            "rel_l1_thresh": _rising(0.01, 10.0, 10),
         },
-        ("wan2.1_t2v_1.3B", "wan2.1_i2v_480p_14B"),
+        # no curve for text fits the models here, and those for images suit them better
+        ((*from_text, *from_image), from_image),
         # it goes by the embedded timesteps
-        by_model=True,
+        by_model=True, kept=2,
     )  # fmt: skip
     return [magnitude, tea]
 
@@ -197,9 +212,15 @@ def _by_threshold() -> list[Contestant]:
 def _core() -> list[Contestant]:
     easy = Contestant(
         "EasyCache", None, "comfy_extras.nodes_easycache", "EasyCacheNode",
-        {"start_percent": 0.15, "end_percent": 0.95, "verbose": False},
+        {"verbose": False},
         {"reuse_threshold": 0.0},
-        {"reuse_threshold": _rising(0.05, 1.5, 12)}, scheduled=False, beside=1,
+        {
+            # its own: 0.15 and 0.95
+            "start_percent": (0.05, 0.15, 0.3),
+            "end_percent": (0.95, 1.0),
+            "reuse_threshold": _rising(0.05, 3.0, 14),
+        },
+        scheduled=False, beside=1,
     )  # fmt: skip
     return [easy, replace(easy, name="LazyCache", node="LazyCacheNode")]
 

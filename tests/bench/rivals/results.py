@@ -9,7 +9,6 @@ from typing import Any
 
 from common import save
 from rivals.contestants import OURS
-from rivals.measure import FEWER
 from rivals.table import ahead
 
 # what all figures of a file have in common
@@ -84,7 +83,7 @@ class Results:
             found["ahead"] = {
                 f"ours - {who}": _ahead(entries[OURS]["at"], entry["at"])
                 for who, entry in entries.items()
-                if "at" in entry and who not in (OURS, FEWER) and "at" in entries.get(OURS, {})
+                if "at" in entry and who != OURS and "at" in entries.get(OURS, {})
             }
         self.data["evaluations"] = sorted(counts)
         first = self.data["seed"]

@@ -11,6 +11,9 @@ from typing import Any
 from quality.stats import bootstrap, paired
 from quality.tables import cell, table
 
+# how it is loaded, as a result file says it
+THIS_PACK = "this pack"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -98,48 +101,94 @@ def ahead(ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> Any:
     return paired(ours["psnr"], theirs["psnr"])
 
 
+def closest(data: dict[str, Any], model: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """By evaluations the rival that ours is the least ahead of, or the most behind, and how far;
+    other presets of ours and fewer steps are no rivals."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, how in data["loaded"].items():
+        if how["how"] == THIS_PACK:
+            continue
+        for n, apart in data["models"][model]["ahead"].get(f"ours - {name}", {}).items():
+            if apart is not None and (n not in found or apart["mean"] < found[n][1]["mean"]):
+                found[n] = name, apart
+    return found
+
+
+def overview(data: dict[str, Any]) -> str:
+    """A table of the closest rival of each model and count."""
+    counts, clips = [str(n) for n in data["evaluations"]], len(data["seeds"])
+    rows = []
+    for model in data["models"]:
+        found = closest(data, model)
+        told = []
+        for n in counts:
+            name, apart = found.get(n, ("", None))
+            told.append(f"{cell(apart, clips, 1, sign=True)} {name.partition(',')[0]}".strip())
+        rows.append([model, *told])
+    head = f"ours minus the closest rival, evaluations of {data['steps']}"
+    return table([head, *counts], rows)
+
+
+def verdict(data: dict[str, Any]) -> str:
+    """At how many models and counts ours is ahead of the closest rival, level and behind."""
+    places: dict[str, list[str]] = {"ahead": [], "level": [], "behind": []}
+    for model in data["models"]:
+        for n, (_, apart) in closest(data, model).items():
+            places[_side(apart)].append(f"{model} {n}")
+    total = sum(map(len, places.values()))
+    told = [
+        f"{side} at {len(found)}"
+        + (f" ({', '.join(found)})" if found and len(found) < total / 2 else "")
+        for side, found in places.items()
+    ]
+    return f"Of {total} models and counts ours is {', '.join(told)}; level is where 0 is inside."
+
+
+def _side(apart: dict[str, Any]) -> str:
+    low, high = apart["low"], apart["high"]
+    if low is None or low <= 0 <= high:
+        return "level"
+    return "ahead" if low > 0 else "behind"
+
+
 def model_table(data: dict[str, Any], model: str) -> str:
-    """One model's table: contestants by evaluations, then what ours is ahead."""
+    """One model's table: contestants by evaluations, with what ours is ahead of each."""
     found, clips = data["models"][model], len(data["seeds"])
     counts = [str(n) for n in data["evaluations"]]
-    head = [f"{model}: evaluations of {data['steps']}", *counts]
     rows = []
     for name, entry in found["contestants"].items():
-        if "at" not in entry:
-            rows.append([name, *["-"] * len(counts)])
-            continue
-        # an empty cell was not asked for
-        rows.append([name, *(_figure(entry["at"].get(n, ""), n, clips) for n in counts)])
-    for name, difference in found["ahead"].items():
-        rows.append(
-            [name, *(cell(difference[n], clips, 1, sign=True) if n in difference else ""
-                     for n in counts)]
-        )  # fmt: skip
-    return table(head, rows)
+        apart = found["ahead"].get(f"ours - {name}", {})
+        told = [name]
+        for n in counts:
+            # an empty cell was not asked for
+            said = _figure(entry["at"].get(n, ""), n, clips) if "at" in entry else "-"
+            if apart.get(n):
+                said += f"; {cell(apart[n], apart[n]['clips'], 1, sign=True)}"
+            told.append(said)
+        rows.append(told)
+    return table([f"{model}: evaluations of {data['steps']}", *counts], rows)
 
 
 def page(data: dict[str, Any]) -> str:
     """All tables, with what has to be known of them."""
     note = (
         f"PSNR in dB to the uncached video, mean of {len(data['seeds'])} clips, or of as many as "
-        f"brackets say, of {data['frames']} latent frames; ComfyUI {data['comfyui']}, "
-        f"{data['steps']} Euler steps, two prompts; {data['device']}, torch {data['torch']}. "
-        "Differences are of the clips that both ran on, their brackets hold 95 % intervals over "
-        "clips, *at* is the count where the wanted one cannot be had. Of all settings that were "
-        "tried a rival is shown with those that suit it best; the result file names them, and the "
-        "command of every figure."
+        f"brackets say, of {data['frames']} latent frames; after it ours minus this one, of the "
+        "clips that both ran on, and the 95 % interval over clips; *at* is the count where the "
+        f"wanted one cannot be had. ComfyUI {data['comfyui']}, {data['steps']} Euler steps, two "
+        f"prompts; {data['device']}, torch {data['torch']}. Of all settings that were tried a "
+        "rival is shown with those that suit it best on these clips, ours with those of the "
+        "preset; the result file names them, and the command of every figure."
     )
     tables = [model_table(data, model) for model in data["models"]]
-    return "\n\n".join((*tables, note, "\n".join(remarks(data))))
+    return "\n\n".join((overview(data), verdict(data), *tables, note, "\n".join(remarks(data))))
 
 
 def in_a_cell(difference: dict[str, Any]) -> str:
     """Mean differences by evaluations; a question mark where an interval holds 0."""
     told = []
     for _, estimate in sorted(difference.items(), key=lambda item: int(item[0])):
-        low, high = estimate["low"], estimate["high"]
-        sure = low is not None and (low > 0 or high < 0)
-        told.append(f"{estimate['mean']:+.1f}{'' if sure else '?'}")
+        told.append(f"{estimate['mean']:+.1f}{'?' if _side(estimate) == 'level' else ''}")
     return " / ".join(told) or "-"
 
 

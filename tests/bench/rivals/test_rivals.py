@@ -134,9 +134,33 @@ def test_the_table_tells_means_counts_and_the_difference(bench, data):
     rows = table.model_table(data([60.0, 50.0], [50.0, 46.0]), "demo").splitlines()
     assert rows[0] == "| demo: evaluations of 24 | 8 |"
     assert "| ours | 55.0 (at 8.5) |" in rows
-    assert "| broken | - |" in rows
     # two clips give no interval
-    assert rows[-1] == "| ours - rival | +7.0 |"
+    assert "| rival | 48.0 (at 8.5); +7.0 |" in rows
+    assert rows[-1] == "| broken | - |"
+
+
+def test_the_closest_rival_is_told_and_ours_are_none(bench, data):
+    table = bench("rivals.table")
+    made = data([60.0, 50.0], [50.0, 46.0])
+    found = made["models"]["demo"]["ahead"]
+    for name, mean in (("preset of ours", -9.0), ("better, order 2", -1.0)):
+        found[f"ours - {name}"] = {"8": {**found["ours - rival"]["8"], "mean": mean}}
+    found["ours - fewer steps"] = {"8": {**found["ours - rival"]["8"], "mean": -8.0}}
+    made["loaded"] |= {"preset of ours": {"how": "this pack"}, "better, order 2": {"how": "x"}}
+    assert table.closest(made, "demo")["8"][0] == "better, order 2"
+    assert table.overview(made).splitlines()[-1] == "| demo | -1.0 better |"
+
+
+def test_a_verdict_names_what_is_rare(bench, data):
+    table = bench("rivals.table")
+    made = data([60.0, 50.0], [50.0, 46.0])
+    found = made["models"]["demo"]["ahead"]["ours - rival"]
+    far = {"mean": 3.0, "low": 1.0, "high": 4.0, "clips": 6}
+    found |= {"7": far, "10": far, "12": {**far, "low": -4.0, "high": -1.0}, "14": far}
+    assert table.verdict(made) == (
+        "Of 5 models and counts ours is ahead at 3, level at 1 (demo 8), behind at 1 (demo 12); "
+        "level is where 0 is inside."
+    )
 
 
 def test_six_clips_give_an_interval_that_holds_the_mean(bench, data):
@@ -144,7 +168,7 @@ def test_six_clips_give_an_interval_that_holds_the_mean(bench, data):
     made = data(ours, [x - 2 - i % 2 for i, x in enumerate(ours)])
     apart = made["models"]["demo"]["ahead"]["ours - rival"]["8"]
     assert apart["low"] < apart["mean"] == 2.5 < apart["high"]
-    assert "+2.5 [+" in bench("rivals.table").model_table(made, "demo")
+    assert "; +2.5 [+" in bench("rivals.table").model_table(made, "demo")
 
 
 def test_what_has_no_number_says_why(bench, data):
@@ -203,7 +227,7 @@ def test_commands_fill_one_file(bench, results):
     assert list(data["models"]["demo"]["contestants"]) == ["MotionCache"]
     assert json.loads(opened.path.read_text("utf-8")) == data
     rows = bench("rivals.table").page(data).splitlines()
-    assert "| MotionCache | 30.0 (1 clips) |" in rows and "| ours - rival | +1.5 (1) |" in rows
+    assert "| MotionCache | 30.0 (1 clips) |" in rows and "| rival | 28.5 (1 clips); +1.5 |" in rows
 
 
 @pytest.mark.parametrize("change", ({"weights": "z"}, {"uncached": "z"}))
@@ -302,5 +326,5 @@ def test_the_committed_result_makes_tables(bench, root):
     for model, found in data["models"].items():
         assert {known[0].name, "fewer steps, no cache"} <= set(found["contestants"])
         assert set(found["contestants"]) - {c.name for c in known} == {"fewer steps, no cache"}
-        assert "ours - " in bench("rivals.table").model_table(data, model)
+        assert bench("rivals.table").closest(data, model)
     assert "mean of" in bench("rivals.table").page(data)
