@@ -88,9 +88,10 @@ class AnswerPlan:
         plan = replace(self, watched=None)
         if weight == self.start_weight:
             return plan
-        early = {k for k in self.computed if k <= self.watched}
+        last = self.response.evaluations - 2
+        kept = {k for k in self.computed if k <= self.watched or k >= last}
         computed = placed(
-            self.response.sigmas, len(self.computed), self.fixed | early, weight, self.watched
+            self.response.sigmas, len(self.computed), self.fixed | kept, weight, self.watched
         )
         return replace(plan, computed=frozenset(computed), start_weight=weight)
 
@@ -147,13 +148,16 @@ def _watched(
     response: SamplerResponse, computed: Collection[int], fixed: Collection[int]
 ) -> int | None:
     """The second evaluation that is computed, where something is left to place behind it."""
-    first, *rest = sorted(computed)
-    falls, places = response.sigmas[0] > response.sigmas[-1], response.places
+    rest = sorted(computed)[1:]
+    falls = response.sigmas[0] > response.sigmas[-1]
+    # with several stages a step the same evaluations do other things, and were no closer
+    one_a_step = all(b - a == 1 for a, b in pairwise(response.places))
     # noise that a sampler has added is a part of what its answers change by
-    if response.adds_noise or not falls or not rest or places[rest[0]] <= places[first]:
+    if response.adds_noise or not falls or not one_a_step:
         return None
-    free = len(computed) < response.evaluations and any(k not in fixed for k in rest[1:])
-    return rest[0] if free else None
+    last = response.evaluations - 2
+    free = [k for k in rest[1:] if k < last and k not in fixed]
+    return rest[0] if free and len(computed) < response.evaluations else None
 
 
 def start_weight(pace: float) -> float:
