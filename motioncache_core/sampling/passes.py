@@ -113,6 +113,11 @@ class PassNames:
             return replace(key, place=place, start=start)
         return (key, place, start)
 
+    @property
+    def alike(self) -> bool:
+        """Whether passes of this evaluation are alike, as those of tiles are."""
+        return max(self._seen.values(), default=0) > 1
+
     def drop(self) -> None:
         """Keep nothing."""
         self._met.clear()

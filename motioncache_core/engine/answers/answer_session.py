@@ -221,8 +221,9 @@ class AnswerSession:
 
     def _adapt(self) -> None:
         """Where evaluations behind the watched one go; the one time that a run waits for this."""
-        plan = self._plan
-        if plan is None or self._lost is not None or plan.watched != self._index:
+        # parts of a picture, as tiles are, say less of it, and were less close
+        plan = self._plan if self._lost is None and not self._names.alike else None
+        if plan is None or plan.watched != self._index:
             return
         change = relative_change(s for s in self._passes.values() if s.last_seen == self._index)
         self._plan = plan.adapted(change)
@@ -247,8 +248,7 @@ class AnswerSession:
                 self._drawn = call.x.shape[1:]
                 self._recorder.model(call.name, "", None, 0, (1, 0))
                 self._recorder.clip(TokenLayout(*grid))
-            kind = REUSE if self._reuse else DENSE
-            tokens = trace.tokens
+            kind, tokens = REUSE if self._reuse else DENSE, trace.tokens
             chunk = ChunkRecord(kind, "", 0 if self._reuse else tokens, tokens, None)
             self._record = EvaluationRecord(
                 len(trace.evaluations), self._sigma, phrase("all passes"), (chunk,)
