@@ -6,7 +6,7 @@ Each takes a host and a model and gives a clone that asks for more passes in eve
 from __future__ import annotations
 
 import torch
-from motioncache_pack.tests.support.answer_runs import patch, small, squared
+from motioncache_pack.tests.support.answer_runs import as_planned, patch, small, squared
 
 FACTOR = 0.5
 
@@ -223,8 +223,9 @@ def error_of(pack, scene, put, preset, order="before"):
 
 
 def plain_errors(pack):
-    """The error of a run of the two prompts alone, by preset."""
-    return {
-        preset: error_of(pack, small(pack), lambda host, model: model, preset)[0]
-        for preset in PRESETS
-    }
+    """The error of a run of the two prompts alone, as planned, by preset."""
+    with as_planned():
+        return {
+            preset: error_of(pack, small(pack), lambda host, model: model, preset)[0]
+            for preset in PRESETS
+        }
