@@ -16,7 +16,7 @@ from ..settings import MotionCacheSettings
 from .answer_forecast import Weights
 from .answer_ledger import AnswerLedger
 
-# tuned on two of the four models of tests/bench/results/answers.json; that it is the log of the
+# tuned on two of the models of tests/bench/results/answers.json; that it is the log of the
 # signal-to-noise ratio which is spread over was decided after a look at a third
 POWER, EDGE = 0.75, 0.01
 # how dense a start is placed beside the end, by the pace of its answers: tuned on the same two
@@ -80,18 +80,16 @@ class AnswerPlan:
             change: how much the answer changed since the evaluation computed before, relative.
         """
         assert self.watched is not None
-        places = self.response.places
-        gap = places[self.watched] - places[min(self.computed)]
+        plan, places = replace(self, watched=None), self.response.places
         if not math.isfinite(change):
-            return replace(self, watched=None)
+            return plan
+        gap = places[self.watched] - places[min(self.computed)]
         weight = start_weight(change / gap * (1 + places[-1] - places[0]))
-        plan = replace(self, watched=None)
         if weight == self.start_weight:
             return plan
-        last = self.response.evaluations - 2
-        kept = {k for k in self.computed if k <= self.watched or k >= last}
+        early = {k for k in self.computed if k <= self.watched}
         computed = placed(
-            self.response.sigmas, len(self.computed), self.fixed | kept, weight, self.watched
+            self.response.sigmas, len(self.computed), self.fixed | early, weight, self.watched
         )
         return replace(plan, computed=frozenset(computed), start_weight=weight)
 

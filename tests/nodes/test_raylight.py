@@ -68,6 +68,19 @@ def test_every_model_is_cached_and_the_first_one_tells(pack, ray, actors):
     assert "balanced" in pack.execute("MotionCacheReport", handle, {})[0]
 
 
+def test_several_ranks_keep_to_the_schedule(pack, monkeypatch):
+    """None goes by what it alone has measured: the others would wait for it."""
+    model, handle = pack.execute("MotionCachePatcher", pack.wan(), "balanced")
+    runs = []
+    for ranks in (1, 2):
+        shared(monkeypatch, ranks)
+        pack.sample(model, 16)
+        runs.append(handle.latest)
+    assert ["towards the end" in " ".join(run.why) for run in runs] == [True, False]
+    alone, among = map(marks, runs)
+    assert alone != among and alone.count("D") == among.count("D")
+
+
 def test_a_node_that_is_run_again_takes_its_own_place(pack, ray, actors):
     bare = [options_of(worker.model)["wrappers"] for worker in actors["workers"]]
     for preset in ("fast", "quality"):

@@ -148,3 +148,16 @@ def test_plans_that_stay():
         assert answer_plan(replace(OURS, compute_budget=budget), run, response).watched is None
     stages = replace(response, places=tuple(k // 2 for k in range(24)))
     assert answer_plan(OURS, run, stages).watched is None
+
+
+@pytest.mark.parametrize("steps", [11, 16, 24])
+def test_the_last_two_stay_and_no_third_is_put_before_them(steps):
+    sigmas = shifted(steps)
+    for wanted in range(5, steps // 2):
+        settings = replace(OURS, compute_budget=wanted / steps)
+        plan = answer_plan(settings, RunFacts(sigmas=sigmas), euler(sigmas))
+        assert plan.watched is not None
+        moved = plan.adapted(0.25 * plan.watched / steps).computed
+        assert {steps - 2, steps - 1} <= moved
+        if wanted == 5:
+            assert steps - 3 not in moved
