@@ -19,10 +19,10 @@ from .answer_ledger import AnswerLedger
 # tuned on two of the models of tests/bench/results/answers.json; that it is the log of the
 # signal-to-noise ratio which is spread over was decided after a look at a third
 POWER, EDGE = 0.75, 0.01
-# how dense a start is placed beside the end, by the pace of its answers: tuned on the same two
-PACE, PACE_POWER = 1.2, 1.5
+# how dense a start is placed beside the end, by the speed of its answers: tuned on the same two
+SPEED, SPEED_POWER = 0.08, 2.5
 # of the powers of two that it is rounded to, so that another device hardly ever has another plan
-CALMEST = 1 / 32
+CALMEST, LIVELIEST = 1 / 32, 8.0
 
 
 @dataclass(frozen=True)
@@ -71,20 +71,22 @@ class AnswerPlan:
 
     def adapted(self, change: float) -> AnswerPlan:
         """The plan once the watched evaluation is computed: after a calm start those that are left
-        go towards the end, as many in all (ours).
+        go towards the end, after a lively one towards the start, as many in all (ours).
 
         Models that are shown where things are (a control video, tracks) give nearly the answer of
         the end at once, and what counts are the last steps; others decide on it in the first ones.
+        How fast an answer changes as the noise goes tells them apart whatever the schedule.
 
         Args:
             change: how much the answer changed since the evaluation computed before, relative.
         """
         assert self.watched is not None
-        plan, places = replace(self, watched=None), self.response.places
+        plan, sigmas = replace(self, watched=None), self.response.sigmas
         if not math.isfinite(change):
             return plan
-        gap = places[self.watched] - places[min(self.computed)]
-        weight = start_weight(change / gap * (1 + places[-1] - places[0]))
+        # below a hundredth of the noise it is rounding that answers differ by
+        gone = max(EDGE, sigmas[min(self.computed)] - sigmas[self.watched])
+        weight = start_weight(change / gone)
         if weight == self.start_weight:
             return plan
         early = {k for k in self.computed if k <= self.watched}
@@ -95,6 +97,12 @@ class AnswerPlan:
 
     def moved(self, change: float) -> str:
         """Where evaluations went, in words."""
+        if self.start_weight > 1:
+            return phrase(
+                "the answer changed by {change:.1%} already up to the second of them, so more of "
+                "them are computed at the start",
+                change=change,
+            )
         return phrase(
             "the answer changed by {change:.1%} only up to the second of them, so more of them are "
             "computed towards the end",
@@ -147,10 +155,11 @@ def _watched(
 ) -> int | None:
     """The second evaluation that is computed, where something is left to place behind it."""
     rest = sorted(computed)[1:]
-    falls = response.sigmas[0] > response.sigmas[-1]
+    falls = 1 >= response.sigmas[0] > response.sigmas[-1]
     # with several stages a step the same evaluations do other things, and were no closer
     one_a_step = all(b - a == 1 for a, b in pairwise(response.places))
-    # noise that a sampler has added is a part of what its answers change by
+    # noise that a sampler has added is a part of what its answers change by, and with levels above
+    # 1 answers are of the noise alone at the start
     if response.adds_noise or not falls or not one_a_step:
         return None
     last = response.evaluations - 2
@@ -158,14 +167,13 @@ def _watched(
     return rest[0] if free and len(computed) < response.evaluations else None
 
 
-def start_weight(pace: float) -> float:
-    """How dense a run's start is placed beside its end: a power of two, 1 at most.
+def start_weight(speed: float) -> float:
+    """How dense a run's start is placed beside its end: a power of two.
 
     Args:
-        pace: how much the answer would change in the whole run, relative, were it as fast as at
-            its start.
+        speed: how much the answer changes for a noise level less by 1, relative, at the start.
     """
-    weight = min(1.0, max(CALMEST, PACE * pace**PACE_POWER))
+    weight = min(LIVELIEST, max(CALMEST, SPEED * speed**SPEED_POWER))
     return float(2.0 ** round(math.log2(weight)))
 
 

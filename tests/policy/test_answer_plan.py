@@ -107,28 +107,40 @@ def shifted(steps, shift=5.0):
 
 @pytest.mark.parametrize("steps", [20, 24, 50])
 @pytest.mark.parametrize("budget", [0.3, 0.4, 0.5])
-def test_a_calm_start_moves_evaluations_towards_the_end(steps, budget):
+def test_the_speed_of_the_start_moves_evaluations(steps, budget):
     sigmas = shifted(steps)
     plan = answer_plan(replace(OURS, compute_budget=budget), RunFacts(sigmas=sigmas), euler(sigmas))
     seen = plan.watched
     assert seen == sorted(plan.computed)[1]
-    calm, calmer, lively = (plan.adapted(seen * pace / steps) for pace in (0.3, 0.1, 2.0))
-    assert lively.computed == plan.computed
-    for moved in (calm, calmer):
+    calmer, calm, even, lively = (
+        plan.adapted(speed * (1 - sigmas[seen])) for speed in (0.5, 1.5, 3.0, 9.0)
+    )
+    assert even.computed == plan.computed
+    for moved in (calmer, calm, lively):
         assert moved.watched is None
         assert len(moved.computed) == len(plan.computed)
         assert {0, seen, steps - 2, steps - 1} <= moved.computed
         assert not any(0 < k < seen for k in moved.computed)
-    assert sum(plan.computed) < sum(calm.computed) < sum(calmer.computed)
+    sums = [sum(p.computed) for p in (lively, plan, calm, calmer)]
+    assert sums == sorted(set(sums))
     assert "changed by 12.3% only" in calm.moved(0.123)
+    assert "changed by 12.3% already" in lively.moved(0.123)
 
 
-def test_the_pace_of_a_run_does_not_depend_on_its_steps():
-    weights = []
-    for steps in (24, 48):
-        plan = answer_plan(OURS, RunFacts(sigmas=shifted(steps)), euler(shifted(steps)))
-        weights.append(plan.adapted(0.3 * plan.watched / steps).start_weight)
-    assert weights[0] == weights[1] == start_weight(0.3) == 0.25
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+@pytest.mark.parametrize("steps", [20, 50])
+def test_the_speed_of_a_run_depends_on_neither_steps_nor_shift(steps, shift):
+    sigmas = shifted(steps, shift)
+    plan = answer_plan(OURS, RunFacts(sigmas=sigmas), euler(sigmas))
+    moved = plan.adapted(1.5 * (1 - sigmas[plan.watched]))
+    assert moved.start_weight == start_weight(1.5) == 0.25
+
+
+def test_below_a_hundredth_of_the_noise_answers_differ_by_rounding():
+    sigmas = (1.0, *(1 - 1e-4 * k for k in range(1, 12)), *levels(12)[1:])
+    plan = answer_plan(OURS, RunFacts(sigmas=sigmas), euler(sigmas))
+    assert 1 - sigmas[plan.watched] < 2e-3
+    assert plan.adapted(0.01).start_weight == start_weight(1.0)
 
 
 def test_an_answer_that_stands_still_or_has_no_number():
@@ -148,6 +160,9 @@ def test_plans_that_stay():
         assert answer_plan(replace(OURS, compute_budget=budget), run, response).watched is None
     stages = replace(response, places=tuple(k // 2 for k in range(24)))
     assert answer_plan(OURS, run, stages).watched is None
+    # levels that are no flow's
+    loud = euler(tuple(80.0 * u for u in shifted(24)))
+    assert answer_plan(OURS, RunFacts(sigmas=loud.sigmas), loud).watched is None
 
 
 @pytest.mark.parametrize("steps", [11, 16, 24])
@@ -157,7 +172,7 @@ def test_the_last_two_stay_and_no_third_is_put_before_them(steps):
         settings = replace(OURS, compute_budget=wanted / steps)
         plan = answer_plan(settings, RunFacts(sigmas=sigmas), euler(sigmas))
         assert plan.watched is not None
-        moved = plan.adapted(0.25 * plan.watched / steps).computed
+        moved = plan.adapted(1.2 * (1 - sigmas[plan.watched])).computed
         assert {steps - 2, steps - 1} <= moved
         if wanted == 5:
             assert steps - 3 not in moved

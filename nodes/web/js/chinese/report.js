@@ -54,6 +54,7 @@ export const REPORT = {
   "{computed} of each chunk's {n} steps are computed, the others {how}": "每块的 {n} 步中计算 {computed} 步，其余{how}",
   "foretold from {what}": "由{what}推算",
   "the answer changed by {change:.1%} only up to the second of them, so more of them are computed towards the end": "到其中第二次为止输出只变化了 {change}，所以更多的计算放在后段",
+  "the answer changed by {change:.1%} already up to the second of them, so more of them are computed at the start": "到其中第二次为止输出已变化了 {change}，所以更多的计算放在前段",
   "given the last {what}": "沿用上次的{what}",
   "{told} and made up for in hindsight": "{told}，事后补上误差",
   "clean latents": "干净的潜变量",
