@@ -69,6 +69,27 @@ class AnswerPlan:
         )
         return phrase("{told} and made up for in hindsight", told=told) if self.hindsight else told
 
+    def watching(self) -> AnswerPlan:
+        """The plan of a run that shows at its second computed evaluation where the others go, see
+        `adapted`; this one where nothing is left to place, or answers would not tell (ours).
+
+        The second comes as early as a lively start needs it.
+        """
+        response, sigmas = self.response, self.response.sigmas
+        # with several stages a step the same evaluations do other things, and were no closer
+        one_a_step = all(b - a == 1 for a, b in pairwise(response.places))
+        # with levels above 1 answers are of the noise alone at the start
+        falls = 1 >= sigmas[0] > sigmas[-1]
+        # noise that a sampler has added is a part of what its answers change by
+        if response.adds_noise or not response.one_answer or not (falls and one_a_step):
+            return self
+        computed = placed(sigmas, len(self.computed), self.fixed, LIVELIEST)
+        second, *rest = sorted(computed)[1:]
+        last = response.evaluations - 2
+        if len(computed) == len(sigmas) or all(k >= last or k in self.fixed for k in rest):
+            return self
+        return replace(self, computed=frozenset(computed), start_weight=LIVELIEST, watched=second)
+
     def adapted(self, change: float) -> AnswerPlan:
         """The plan once the watched evaluation is computed: after a calm start those that are left
         go towards the end, after a lively one towards the start, as many in all (ours).
@@ -78,22 +99,18 @@ class AnswerPlan:
         How fast an answer changes as the noise goes tells them apart whatever the schedule.
 
         Args:
-            change: how much the answer changed since the evaluation computed before, relative.
+            change: how much the answer changed since the evaluation computed before, relative; not
+                a number where nobody can tell, and nothing is moved.
         """
         assert self.watched is not None
-        plan, sigmas = replace(self, watched=None), self.response.sigmas
-        if not math.isfinite(change):
-            return plan
-        # below a hundredth of the noise it is rounding that answers differ by
-        gone = max(EDGE, sigmas[min(self.computed)] - sigmas[self.watched])
-        weight = start_weight(change / gone)
-        if weight == self.start_weight:
-            return plan
+        sigmas, weight = self.response.sigmas, 1.0
+        if math.isfinite(change):
+            # below a hundredth of the noise it is rounding that answers differ by
+            gone = max(EDGE, sigmas[min(self.computed)] - sigmas[self.watched])
+            weight = start_weight(change / gone)
         early = {k for k in self.computed if k <= self.watched}
-        computed = placed(
-            self.response.sigmas, len(self.computed), self.fixed | early, weight, self.watched
-        )
-        return replace(plan, computed=frozenset(computed), start_weight=weight)
+        computed = placed(sigmas, len(self.computed), self.fixed | early, weight, self.watched)
+        return replace(self, computed=frozenset(computed), start_weight=weight, watched=None)
 
     def moved(self, change: float) -> str:
         """Where evaluations went, in words."""
@@ -146,25 +163,7 @@ def answer_plan(
         strength=0.0 if held else settings.forecast,
         hindsight=settings.hindsight and not held,
         clean=response.adds_noise,
-        watched=None if held or run.shared else _watched(response, computed, fixed),
     )
-
-
-def _watched(
-    response: SamplerResponse, computed: Collection[int], fixed: Collection[int]
-) -> int | None:
-    """The second evaluation that is computed, where something is left to place behind it."""
-    rest = sorted(computed)[1:]
-    falls = 1 >= response.sigmas[0] > response.sigmas[-1]
-    # with several stages a step the same evaluations do other things, and were no closer
-    one_a_step = all(b - a == 1 for a, b in pairwise(response.places))
-    # noise that a sampler has added is a part of what its answers change by, and with levels above
-    # 1 answers are of the noise alone at the start
-    if response.adds_noise or not falls or not one_a_step:
-        return None
-    last = response.evaluations - 2
-    free = [k for k in rest[1:] if k < last and k not in fixed]
-    return rest[0] if free and len(computed) < response.evaluations else None
 
 
 def start_weight(speed: float) -> float:

@@ -117,16 +117,16 @@ def test_what_is_computed_follows_from_the_start(swing):
                 x - sigma * (0.1 * sigma + 1 + key + swing * max(0.0, sigma - 0.8)) * self.picture
             )
 
-    host, model = Host(), Swinging()
-    planned = host.session._plan.computed
-    host.sample(model, calls=(("a", "bb"),))
+    host = Host()
+    host.sample(Swinging(), calls=(("a", "bb"),))
+    shared = Host(shared=True)
+    planned = shared.session._plan.computed
     computed = {k for k, mark in enumerate(marks(host.trace)) if mark == "D"}
     assert len(computed) == len(planned) == 8
     why = " ".join(host.trace.why)
     later = sum(computed) - sum(planned)
     assert ("towards the end" in why, "at the start" in why) == (later > 0, later < 0)
     assert (later < 0) if swing else (later > 0)
-    shared = Host(shared=True)
     shared.sample(Swinging(), calls=(("a", "bb"),))
     assert {k for k, mark in enumerate(marks(shared.trace)) if mark == "D"} == planned
 
@@ -189,7 +189,7 @@ def test_a_pass_that_comes_late_is_computed_first():
 
 
 def test_a_pass_that_missed_the_last_computed_evaluation_is_computed():
-    host, model, x = Host(), Model(), torch.randn(SHAPE)
+    host, model, x = Host(shared=True), Model(), torch.randn(SHAPE)
     missed = sorted(host.session._plan.computed)[1]
     assert missed + 1 not in host.session._plan.computed
     for k in range(missed + 2):

@@ -9,7 +9,7 @@ import importlib
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -200,7 +200,7 @@ def watch(
 def as_planned():
     """While this lasts evaluations stay where the schedule puts them. To move them makes another,
     mostly smaller error, which is nothing to measure other graphs by."""
-    return mock.patch.object(AnswerPlan, "adapted", lambda plan, _: replace(plan, watched=None))
+    return mock.patch.object(AnswerPlan, "watching", lambda plan: plan)
 
 
 @functools.cache

@@ -221,13 +221,14 @@ class AnswerSession:
 
     def _adapt(self) -> None:
         """Where evaluations behind the watched one go; the one time that a run waits for this."""
-        # parts of a picture, as tiles are, say less of it, and were less close
-        plan = self._plan if self._lost is None and not self._names.alike else None
+        plan = self._plan if self._lost is None else None
         if plan is None or plan.watched != self._index:
             return
-        change = relative_change(s for s in self._passes.values() if s.last_seen == self._index)
+        # parts of a picture, as tiles are, say less of it, and were less close
+        passes = [] if self._names.alike else self._passes.values()
+        change = relative_change(s for s in passes if s.last_seen == self._index)
         self._plan = plan.adapted(change)
-        if self._plan.computed != plan.computed:
+        if self._plan.start_weight != 1:
             self._recorder.trace.advise(self._plan.moved(change))
 
     def _lose(self, reason: Reason) -> None:

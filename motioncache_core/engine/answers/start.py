@@ -38,6 +38,8 @@ def answer_session(
         recorder.decline(response)
     elif not why_off(settings, run, recorder):
         plan = answer_plan(settings, run, response)
+        # ranks that waited for what another one decides could wait for ever
+        plan = plan if run.shared else plan.watching()
         trace.expected = response.evaluations
         _tell(plan, settings, recorder)
     return AnswerSession(plan, ops, recorder, on_call)

@@ -1,4 +1,4 @@
-"""Train the two models of the quality bench that draw from text alone.
+"""Train a model of the quality bench that draws from text alone.
 
     python tests/bench/models/train_text.py text --run runs/text [--cooldown N]
 

@@ -1,7 +1,7 @@
-"""The two models that draw from text alone, and the clips that are sampled with them.
+"""The models that draw from text alone, and the clips that are sampled with them.
 
-Settings may be chosen on `text`; nothing is chosen on `text_confirmation`, which differs from it in
-seed, width, depth, pan and noise schedule. `tests/bench/models/train_text.py` made both, and
+Settings may be chosen on `text`; nothing is chosen on the others, which differ from it in seed,
+size, pan and noise schedule. `tests/bench/models/train_text.py` made all of them, and
 `demo.checkpoint.load(MODELS[name].weights)` loads one.
 """
 
@@ -25,7 +25,10 @@ _LEVELS = 1000
 
 @dataclass(frozen=True)
 class TextModel:
-    """How a model was trained, and the shift of the noise levels that it is sampled at."""
+    """How a model was trained, and the shift of the noise levels that it is sampled at.
+
+    The host takes `dim // 128` to be the number of its heads.
+    """
 
     name: str
     seed: int
@@ -45,6 +48,7 @@ MODELS = {
     for model in (
         TextModel("text", 11, 160, 320, 4, Camera(False, (0.7, 1.5)), 8.0),
         TextModel("text_confirmation", 29, 128, 384, 5, Camera(True, (1.2, 2.2)), 3.0),
+        TextModel("text_small", 41, 128, 256, 4, Camera(False, (1.0, 1.9)), 5.0),
     )
 }
 
