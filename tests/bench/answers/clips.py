@@ -1,4 +1,4 @@
-"""Clips of five small models, sampled by the ComfyUI that `COMFYUI_PATH` names."""
+"""Clips of small models, sampled by the ComfyUI that `COMFYUI_PATH` names."""
 
 from __future__ import annotations
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest import mock
 
 from answers.clips import HostClip
 from motioncache_pack.motioncache_core import PRESETS, MotionCacheSettings, RunSettings, TraceHandle
@@ -20,6 +22,12 @@ METHODS: dict[str, MotionCacheSettings] = {
     "residual": replace(PRESETS["motion"], policy="chunk"),
 }
 FEWER = "fewer steps"
+
+
+def as_planned() -> AbstractContextManager[Any]:
+    """While this lasts evaluations are where the schedule puts them, whatever a run shows."""
+    plan = importlib.import_module("motioncache_pack.motioncache_core.policy.answer_plan")
+    return mock.patch.object(plan.AnswerPlan, "watching", lambda plan: plan)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""What foretelling whole evaluations costs the video, on four small models inside ComfyUI.
+"""What foretelling whole evaluations costs the video, on small models inside ComfyUI.
 
     COMFYUI_PATH=... PYTHONPATH=tests/support/torch_shims python tests/bench/answers/run.py budgets
+    ... run.py counts        every count of evaluations, placed by the run and by the schedule alone
     ... run.py samplers      the samplers that people use, to their own steps and to the limit
     ... run.py every         every sampler of the host
     ... run.py table         tests/bench/results/answers.json from all finished runs
 
 Finished runs are kept in `--store`, a line each, and not made again. Settings are chosen on tracks
-and text, and confirmed on the two others.
+and text, and confirmed on the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import torch
 from answers.clips import MODELS, clip, host
-from answers.methods import FEWER, METHODS, OURS, Run, cached, uncached
+from answers.methods import FEWER, METHODS, OURS, Run, as_planned, cached, uncached
 from quality.metrics import psnr
 from run_store import Store
 from torch import Tensor
@@ -33,6 +34,7 @@ SAMPLERS = ("euler", "dpmpp_2m", "res_multistep", "gradient_estimation", "uni_pc
 # the limit of many steps
 LIMIT = ("dpmpp_2m", 150)
 EVERY_STEPS, EVERY_BUDGET = 24, 0.4
+COUNTS = {24: range(6, 15)}
 FIRST_SEED = 700
 
 Figures = dict[str, Any]
@@ -58,6 +60,25 @@ def budgets(name: str, seed: int) -> Iterator[tuple[str, Callable[[], Figures]]]
                     return _figures(made, whole().video)
 
                 yield f"{steps}|{n}|{method}", run
+
+
+def counts(name: str, seed: int) -> Iterator[tuple[str, Callable[[], Figures]]]:
+    """Euler at every count of evaluations: which of them a count falls on is luck as well."""
+    shown = clip(name, seed)
+    for steps, wanted in COUNTS.items():
+        whole = _once(lambda steps=steps: uncached(shown, "euler", steps))
+        for n in wanted:
+
+            def ours(n: int = n, steps: int = steps, whole: Any = whole) -> Figures:
+                return _figures(cached(shown, "euler", steps, OURS, n / steps), whole().video)
+
+            def planned(n: int = n, steps: int = steps, whole: Any = whole) -> Figures:
+                with as_planned():
+                    made = cached(shown, "euler", steps, OURS, n / steps)
+                return _figures(made, whole().video)
+
+            yield f"{steps}|{n}|ours", ours
+            yield f"{steps}|{n}|as planned", planned
 
 
 def samplers(name: str, seed: int) -> Iterator[tuple[str, Callable[[], Figures]]]:
@@ -115,7 +136,7 @@ def every(name: str, seed: int) -> Iterator[tuple[str, Callable[[], Figures]]]:
             yield f"{sampler}|{method}", run
 
 
-PARTS = {"budgets": budgets, "samplers": samplers, "every": every}
+PARTS = {"budgets": budgets, "counts": counts, "samplers": samplers, "every": every}
 
 
 def _figures(run: Run, whole: Tensor, limit: Tensor | None = None) -> Figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import common
@@ -13,7 +14,7 @@ from quality.text_clips import MODELS as TEXT
 from run_store import Store
 
 CHOSEN_ON = ("tracks", "text")
-FEWER, OURS, RESIDUAL = "fewer steps", "ours", "residual"
+FEWER, OURS, PLANNED = "fewer steps", "ours", "as planned"
 
 # figure of each clip by (model, what)
 Found = dict[tuple[str, str], dict[int, dict[str, Any]]]
@@ -28,11 +29,12 @@ def write(store: Store, path: Path) -> None:
         "environments": dict(sorted(environments.items())),
         "commands": [
             f"python tests/bench/answers/run.py {part}"
-            for part in ("budgets", "samplers", "every", "table")
+            for part in ("budgets", "counts", "samplers", "every", "table")
         ],
         "chosen_on": list(CHOSEN_ON),
         "shift": {name: model.shift for name, model in TEXT.items()},
         "budgets": _beside(old.get("budgets", {}), budgets(found(store, "budgets"))),
+        "counts": _beside(old.get("counts", {}), counts(found(store, "counts"))),
         "samplers": _beside(old.get("samplers", {}), samplers(found(store, "samplers"))),
         "every": every(found(store, "every")) or old.get("every", {}),
     }
@@ -64,6 +66,31 @@ def budgets(runs: Found) -> dict[str, Any]:
             ours = runs[model, f"{steps}|{n}|{OURS}"]
             row["gain"][method] = _gain(ours, clips, "psnr")
     return out
+
+
+def counts(runs: Found) -> dict[str, Any]:
+    """By model: mean PSNR at each count, and what placing by the run is worth over all of them."""
+    clips: dict[str, Any] = defaultdict(lambda: defaultdict(dict))
+    for (model, what), figures in runs.items():
+        _, n, method = what.split("|")
+        clips[model][method][int(n)] = figures
+    out: dict[str, Any] = {}
+    for model, methods in sorted(clips.items()):
+        told = {
+            method: {n: _mean(figures, "psnr") for n, figures in sorted(by_count.items())}
+            for method, by_count in methods.items()
+        }
+        whole = (_over_counts(methods[method]) for method in (OURS, PLANNED))
+        out[model] = {"psnr": told, "gain": _gain(*whole, "psnr")}
+    return out
+
+
+def _over_counts(by_count: dict[int, dict[int, dict[str, Any]]]) -> dict[int, dict[str, Any]]:
+    seeds = set.intersection(*(set(figures) for figures in by_count.values()))
+    return {
+        seed: {"psnr": fmean(figures[seed]["psnr"] for figures in by_count.values())}
+        for seed in sorted(seeds)
+    }
 
 
 def samplers(runs: Found) -> dict[str, Any]:
