@@ -129,6 +129,11 @@ def test_what_is_computed_follows_from_the_start(swing):
     assert (later < 0) if swing else (later > 0)
     shared.sample(Swinging(), calls=(("a", "bb"),))
     assert {k for k, mark in enumerate(marks(shared.trace)) if mark == "D"} == planned
+    # of parts of a picture nobody can tell
+    tiles = Host()
+    tiles.sample(Swinging(), calls=(("a",), ("a",)))
+    assert tiles.session._plan.start_weight == 1
+    assert "the answer changed" not in " ".join(tiles.trace.why)
 
 
 @pytest.mark.parametrize(
