@@ -128,12 +128,10 @@ def test_what_is_computed_follows_from_the_start(swing):
     assert ("towards the end" in why, "at the start" in why) == (later > 0, later < 0)
     assert (later < 0) if swing else (later > 0)
     shared.sample(Swinging(), calls=(("a", "bb"),))
-    assert {k for k, mark in enumerate(marks(shared.trace)) if mark == "D"} == planned
-    # of parts of a picture nobody can tell
+    assert planned == {k for k, mark in enumerate(marks(shared.trace)) if mark == "D"}
     tiles = Host()
     tiles.sample(Swinging(), calls=(("a",), ("a",)))
     assert tiles.session._plan.start_weight == 1
-    assert "the answer changed" not in " ".join(tiles.trace.why)
 
 
 @pytest.mark.parametrize(
